@@ -1,0 +1,15 @@
+//! Records, the roles that plugins play, and the way from text to batches of tokens.
+//!
+//! Plain types only: this crate sees neither Burn nor wasmtime, so a role can be played by a component
+//! (`fthost-sandbox`) or by a closure in a test, and the engine can be fed by either.
+
+pub mod record;
+pub mod role;
+
+pub use record::{
+    Columns, Completion, Content, Example, Message, Origin, PreferencePair, Prompt, Provenance, Record, Role,
+};
+pub use role::{
+    Augmenter, BuildOutcome, Candidate, DataBuilder, Detail, Direction, EvalSample, Evaluator, Failure, Finish,
+    Group, Metric, Outcome, PluginIdentity, Reward, RoleError, Score, Variant,
+};
