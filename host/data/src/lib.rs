@@ -3,13 +3,16 @@
 //! Plain types only: this crate sees neither Burn nor wasmtime, so a role can be played by a component
 //! (`fthost-sandbox`) or by a closure in a test, and the engine can be fed by either.
 
+pub mod batch;
 pub mod record;
 pub mod role;
 
+pub use batch::{Batch, IGNORED, Sequence, Targets};
 pub use record::{
     Columns, Completion, Content, Example, Message, Origin, PreferencePair, Prompt, Provenance, Record, Role,
 };
 pub use role::{
-    Augmenter, BuildOutcome, Candidate, DataBuilder, Detail, Direction, EvalSample, Evaluator, Failure, Finish,
-    Group, Metric, Outcome, PluginIdentity, Reward, RoleError, Score, Variant,
+    Augmenter, BuildOutcome, Candidate, DataBuilder, Detail, Direction, EvalSample, Evaluator, Failure,
+    Finish, Group, HostModel, Metric, Outcome, PluginIdentity, Reward, RoleError, Sampling, Score,
+    TextLogprob, Variant,
 };

@@ -272,9 +272,10 @@ impl Failure {
             Failure::Memory { limit } => Some(("limits.memory_bytes", limit.to_string())),
             Failure::StackOverflow { limit } => Some(("limits.stack_bytes", limit.to_string())),
             Failure::OutputTooLarge { limit } => Some(("limits.output_bytes", limit.to_string())),
-            Failure::Plugin { .. } | Failure::Trap { .. } | Failure::Denied { .. } | Failure::Contract { .. } => {
-                None
-            }
+            Failure::Plugin { .. }
+            | Failure::Trap { .. }
+            | Failure::Denied { .. }
+            | Failure::Contract { .. } => None,
         }
     }
 }
@@ -292,4 +293,38 @@ pub struct RoleError {
     /// What happened.
     #[source]
     pub failure: Failure,
+}
+
+/// How text is sampled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// Tokens at most.
+    pub max_new_tokens: u32,
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// Nucleus; 1 is off.
+    pub top_p: f32,
+    /// Completions a prompt.
+    pub completions_per_prompt: u32,
+    /// Texts that end a completion; they are not part of it.
+    pub stop: Vec<String>,
+    /// With the request's position, decides every draw.
+    pub seed: u64,
+}
+
+/// Log-probability of a continuation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TextLogprob {
+    /// Summed over the continuation's tokens, in nats.
+    pub sum: f64,
+    /// Tokens of the continuation.
+    pub token_count: u32,
+}
+
+/// The model a plugin may ask, where it was granted `generate` or `logprobs`.
+pub trait HostModel: Send {
+    /// `completions_per_prompt` answers a prompt, in order. Errors are told to the plugin as they stand.
+    fn generate(&mut self, prompts: &[Prompt], sampling: &Sampling) -> Result<Vec<Vec<Candidate>>, String>;
+    /// Log-probability of each continuation after its prompt, in order.
+    fn logprobs(&mut self, pairs: &[(Prompt, String)]) -> Result<Vec<TextLogprob>, String>;
 }

@@ -1,0 +1,125 @@
+//! Tokenised rows and the batches made of them.
+//!
+//! There is no padding anywhere: the sequences of a micro-batch lie end to end in one line of `T` tokens, and
+//! `cu_seqlens` says where each begins. Attention and positions restart at every sequence, so a packed row and
+//! the rows it was packed from are the same batch.
+
+use std::sync::Arc;
+
+use crate::record::Origin;
+
+/// Label of a token that carries no loss.
+pub const IGNORED: i64 = -100;
+
+/// One example as tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sequence {
+    /// Token ids, `[len]`.
+    pub input_ids: Vec<u32>,
+    /// `input_ids` where supervised, [`IGNORED`] elsewhere, `[len]`; not shifted (Hugging Face's convention).
+    pub labels: Vec<i64>,
+    /// The row it was made from.
+    pub origin: Arc<Origin>,
+}
+
+impl Sequence {
+    /// Tokens that carry loss. The first token of a sequence is predicted by nothing and never counts.
+    pub fn supervised_tokens(&self) -> usize {
+        self.labels.iter().skip(1).filter(|&&it| it != IGNORED).count()
+    }
+}
+
+/// A micro-batch: sequences end to end.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Batch {
+    /// Token ids, `[T]`.
+    pub input_ids: Vec<u32>,
+    /// Labels as in [`Sequence::labels`], `[T]`.
+    pub labels: Vec<i64>,
+    /// Position of each token in its own sequence, `[T]`.
+    pub position_ids: Vec<u32>,
+    /// Start of each sequence and, last, `T`: `[sequences + 1]`.
+    pub cu_seqlens: Vec<usize>,
+    /// The row of each sequence.
+    pub origins: Vec<Arc<Origin>>,
+}
+
+/// The positions whose hidden state is asked for a next token, and that token.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Targets {
+    /// Positions in `[0, T)`, ascending.
+    pub positions: Vec<u32>,
+    /// The token that follows each position.
+    pub token_ids: Vec<u32>,
+}
+
+impl Batch {
+    /// The sequences end to end, in order.
+    pub fn new<'a>(sequences: impl IntoIterator<Item = &'a Sequence>) -> Self {
+        let mut batch = Self { cu_seqlens: vec![0], ..Self::default() };
+        for sequence in sequences {
+            batch.input_ids.extend_from_slice(&sequence.input_ids);
+            batch.labels.extend_from_slice(&sequence.labels);
+            batch.position_ids.extend(0..sequence.input_ids.len() as u32);
+            batch.cu_seqlens.push(batch.input_ids.len());
+            batch.origins.push(Arc::clone(&sequence.origin));
+        }
+        batch
+    }
+
+    /// Tokens in the batch, `T`.
+    pub fn len(&self) -> usize {
+        self.input_ids.len()
+    }
+
+    /// Whether the batch holds no token.
+    pub fn is_empty(&self) -> bool {
+        self.input_ids.is_empty()
+    }
+
+    /// Shifted targets: position `i` predicts the label at `i + 1` of the same sequence, if it is supervised.
+    pub fn targets(&self) -> Targets {
+        let mut targets = Targets::default();
+        for bounds in self.cu_seqlens.windows(2) {
+            for position in bounds[0]..bounds[1].saturating_sub(1) {
+                let label = self.labels[position + 1];
+                if label != IGNORED {
+                    targets.positions.push(position as u32);
+                    targets.token_ids.push(label as u32);
+                }
+            }
+        }
+        targets
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sequence(input_ids: &[u32], supervised_from: usize) -> Sequence {
+        let labels = input_ids
+            .iter()
+            .enumerate()
+            .map(|(i, &id)| if i < supervised_from { IGNORED } else { i64::from(id) })
+            .collect();
+        let origin = Arc::new(Origin { source: "rows.jsonl".into(), line: 1 });
+        Sequence { input_ids: input_ids.to_vec(), labels, origin }
+    }
+
+    #[test]
+    fn targets_are_shifted_within_their_sequence() {
+        let batch = Batch::new(&[sequence(&[5, 6, 7], 2), sequence(&[8, 9], 0)]);
+        assert_eq!(batch.cu_seqlens, [0, 3, 5]);
+        assert_eq!(batch.position_ids, [0, 1, 2, 0, 1]);
+        // 7 is predicted at position 1; 8 opens its sequence and is predicted by nothing; 9 at position 3.
+        assert_eq!(batch.targets(), Targets { positions: vec![1, 3], token_ids: vec![7, 9] });
+    }
+
+    #[test]
+    fn supervised_tokens_are_the_targets() {
+        let rows = [sequence(&[5, 6, 7], 2), sequence(&[8, 9], 0)];
+        let counted: usize = rows.iter().map(Sequence::supervised_tokens).sum();
+        assert_eq!(counted, Batch::new(&rows).targets().positions.len());
+    }
+}
