@@ -1,7 +1,7 @@
 """Supervised fine-tuning of a tiny random Llama with torch and PEFT: the loss curve ours is held to.
 
 Versions: torch 2.x, transformers 5.23, peft 0.21 (printed into the golden).
-Run:      python tests/golden/generate/sft.py     (writes tests/golden/sft/)
+Run:      python tests/golden/generate/train.py     (writes tests/golden/train/)
 
 Float64 throughout, weights drawn in float32: what remains between this and ours is our f32 rounding.
 Each optimizer step sums the token NLL of its micro-batches and divides by their supervised tokens; the last
@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, get_scheduler
 from transformers.trainer_pt_utils import get_parameter_names
 
 torch.set_num_threads(1)
-OUT = pathlib.Path(__file__).parent.parent / "sft"
+OUT = pathlib.Path(__file__).parent.parent / "train"
 VOCAB, STEPS, WARMUP, CLIP, DECAY = 64, 8, 2, 0.5, 0.1
 FORBIDDEN = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
 
@@ -127,7 +127,7 @@ golden = {
     "learning_rate": 1e-2, "warmup_steps": WARMUP, "total_steps": STEPS, "max_grad_norm": CLIP,
     "weight_decay": DECAY, "steps": STEPS_DATA, "full": full(), "lora": lora(),
 }
-(OUT / "sft.json").write_text(json.dumps(golden) + "\n")
+(OUT / "train.json").write_text(json.dumps(golden) + "\n")
 (OUT / "adapter" / "README.md").unlink(missing_ok=True)
 (OUT / "model" / "generation_config.json").unlink(missing_ok=True)
 # PEFT keeps the targets as a set, whose order differs from run to run.
