@@ -1,1 +1,16 @@
-//! skeleton
+//! The training engine: models, adapters, optimisers, training steps and checkpoints, on Burn.
+//!
+//! Knows tokens and numbers; plugins, run files and terminals are none of its business.
+
+pub mod adapters;
+pub mod checkpoint;
+pub mod device;
+pub mod error;
+pub mod models;
+pub mod nn;
+pub mod objectives;
+pub mod optim;
+pub mod train;
+
+pub use burn::tensor::Device;
+pub use error::{EngineError, Result};

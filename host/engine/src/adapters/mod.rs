@@ -1,0 +1,9 @@
+//! What is trained beside frozen weights.
+
+pub mod lora;
+pub mod merge;
+pub mod peft;
+pub mod target;
+
+pub use lora::{LoraConfig, attach_lora};
+pub use target::TargetModules;

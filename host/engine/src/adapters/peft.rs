@@ -1,0 +1,133 @@
+//! PEFT's adapter folders: `adapter_config.json` and `adapter_model.safetensors`.
+
+use std::path::Path;
+
+use burn::tensor::Tensor;
+use serde_json::{Value, json};
+
+use super::lora::{LoraConfig, attach_with};
+use super::target::TargetModules;
+use crate::checkpoint::safetensors::{TensorFiles, write_f32, write_whole};
+use crate::error::{EngineError, Result};
+use crate::models::CausalLm;
+
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+const PREFIX: &str = "base_model.model.";
+
+/// Writes the adapter of `model` as a PEFT folder. `base` is what PEFT is told to load the model from.
+///
+/// # Errors
+/// Files that can't be written.
+pub fn save_adapter(model: &mut CausalLm, config: &LoraConfig, base: &str, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(EngineError::io("write", folder))?;
+    let mut tensors = Vec::new();
+    model.visit_lora(&mut |name, parameter| {
+        let (shape, values) = parameter.to_f32();
+        tensors.push((format!("{PREFIX}{name}"), shape, values));
+    });
+    write_f32(&folder.join(WEIGHTS), &tensors)?;
+    let text = serde_json::to_string_pretty(&adapter_config(config, base)).expect("a JSON value serialises");
+    write_whole(&folder.join(CONFIG), format!("{text}\n").as_bytes())
+}
+
+fn adapter_config(config: &LoraConfig, base: &str) -> Value {
+    // PEFT understands `all-linear` only for model classes it knows; names always work.
+    let target_modules = match &config.target_modules {
+        TargetModules::Pattern(pattern) if pattern == "all-linear" => {
+            json!(["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"])
+        }
+        TargetModules::Pattern(pattern) => json!(pattern),
+        TargetModules::Names(names) => json!(names),
+    };
+    let whole = |value: f64| if value.fract() == 0.0 { json!(value as i64) } else { json!(value) };
+    json!({
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": config.rank,
+        "lora_alpha": whole(config.alpha),
+        "lora_dropout": 0.0,
+        "target_modules": target_modules,
+        "use_rslora": config.use_rslora,
+        "use_dora": false,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "modules_to_save": null,
+    })
+}
+
+/// Puts the adapter of a PEFT folder on `model` and returns its configuration.
+///
+/// # Errors
+/// Options that are not understood here, by name; tensors that are missing or left over.
+pub fn load_adapter(model: &mut CausalLm, folder: &Path) -> Result<LoraConfig> {
+    let path = folder.join(CONFIG);
+    let text = std::fs::read_to_string(&path).map_err(EngineError::io("read", &path))?;
+    let value: Value =
+        serde_json::from_str(&text).map_err(|source| EngineError::Json { path: path.clone(), source })?;
+    let config = lora_config(&value)
+        .map_err(|problems| EngineError::Invalid { what: format!("`{}`", path.display()), problems })?;
+    let files = TensorFiles::open(folder, vec![folder.join(WEIGHTS)])?;
+    let device = model.device();
+    let mut read = Vec::new();
+    attach_with(model, &config, &mut |path, out_width, in_width| {
+        let names = ["lora_A", "lora_B"].map(|side| format!("{PREFIX}{path}.{side}.weight"));
+        let a = files.read(&names[0], [config.rank, in_width])?;
+        let b = files.read(&names[1], [out_width, config.rank])?;
+        read.extend(names);
+        Ok((Tensor::from_data(a, &device), Tensor::from_data(b, &device)))
+    })?;
+    let unknown = files.unknown(&read);
+    if !unknown.is_empty() {
+        return Err(EngineError::UnknownTensors { folder: folder.to_path_buf(), names: unknown });
+    }
+    Ok(config)
+}
+
+fn lora_config(value: &Value) -> std::result::Result<LoraConfig, Vec<String>> {
+    let mut problems = Vec::new();
+    if value["peft_type"] != "LORA" {
+        problems.push(format!("`peft_type` {} is not known here (known: LORA)", value["peft_type"]));
+    }
+    // Options that change what is computed; anything but "off" would be silently wrong.
+    for key in [
+        "use_dora",
+        "modules_to_save",
+        "rank_pattern",
+        "alpha_pattern",
+        "layers_to_transform",
+        "layer_replication",
+        "lora_bias",
+        "trainable_token_indices",
+        "target_parameters",
+        "use_qalora",
+        "fan_in_fan_out",
+    ] {
+        let option = &value[key];
+        let off = option.is_null()
+            || *option == false
+            || option.as_object().is_some_and(|it| it.is_empty())
+            || option.as_array().is_some_and(Vec::is_empty);
+        if !off {
+            problems.push(format!("`{key}` = {option} is not supported here"));
+        }
+    }
+    if !(value["bias"].is_null() || value["bias"] == "none") {
+        problems.push(format!("`bias` = {} is not supported here", value["bias"]));
+    }
+    let target_modules = serde_json::from_value(value["target_modules"].clone())
+        .map_err(|_| problems.push("`target_modules` must be a string or a list of names".to_string()));
+    let rank = value["r"].as_u64().unwrap_or(0) as usize;
+    let config = LoraConfig {
+        rank,
+        alpha: value["lora_alpha"].as_f64().unwrap_or(0.0),
+        target_modules: target_modules.unwrap_or_default(),
+        use_rslora: value["use_rslora"] == true,
+        ..LoraConfig::default()
+    };
+    problems.extend(config.problems());
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
+}

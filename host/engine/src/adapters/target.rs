@@ -1,0 +1,74 @@
+//! Which linears get an adapter, matched as PEFT matches them.
+
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{EngineError, Result};
+
+/// `"all-linear"`, one regular expression over the whole path, or a list of names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TargetModules {
+    /// `all-linear`, or a regular expression that must match a linear's whole path.
+    Pattern(String),
+    /// Path endings: `q_proj`, `mlp.up_proj`.
+    Names(Vec<String>),
+}
+
+impl Default for TargetModules {
+    fn default() -> Self {
+        Self::Pattern("all-linear".into())
+    }
+}
+
+impl TargetModules {
+    /// A predicate over paths such as `model.layers.0.self_attn.q_proj`.
+    ///
+    /// # Errors
+    /// A regular expression that does not compile.
+    pub fn matcher(&self) -> Result<impl Fn(&str) -> bool + '_> {
+        let pattern = match self {
+            Self::Pattern(pattern) if pattern != "all-linear" => Some(compile(pattern)?),
+            _ => None,
+        };
+        Ok(move |path: &str| match (self, &pattern) {
+            (Self::Names(names), _) => {
+                names.iter().any(|name| path == name || path.ends_with(&format!(".{name}")))
+            }
+            (Self::Pattern(_), Some(pattern)) => pattern.is_match(path),
+            (Self::Pattern(_), None) => true,
+        })
+    }
+}
+
+fn compile(pattern: &str) -> Result<Regex> {
+    Regex::new(&format!("^(?:{pattern})$")).map_err(|error| EngineError::Invalid {
+        what: "adapter.lora".into(),
+        problems: vec![format!("`target_modules`: `{pattern}` is not a regular expression: {error}")],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATH: &str = "model.layers.1.self_attn.q_proj";
+
+    #[test]
+    fn names_match_whole_path_endings_only() {
+        let matches = |name: &str| TargetModules::Names(vec![name.into()]).matcher().unwrap()(PATH);
+        assert!(matches("q_proj") && matches("self_attn.q_proj") && !matches("proj") && !matches("k_proj"));
+    }
+
+    #[test]
+    fn a_pattern_must_match_the_whole_path() {
+        let matches = |pattern: &str| TargetModules::Pattern(pattern.into()).matcher().unwrap()(PATH);
+        assert!(matches("all-linear") && matches(r".*\.(q|v)_proj") && !matches("q_proj"));
+    }
+
+    #[test]
+    fn a_broken_pattern_names_its_key() {
+        let error = TargetModules::Pattern("(".into()).matcher().err().unwrap().to_string();
+        assert!(error.contains("`target_modules`"), "{error}");
+    }
+}

@@ -1,0 +1,89 @@
+//! A model from a folder in Hugging Face's layout.
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+
+use super::safetensors::TensorFiles;
+use crate::error::{EngineError, Result};
+use crate::models::{Block, CausalLm, LlamaConfig};
+use crate::nn::Linear;
+
+/// Loads `config.json` and the safetensors beside it, as f32, onto `device`.
+///
+/// # Errors
+/// Everything [`LlamaConfig::read`] refuses; missing, mis-shaped, unknown or non-finite weights, by name.
+pub fn load_model(folder: &Path, device: &Device) -> Result<CausalLm> {
+    let config_path = folder.join("config.json");
+    let config = LlamaConfig::read(&config_path)?;
+    let rope = config.rope().map_err(|problem| EngineError::Invalid {
+        what: format!("`{}`", config_path.display()),
+        problems: vec![problem],
+    })?;
+    let files = TensorFiles::open_model(folder)?;
+    let mut reader = Reader { files: &files, device, read: Vec::new() };
+    let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+    let embed_tokens = reader.matrix("model.embed_tokens.weight", [vocab, hidden])?;
+    let blocks =
+        (0..config.num_hidden_layers).map(|layer| reader.block(&config, layer)).collect::<Result<_>>()?;
+    let norm = reader.vector("model.norm.weight", hidden)?;
+    let lm_head = match config.tie_word_embeddings {
+        true => None,
+        false => Some(reader.matrix("lm_head.weight", [vocab, hidden])?),
+    };
+    // Files of tied models sometimes repeat the head; older ones store the rotary frequencies.
+    let mut unknown = files.unknown(&reader.read);
+    unknown.retain(|name| {
+        !(name.ends_with("rotary_emb.inv_freq") || config.tie_word_embeddings && name == "lm_head.weight")
+    });
+    if !unknown.is_empty() {
+        return Err(EngineError::UnknownTensors { folder: folder.to_path_buf(), names: unknown });
+    }
+    Ok(CausalLm { config, embed_tokens, blocks, norm, lm_head, rope })
+}
+
+struct Reader<'a> {
+    files: &'a TensorFiles,
+    device: &'a Device,
+    read: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn vector(&mut self, name: &str, length: usize) -> Result<Tensor<1>> {
+        self.read.push(name.to_string());
+        Ok(Tensor::from_data(self.files.read(name, [length])?, self.device))
+    }
+
+    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>> {
+        self.read.push(name.to_string());
+        Ok(Tensor::from_data(self.files.read(name, shape)?, self.device))
+    }
+
+    fn linear(&mut self, name: &str, shape: [usize; 2], bias: bool) -> Result<Linear> {
+        let weight = self.matrix(&format!("{name}.weight"), shape)?;
+        let bias = bias.then(|| self.vector(&format!("{name}.bias"), shape[0])).transpose()?;
+        Ok(Linear { weight, bias, lora: None })
+    }
+
+    fn block(&mut self, config: &LlamaConfig, layer: usize) -> Result<Block> {
+        let prefix = format!("model.layers.{layer}");
+        let (hidden, wide) = (config.hidden_size, config.intermediate_size);
+        let (queries, keys) =
+            (config.num_attention_heads * config.head_dim(), config.kv_heads() * config.head_dim());
+        let (attention, mlp) = (config.attention_bias, config.mlp_bias);
+        Ok(Block {
+            input_layernorm: self.vector(&format!("{prefix}.input_layernorm.weight"), hidden)?,
+            q_proj: self.linear(&format!("{prefix}.self_attn.q_proj"), [queries, hidden], attention)?,
+            k_proj: self.linear(&format!("{prefix}.self_attn.k_proj"), [keys, hidden], attention)?,
+            v_proj: self.linear(&format!("{prefix}.self_attn.v_proj"), [keys, hidden], attention)?,
+            o_proj: self.linear(&format!("{prefix}.self_attn.o_proj"), [hidden, queries], attention)?,
+            post_attention_layernorm: self
+                .vector(&format!("{prefix}.post_attention_layernorm.weight"), hidden)?,
+            gate_proj: self.linear(&format!("{prefix}.mlp.gate_proj"), [wide, hidden], mlp)?,
+            up_proj: self.linear(&format!("{prefix}.mlp.up_proj"), [wide, hidden], mlp)?,
+            down_proj: self.linear(&format!("{prefix}.mlp.down_proj"), [hidden, wide], mlp)?,
+            rms_norm_eps: config.rms_norm_eps,
+            head_dim: config.head_dim(),
+        })
+    }
+}

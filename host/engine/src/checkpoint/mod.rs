@@ -1,0 +1,6 @@
+//! Weights on disk: reading models, writing whole folders or none.
+
+pub mod load;
+pub mod safetensors;
+
+pub use load::load_model;

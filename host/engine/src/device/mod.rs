@@ -1,0 +1,71 @@
+//! Which device computes: Burn's `flex` on the CPU, or CUDA where the feature `cuda` and a driver are there.
+
+use burn::tensor::Device;
+
+use crate::error::{EngineError, Result};
+
+/// Where tensors live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeviceKind {
+    /// Burn's `flex` backend.
+    #[default]
+    Cpu,
+    /// The first CUDA device.
+    Cuda,
+}
+
+/// Opens a device.
+///
+/// # Errors
+/// Says by name what is missing for CUDA: the feature `cuda` of this build, or the driver.
+pub fn open(kind: DeviceKind) -> Result<Device> {
+    match kind {
+        DeviceKind::Cpu => Ok(Device::flex()),
+        DeviceKind::Cuda => open_cuda(),
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open_cuda() -> Result<Device> {
+    Err(EngineError::Device(
+        "device `cuda`: this fthost was built without the feature `cuda` (build with `--features cuda`)"
+            .into(),
+    ))
+}
+
+#[cfg(feature = "cuda")]
+fn open_cuda() -> Result<Device> {
+    use burn::tensor::DeviceType;
+    // Touching a CUDA device without a driver panics on another thread, so the driver is asked for first.
+    if cuda_driver().is_none() || Device::enumerate(DeviceType::Cuda).is_empty() {
+        return Err(EngineError::Device(
+            "device `cuda`: no CUDA driver (`libcuda.so.1`) or no CUDA device on this machine".into(),
+        ));
+    }
+    Ok(Device::cuda(0))
+}
+
+/// The version of the CUDA driver (`12080` is 12.8), if one can be loaded.
+pub fn cuda_driver() -> Option<i32> {
+    // SAFETY: `libcuda.so.1` has no constructor with preconditions, and `cuDriverGetVersion` takes one out pointer
+    // to a C int and may be called before `cuInit`.
+    unsafe {
+        let library = libloading::Library::new("libcuda.so.1").ok()?;
+        let get_version: libloading::Symbol<unsafe extern "C" fn(*mut i32) -> i32> =
+            library.get(b"cuDriverGetVersion").ok()?;
+        let mut version = 0;
+        (get_version(&mut version) == 0).then_some(version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn cuda_without_the_feature_says_so_by_name() {
+        let error = open(DeviceKind::Cuda).unwrap_err().to_string();
+        assert!(error.contains("without the feature `cuda`"), "{error}");
+    }
+}

@@ -1,0 +1,134 @@
+//! What can go wrong in the engine, each with what a person needs to act on it.
+
+use std::path::PathBuf;
+
+/// Errors of `fthost-engine`.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A file could not be read or written.
+    #[error("can't {action} `{}`: {source}", path.display())]
+    Io {
+        /// `read`, `write`, `map` ...
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A JSON file does not hold what it should.
+    #[error("`{}` can't be understood: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// A safetensors file is damaged.
+    #[error("`{}` is not a sound safetensors file: {reason}", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// `architectures` names no family known here.
+    #[error("`{}`: architecture `{found}` is not known here (known: {known})", path.display())]
+    UnknownArchitecture {
+        /// The `config.json`.
+        path: PathBuf,
+        /// What it names.
+        found: String,
+        /// What is known.
+        known: &'static str,
+    },
+    /// Keys of a configuration hold impossible values.
+    #[error("invalid {what}: {}", problems.join("; "))]
+    Invalid {
+        /// `config.json`, `adapter.lora` ...
+        what: String,
+        /// Each problem with its key.
+        problems: Vec<String>,
+    },
+    /// A weight the model needs is not in the files.
+    #[error("`{name}` is missing from `{}`", folder.display())]
+    MissingTensor {
+        /// The model's folder.
+        folder: PathBuf,
+        /// Hugging Face name.
+        name: String,
+    },
+    /// A weight has another shape than the configuration asks for.
+    #[error("`{name}` has shape {found:?}, the configuration asks for {expected:?}")]
+    ShapeMismatch {
+        /// Hugging Face name.
+        name: String,
+        /// As stored.
+        found: Vec<usize>,
+        /// As configured.
+        expected: Vec<usize>,
+    },
+    /// A weight is stored as something that is not a float.
+    #[error("`{name}` is stored as {dtype}, known are F32, F16 and BF16")]
+    Dtype {
+        /// Hugging Face name.
+        name: String,
+        /// As stored.
+        dtype: String,
+    },
+    /// A weight holds NaN or infinity.
+    #[error("`{name}` holds a value that is not finite at index {index}")]
+    NotFinite {
+        /// Hugging Face name.
+        name: String,
+        /// Flat index of the first one.
+        index: usize,
+    },
+    /// Weights were left over after loading.
+    #[error("`{}` holds weights that the model does not know: {}", folder.display(), names.join(", "))]
+    UnknownTensors {
+        /// The model's or adapter's folder.
+        folder: PathBuf,
+        /// Hugging Face names.
+        names: Vec<String>,
+    },
+    /// No linear matches `target_modules`.
+    #[error("`target_modules` {wanted} matches no linear; there are: {}", linears.join(", "))]
+    NoTarget {
+        /// As configured.
+        wanted: String,
+        /// Last path elements of every linear.
+        linears: Vec<String>,
+    },
+    /// The device asked for can't be used.
+    #[error("{0}")]
+    Device(String),
+    /// Loss or gradient became NaN or infinite.
+    #[error("{what} is {value} at step {step}; rows: {}", rows.join(", "))]
+    NotFiniteStep {
+        /// `loss` or `grad_norm`.
+        what: &'static str,
+        /// NaN or an infinity.
+        value: f64,
+        /// The optimizer step in work, 1-based.
+        step: u64,
+        /// `file:line` of each row of the step.
+        rows: Vec<String>,
+    },
+    /// A row carries no loss at all.
+    #[error("row {row} has no supervised token: nothing in it would be learned")]
+    NothingSupervised {
+        /// `file:line`.
+        row: String,
+    },
+}
+
+/// Results of `fthost-engine`.
+pub type Result<T> = std::result::Result<T, EngineError>;
+
+impl EngineError {
+    /// For `map_err` on file operations.
+    pub(crate) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { action, path, source }
+    }
+}

@@ -1,0 +1,231 @@
+//! The Llama family: <https://arxiv.org/abs/2302.13971>, as transformers' `modeling_llama.py` computes it.
+//!
+//! Shapes: `T` = tokens of the micro-batch, sequences end to end; `D` = `hidden_size`; `V` = `vocab_size`.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use fthost_data::Batch;
+use fthost_kernels::{attention, rms_norm, rope, swiglu};
+
+use super::config::LlamaConfig;
+use crate::nn::{Linear, Rope};
+
+/// A model: embedding, blocks, final norm, and a head unless the embedding serves as one.
+#[derive(Debug, Clone)]
+pub struct CausalLm {
+    /// `config.json`.
+    pub config: LlamaConfig,
+    /// `[V, D]`.
+    pub embed_tokens: Tensor<2>,
+    /// From input to output.
+    pub blocks: Vec<Block>,
+    /// `[D]`.
+    pub norm: Tensor<1>,
+    /// `[V, D]`; `None` where `tie_word_embeddings`.
+    pub lm_head: Option<Tensor<2>>,
+    /// Rotary embedding.
+    pub rope: Rope,
+}
+
+/// One transformer block: the unit of everything that manages memory.
+#[derive(Debug, Clone)]
+pub struct Block {
+    /// `[D]`.
+    pub input_layernorm: Tensor<1>,
+    /// `[heads * head_dim, D]`.
+    pub q_proj: Linear,
+    /// `[kv_heads * head_dim, D]`.
+    pub k_proj: Linear,
+    /// `[kv_heads * head_dim, D]`.
+    pub v_proj: Linear,
+    /// `[D, heads * head_dim]`.
+    pub o_proj: Linear,
+    /// `[D]`.
+    pub post_attention_layernorm: Tensor<1>,
+    /// `[intermediate_size, D]`.
+    pub gate_proj: Linear,
+    /// `[intermediate_size, D]`.
+    pub up_proj: Linear,
+    /// `[D, intermediate_size]`.
+    pub down_proj: Linear,
+    /// Epsilon of both norms.
+    pub rms_norm_eps: f64,
+    /// Width of a head.
+    pub head_dim: usize,
+}
+
+/// What every block of one forward pass shares.
+#[derive(Debug, Clone)]
+pub struct BlockContext {
+    /// `[T, head_dim / 2]`.
+    pub cos: Tensor<2>,
+    /// `[T, head_dim / 2]`.
+    pub sin: Tensor<2>,
+    /// Start of each sequence and, last, `T`.
+    pub cu_seqlens: Vec<usize>,
+}
+
+/// A parameter as a visitor meets it.
+pub enum Parameter<'a> {
+    /// Norms and biases.
+    Vector(&'a mut Tensor<1>),
+    /// Weights, embeddings and adapters.
+    Matrix(&'a mut Tensor<2>),
+}
+
+impl Parameter<'_> {
+    /// Shape and values.
+    pub fn to_f32(&self) -> (Vec<usize>, Vec<f32>) {
+        fn values<const D: usize>(tensor: &Tensor<D>) -> (Vec<usize>, Vec<f32>) {
+            let values = tensor.clone().inner().try_into_vec_as::<f32>();
+            (tensor.dims().to_vec(), values.expect("a float tensor is read as f32"))
+        }
+        match self {
+            Parameter::Vector(tensor) => values(tensor),
+            Parameter::Matrix(tensor) => values(tensor),
+        }
+    }
+}
+
+impl Block {
+    /// Queries, keys and values, rotated: `[T, heads, head_dim]` and twice `[T, kv_heads, head_dim]`.
+    pub fn qkv(&self, x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>) -> (Tensor<3>, Tensor<3>, Tensor<3>) {
+        let x = rms_norm(x, self.input_layernorm.clone(), self.rms_norm_eps);
+        let split = |y: Tensor<2>| {
+            let [tokens, width] = y.dims();
+            y.reshape([tokens, width / self.head_dim, self.head_dim])
+        };
+        let q = rope(split(self.q_proj.forward(x.clone())), cos.clone(), sin.clone());
+        let k = rope(split(self.k_proj.forward(x.clone())), cos, sin);
+        (q, k, split(self.v_proj.forward(x)))
+    }
+
+    /// The block after attention: `x` and what attention mixed, `[T, heads, head_dim]`, to the block's output.
+    pub fn finish(&self, x: Tensor<2>, mixed: Tensor<3>) -> Tensor<2> {
+        let [tokens, heads, head_dim] = mixed.dims();
+        let x = x + self.o_proj.forward(mixed.reshape([tokens, heads * head_dim]));
+        let h = rms_norm(x.clone(), self.post_attention_layernorm.clone(), self.rms_norm_eps);
+        let h = swiglu(self.gate_proj.forward(h.clone()), self.up_proj.forward(h));
+        x + self.down_proj.forward(h)
+    }
+
+    /// `[T, D]` to `[T, D]`.
+    pub fn forward(&self, x: Tensor<2>, context: &BlockContext) -> Tensor<2> {
+        let (q, k, v) = self.qkv(x.clone(), context.cos.clone(), context.sin.clone());
+        let scale = (self.head_dim as f64).powf(-0.5);
+        let mixed = attention(q, k, v, &context.cu_seqlens, scale);
+        self.finish(x, mixed)
+    }
+
+    /// Every linear, in the order of [`Block::linears_mut`].
+    pub fn linears(&self) -> [&Linear; 7] {
+        [
+            &self.q_proj,
+            &self.k_proj,
+            &self.v_proj,
+            &self.o_proj,
+            &self.gate_proj,
+            &self.up_proj,
+            &self.down_proj,
+        ]
+    }
+
+    /// Every linear with the last parts of its Hugging Face name.
+    pub fn linears_mut(&mut self) -> [(&'static str, &mut Linear); 7] {
+        [
+            ("self_attn.q_proj", &mut self.q_proj),
+            ("self_attn.k_proj", &mut self.k_proj),
+            ("self_attn.v_proj", &mut self.v_proj),
+            ("self_attn.o_proj", &mut self.o_proj),
+            ("mlp.gate_proj", &mut self.gate_proj),
+            ("mlp.up_proj", &mut self.up_proj),
+            ("mlp.down_proj", &mut self.down_proj),
+        ]
+    }
+}
+
+impl CausalLm {
+    /// The device the weights live on, without autodiff.
+    pub fn device(&self) -> Device {
+        self.norm.device().inner()
+    }
+
+    /// `[T]` ids to `[T, D]`.
+    pub fn embed(&self, input_ids: &[u32]) -> Tensor<2> {
+        self.embed_tokens.clone().select(0, ids_tensor(input_ids, &self.device()))
+    }
+
+    /// What the blocks share for `batch`.
+    pub fn context(&self, batch: &Batch) -> BlockContext {
+        let (cos, sin) = self.rope.tables(&batch.position_ids, &self.device());
+        BlockContext { cos, sin, cu_seqlens: batch.cu_seqlens.clone() }
+    }
+
+    /// Hidden states after the final norm, `[T, D]`.
+    pub fn hidden(&self, batch: &Batch) -> Tensor<2> {
+        let context = self.context(batch);
+        let x = self.blocks.iter().fold(self.embed(&batch.input_ids), |x, block| block.forward(x, &context));
+        rms_norm(x, self.norm.clone(), self.config.rms_norm_eps)
+    }
+
+    /// The head's weight, `[V, D]`.
+    pub fn head_weight(&self) -> Tensor<2> {
+        self.lm_head.as_ref().unwrap_or(&self.embed_tokens).clone()
+    }
+
+    /// `[T, D]` to `[T, V]`.
+    pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        hidden.matmul(self.head_weight().transpose())
+    }
+
+    /// Every weight that is trained: the adapter's where there is one, otherwise all.
+    pub fn visit_trained(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+        if self.has_lora() { self.visit_lora(visit) } else { self.visit_base(visit) }
+    }
+
+    /// Every base weight with its Hugging Face name, in a fixed order; adapters apart.
+    pub fn visit_base(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+        visit("model.embed_tokens.weight", Parameter::Matrix(&mut self.embed_tokens));
+        for (layer, block) in self.blocks.iter_mut().enumerate() {
+            let prefix = format!("model.layers.{layer}");
+            let norm = format!("{prefix}.input_layernorm.weight");
+            visit(&norm, Parameter::Vector(&mut block.input_layernorm));
+            let norm = format!("{prefix}.post_attention_layernorm.weight");
+            visit(&norm, Parameter::Vector(&mut block.post_attention_layernorm));
+            for (name, linear) in block.linears_mut() {
+                visit(&format!("{prefix}.{name}.weight"), Parameter::Matrix(&mut linear.weight));
+                if let Some(bias) = &mut linear.bias {
+                    visit(&format!("{prefix}.{name}.bias"), Parameter::Vector(bias));
+                }
+            }
+        }
+        visit("model.norm.weight", Parameter::Vector(&mut self.norm));
+        if let Some(head) = &mut self.lm_head {
+            visit("lm_head.weight", Parameter::Matrix(head));
+        }
+    }
+
+    /// Every adapter weight as PEFT names it below `base_model.model.`, in a fixed order.
+    pub fn visit_lora(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+        for (layer, block) in self.blocks.iter_mut().enumerate() {
+            for (name, linear) in block.linears_mut() {
+                if let Some(lora) = &mut linear.lora {
+                    let path = format!("model.layers.{layer}.{name}");
+                    visit(&format!("{path}.lora_A.weight"), Parameter::Matrix(&mut lora.a));
+                    visit(&format!("{path}.lora_B.weight"), Parameter::Matrix(&mut lora.b));
+                }
+            }
+        }
+    }
+
+    /// Whether an adapter is attached.
+    pub fn has_lora(&self) -> bool {
+        self.blocks.iter().any(|block| block.linears().iter().any(|linear| linear.lora.is_some()))
+    }
+}
+
+/// Token ids as a tensor, `[len]`.
+pub fn ids_tensor(ids: &[u32], device: &Device) -> Tensor<1, Int> {
+    let ids: Vec<i32> = ids.iter().map(|&it| it as i32).collect();
+    let length = ids.len();
+    Tensor::from_data(TensorData::new(ids, [length]), device)
+}

@@ -1,0 +1,7 @@
+//! One file a family; field names are those of Hugging Face's `config.json`.
+
+pub mod config;
+pub mod llama;
+
+pub use config::LlamaConfig;
+pub use llama::{Block, BlockContext, CausalLm, Parameter};

@@ -1,0 +1,147 @@
+//! Rotary frequencies and their scalings: `default`, `linear`, `dynamic`, `llama3`, as transformers'
+//! `modeling_rope_utils.py` computes them.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+/// Scaling of the rotary frequencies; names as in `rope_scaling` and `rope_parameters`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "rope_type", rename_all = "lowercase")]
+pub enum RopeScaling {
+    /// None.
+    Default,
+    /// Positions divided by `factor`.
+    Linear {
+        /// > 0.
+        factor: f64,
+    },
+    /// The base grows with the sequence once it is longer than `max_position_embeddings`.
+    Dynamic {
+        /// > 0.
+        factor: f64,
+    },
+    /// Llama 3.1's interpolation by wavelength.
+    Llama3 {
+        /// > 0.
+        factor: f64,
+        /// Wavelengths above `original / low` are divided by `factor`.
+        low_freq_factor: f64,
+        /// Wavelengths below `original / high` are kept.
+        high_freq_factor: f64,
+        /// Context length of the original model.
+        original_max_position_embeddings: usize,
+    },
+}
+
+/// Rotary embedding of one model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rope {
+    /// Base of the frequencies.
+    pub theta: f64,
+    /// Even.
+    pub head_dim: usize,
+    /// Context length of the model, for `dynamic`.
+    pub max_position_embeddings: usize,
+    /// Scaling.
+    pub scaling: RopeScaling,
+}
+
+impl Rope {
+    /// Angle per position of each pair, `[head_dim / 2]`, for a longest sequence of `length` tokens.
+    pub fn inverse_frequencies(&self, length: usize) -> Vec<f64> {
+        match &self.scaling {
+            RopeScaling::Default => self.plain(self.theta),
+            RopeScaling::Linear { factor } => self.plain(self.theta).iter().map(|it| it / factor).collect(),
+            RopeScaling::Dynamic { factor } => {
+                let (trained, dim) = (self.max_position_embeddings as f64, self.head_dim as f64);
+                let length = (length as f64).max(trained);
+                let growth = factor * length / trained - (factor - 1.0);
+                self.plain(self.theta * growth.powf(dim / (dim - 2.0)))
+            }
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            } => {
+                let original = *original_max_position_embeddings as f64;
+                let scale = |frequency: f64| {
+                    let wavelength = std::f64::consts::TAU / frequency;
+                    if wavelength < original / high_freq_factor {
+                        frequency
+                    } else if wavelength > original / low_freq_factor {
+                        frequency / factor
+                    } else {
+                        let smooth =
+                            (original / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                        (1.0 - smooth) * frequency / factor + smooth * frequency
+                    }
+                };
+                self.plain(self.theta).into_iter().map(scale).collect()
+            }
+        }
+    }
+
+    fn plain(&self, theta: f64) -> Vec<f64> {
+        let dim = self.head_dim as f64;
+        (0..self.head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / dim)).collect()
+    }
+
+    /// Cosine and sine of each token's angles, `[T, head_dim / 2]` each.
+    ///
+    /// `dynamic` scales by the longest of the positions given, as transformers does for a batch.
+    pub fn tables(&self, position_ids: &[u32], device: &Device) -> (Tensor<2>, Tensor<2>) {
+        let longest = position_ids.iter().max().map_or(0, |it| *it as usize + 1);
+        let frequencies = self.inverse_frequencies(longest);
+        let angles = || {
+            let frequencies = &frequencies;
+            position_ids
+                .iter()
+                .flat_map(move |&position| frequencies.iter().map(move |it| f64::from(position) * it))
+        };
+        let shape = [position_ids.len(), self.head_dim / 2];
+        let table = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, shape), device);
+        (
+            table(angles().map(|it| it.cos() as f32).collect()),
+            table(angles().map(|it| it.sin() as f32).collect()),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assert_frequencies(rope: &Rope, expected: [f64; 5]) {
+        let got = rope.inverse_frequencies(1);
+        for (index, expected) in [1, 8, 16, 24, 31].into_iter().zip(expected) {
+            // transformers computes in f32, whose relative spacing is 6e-8.
+            assert!((got[index] / expected - 1.0).abs() < 1e-6, "{index}: {} is not {expected}", got[index]);
+        }
+    }
+
+    fn rope(theta: f64, scaling: RopeScaling) -> Rope {
+        Rope { theta, head_dim: 64, max_position_embeddings: 8192, scaling }
+    }
+
+    /// Oracle: transformers 5.23's `LlamaRotaryEmbedding.inv_freq`.
+    #[test]
+    fn frequencies_match_transformers() {
+        assert_frequencies(
+            &rope(1e5, RopeScaling::Default),
+            [0.69783056, 0.056234129, 0.0031622779, 0.00017782794, 1.4330127e-05],
+        );
+        assert_frequencies(
+            &rope(
+                5e5,
+                RopeScaling::Llama3 {
+                    factor: 8.0,
+                    low_freq_factor: 1.0,
+                    high_freq_factor: 4.0,
+                    original_max_position_embeddings: 8192,
+                },
+            ),
+            [0.66360128, 0.037606031, 0.00052484602, 6.6478697e-06, 3.7673226e-07],
+        );
+    }
+}

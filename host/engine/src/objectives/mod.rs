@@ -1,0 +1,3 @@
+//! Objectives: pure functions of hidden states, log-probabilities, rewards and masks.
+
+pub mod sft;

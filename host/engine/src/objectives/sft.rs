@@ -1,0 +1,19 @@
+//! Supervised fine-tuning: the negative log-likelihood of the supervised tokens.
+
+use burn::tensor::Tensor;
+use fthost_data::Targets;
+use fthost_kernels::{LinearCrossEntropy, linear_cross_entropy};
+
+use crate::models::llama::ids_tensor;
+
+/// Negative log-likelihood, summed; dividing is left to whoever knows the tokens of the whole optimizer step.
+///
+/// Rows without a target are left out before the head: their logits are never computed.
+///
+/// # Shapes
+/// - `hidden`: `[T, D]`; `head_weight`: `[V, D]`
+pub fn sft_loss(hidden: Tensor<2>, head_weight: Tensor<2>, targets: &Targets) -> LinearCrossEntropy {
+    let device = hidden.device().inner();
+    let supervised = hidden.select(0, ids_tensor(&targets.positions, &device));
+    linear_cross_entropy(supervised, head_weight, ids_tensor(&targets.token_ids, &device))
+}

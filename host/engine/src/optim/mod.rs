@@ -1,0 +1,9 @@
+//! Optimisers, learning-rate schedules and clipping, with torch's semantics.
+
+pub mod adamw;
+pub mod clip;
+pub mod schedule;
+
+pub use adamw::{AdamW, AdamWConfig};
+pub use clip::clip_scale;
+pub use schedule::{Schedule, ScheduleConfig};

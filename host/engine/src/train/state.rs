@@ -1,0 +1,52 @@
+//! What a run carries from one optimizer step to the next.
+
+use crate::adapters::LoraConfig;
+use crate::models::{CausalLm, Parameter};
+use crate::optim::{AdamW, AdamWConfig};
+
+/// Model, adapter and optimizer of a run.
+#[derive(Debug, Clone)]
+pub struct TrainState {
+    /// Weights, all without autodiff: a step makes its own graph.
+    pub model: CausalLm,
+    /// How the adapter was made; `None` is full fine-tuning.
+    pub adapter: Option<LoraConfig>,
+    /// Moments and the number of updates.
+    pub optimizer: AdamW,
+    /// Optimizer steps done.
+    pub step: u64,
+}
+
+impl TrainState {
+    /// A run's beginning.
+    pub fn new(model: CausalLm, adapter: Option<LoraConfig>) -> Self {
+        Self { model, adapter, optimizer: AdamW::default(), step: 0 }
+    }
+
+    /// One AdamW update. `gradients` stand in the order of [`CausalLm::visit_trained`], flat and clipped.
+    pub(crate) fn update(
+        &mut self,
+        config: &AdamWConfig,
+        learning_rate: f64,
+        gradients: Vec<burn::tensor::Tensor<1>>,
+    ) {
+        let ratio = self.adapter.as_ref().map_or(1.0, |it| it.loraplus_lr_ratio);
+        let optimizer = &mut self.optimizer;
+        optimizer.begin();
+        let mut gradients = gradients.into_iter();
+        self.model.visit_trained(&mut |name, parameter| {
+            let gradient = gradients.next().expect("one gradient a trained parameter");
+            let rate = if name.ends_with("lora_B.weight") { learning_rate * ratio } else { learning_rate };
+            match parameter {
+                Parameter::Vector(value) => {
+                    *value = optimizer.update(config, rate, name, value.clone(), gradient);
+                }
+                Parameter::Matrix(value) => {
+                    let gradient = gradient.reshape(value.dims());
+                    *value = optimizer.update(config, rate, name, value.clone(), gradient);
+                }
+            }
+        });
+        self.step += 1;
+    }
+}

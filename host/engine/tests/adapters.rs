@@ -1,0 +1,138 @@
+//! LoRA against PEFT, and adapters on disk.
+
+use fthost_engine::adapters::merge::{merge_lora, save_merged};
+use fthost_engine::adapters::peft::{load_adapter, save_adapter};
+use fthost_engine::adapters::{LoraConfig, TargetModules, attach_lora};
+use fthost_engine::checkpoint::load_model;
+use fthost_engine::checkpoint::safetensors::write_f32;
+use fthost_engine::models::CausalLm;
+use fthost_engine::train::{ActivationCheckpointing, Gradients};
+use fthost_engine::{Device, EngineError};
+
+use crate::models::input_ids;
+use crate::support::{Golden, assert_close, golden, tiny_model, whole};
+
+fn logits(model: &CausalLm, ids: &[u32]) -> Vec<f32> {
+    model.logits(model.hidden(&whole(ids))).try_into_vec_as::<f32>().unwrap()
+}
+
+fn adapted() -> (CausalLm, LoraConfig) {
+    let mut model = tiny_model();
+    let config = load_adapter(&mut model, &golden("lora")).unwrap();
+    (model, config)
+}
+
+/// Oracle: PEFT 0.21 (rsLoRA), `tests/golden/generate/llama.py`; f32 on both sides, so 1e-4 as for the base.
+#[test]
+fn logits_and_gradients_match_peft() {
+    let path = golden("lora/golden.safetensors");
+    let (expected, ids) = (Golden::open(&path), input_ids(&path));
+    let (mut model, config) = adapted();
+    assert!(config.use_rslora && config.rank == 4);
+    assert_close("logits", &logits(&model, &ids), &expected.values("logits"), 1e-4);
+    for checkpointing in [ActivationCheckpointing::Off, ActivationCheckpointing::Block] {
+        let mut gradients = Gradients::default();
+        gradients.add(&model, &whole(&ids), checkpointing);
+        let tokens = gradients.supervised_tokens as f32;
+        let mut values = gradients.values.into_iter();
+        model.visit_lora(&mut |name, _| {
+            let got = values.next().unwrap().div_scalar(tokens).try_into_vec_as::<f32>().unwrap();
+            assert_close(name, &got, &expected.values(&format!("grad.base_model.model.{name}")), 1e-4);
+        });
+        assert!(values.next().is_none());
+    }
+}
+
+/// Folding `b a` into the weight reorders sums of 48 terms: 1e-4 on logits of order 10.
+#[test]
+fn merged_equals_adapter() {
+    let ids: Vec<u32> = (3..20).collect();
+    let (mut model, _) = adapted();
+    let before = logits(&model, &ids);
+    merge_lora(&mut model);
+    assert!(!model.has_lora());
+    assert_close("merged", &logits(&model, &ids), &before, 1e-4);
+}
+
+#[test]
+fn a_merged_folder_loads_with_the_same_logits() {
+    let ids: Vec<u32> = (3..20).collect();
+    let (mut model, _) = adapted();
+    let folder = tempfile::tempdir().unwrap();
+    save_merged(&mut model, &golden("llama/gqa_tied"), folder.path()).unwrap();
+    let loaded = load_model(folder.path(), &Device::flex()).unwrap();
+    assert_eq!(logits(&loaded, &ids), logits(&model, &ids));
+}
+
+#[test]
+fn a_saved_adapter_loads_with_the_same_bits() {
+    let ids: Vec<u32> = (3..20).collect();
+    let (mut model, config) = adapted();
+    let folder = tempfile::tempdir().unwrap();
+    save_adapter(&mut model, &config, "gqa_tied", folder.path()).unwrap();
+    let mut loaded = tiny_model();
+    load_adapter(&mut loaded, folder.path()).unwrap();
+    assert_eq!(logits(&loaded, &ids), logits(&model, &ids));
+}
+
+/// The other direction needs PEFT itself: `FTHOST_TEST_PYTHON` names a Python with torch, transformers and peft.
+#[test]
+fn a_saved_adapter_loads_in_peft_with_equal_logits() {
+    let Ok(python) = std::env::var("FTHOST_TEST_PYTHON") else {
+        eprintln!("SKIPPED a_saved_adapter_loads_in_peft_with_equal_logits: FTHOST_TEST_PYTHON is not set");
+        return;
+    };
+    let ids: Vec<u32> = (3..20).collect();
+    let (mut model, config) = adapted();
+    let folder = tempfile::tempdir().unwrap();
+    save_adapter(&mut model, &config, "gqa_tied", folder.path()).unwrap();
+    let path = folder.path().join("logits.safetensors");
+    let tensors = [
+        ("input_ids".to_string(), vec![ids.len()], ids.iter().map(|it| *it as f32).collect()),
+        ("logits".to_string(), vec![ids.len(), 64], logits(&model, &ids)),
+    ];
+    write_f32(&path, &tensors).unwrap();
+    let output = std::process::Command::new(python)
+        .args([golden("generate/check_peft.py"), golden("llama/gqa_tied"), folder.path().into(), path])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_fresh_adapter_changes_nothing_and_is_the_same_for_the_same_seed() {
+    let ids: Vec<u32> = (3..20).collect();
+    let fresh = |seed| {
+        let mut model = tiny_model();
+        attach_lora(&mut model, &LoraConfig::default(), seed).unwrap();
+        let a = model.blocks[0].q_proj.lora.as_ref().unwrap().a.clone().try_into_vec_as::<f32>().unwrap();
+        (logits(&model, &ids), a)
+    };
+    let (first, second, other) = (fresh(1), fresh(1), fresh(2));
+    assert_close("B is zero", &first.0, &logits(&tiny_model(), &ids), 1e-6);
+    assert_eq!(first.1, second.1);
+    assert_ne!(first.1, other.1);
+    // PEFT's kaiming_uniform(a = sqrt 5) is uniform in ±1/sqrt(in); in = 32.
+    assert!(first.1.iter().all(|it| it.abs() <= 32f32.powf(-0.5)));
+}
+
+#[test]
+fn a_target_that_matches_nothing_lists_the_linears() {
+    let config =
+        LoraConfig { target_modules: TargetModules::Names(vec!["query".into()]), ..LoraConfig::default() };
+    let error = attach_lora(&mut tiny_model(), &config, 0).unwrap_err();
+    assert!(matches!(&error, EngineError::NoTarget { linears, .. } if linears.len() == 7), "{error}");
+}
+
+#[test]
+fn options_that_change_the_numbers_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        std::fs::copy(golden("lora").join(name), folder.path().join(name)).unwrap();
+    }
+    let path = folder.path().join("adapter_config.json");
+    let config = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, config.replace("\"use_dora\": false", "\"use_dora\": true")).unwrap();
+    let error = load_adapter(&mut tiny_model(), folder.path()).unwrap_err().to_string();
+    assert!(error.contains("`use_dora` = true is not supported here"), "{error}");
+}
