@@ -114,6 +114,14 @@ pub enum EngineError {
         /// `file:line` of each row of the step.
         rows: Vec<String>,
     },
+    /// A training checkpoint does not belong to this run, or is damaged.
+    #[error("can't resume from `{}`: {reason}", path.display())]
+    Checkpoint {
+        /// `checkpoint-<step>`.
+        path: PathBuf,
+        /// What differs or is damaged, by name.
+        reason: String,
+    },
     /// A row carries no loss at all.
     #[error("row {row} has no supervised token: nothing in it would be learned")]
     NothingSupervised {

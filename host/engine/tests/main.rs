@@ -3,4 +3,5 @@
 mod adapters;
 mod models;
 mod support;
+mod train;
 mod training;

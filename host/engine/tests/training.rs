@@ -38,7 +38,7 @@ fn window(rows: &[Sequence], index: u64, size: usize) -> Vec<Batch> {
 
 fn config(index: u64, activation_checkpointing: ActivationCheckpointing) -> StepConfig {
     let adamw = AdamWConfig { learning_rate: 1e-2, weight_decay: 0.1, ..AdamWConfig::default() };
-    let schedule = ScheduleConfig { kind: Schedule::Linear, warmup_steps: 2 };
+    let schedule = ScheduleConfig { kind: Schedule::Linear, warmup_steps: 2, ..Default::default() };
     let learning_rate = adamw.learning_rate * schedule.factor(index, STEPS);
     StepConfig { adamw, learning_rate, max_grad_norm: Some(1.0), activation_checkpointing }
 }

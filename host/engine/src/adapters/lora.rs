@@ -18,6 +18,8 @@ pub struct LoraConfig {
     pub rank: usize,
     /// The adapter's share is `alpha / rank` (`alpha / sqrt(rank)` for rsLoRA).
     pub alpha: f64,
+    /// Share of the adapter's input that is dropped in training, in `[0, 1)`.
+    pub dropout: f64,
     /// Which linears.
     pub target_modules: TargetModules,
     /// Rank-stabilised scaling.
@@ -31,6 +33,7 @@ impl Default for LoraConfig {
         Self {
             rank: 8,
             alpha: 16.0,
+            dropout: 0.0,
             target_modules: TargetModules::default(),
             use_rslora: false,
             loraplus_lr_ratio: 1.0,
@@ -55,6 +58,9 @@ impl LoraConfig {
             if !(value > 0.0 && value.is_finite()) {
                 problems.push(format!("`{key}` must be > 0, got `{value}`"));
             }
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            problems.push(format!("`dropout` must be in [0, 1), got `{}`", self.dropout));
         }
         problems
     }
@@ -81,12 +87,11 @@ pub fn attach_lora(model: &mut CausalLm, config: &LoraConfig, seed: u64) -> Resu
     })
 }
 
+/// A and B of a linear, from its path and its widths out and in.
+pub(crate) type PairSource<'a> = &'a mut dyn FnMut(&str, usize, usize) -> Result<(Tensor<2>, Tensor<2>)>;
+
 /// Puts the pair that `weights(path, out, in)` gives on every linear that `config` names.
-pub(crate) fn attach_with(
-    model: &mut CausalLm,
-    config: &LoraConfig,
-    weights: &mut dyn FnMut(&str, usize, usize) -> Result<(Tensor<2>, Tensor<2>)>,
-) -> Result<()> {
+pub(crate) fn attach_with(model: &mut CausalLm, config: &LoraConfig, weights: PairSource<'_>) -> Result<()> {
     let matches = config.target_modules.matcher()?;
     let mut attached = 0;
     let mut linears = Vec::new();
@@ -101,7 +106,7 @@ pub(crate) fn attach_with(
             }
             let [out_width, in_width] = linear.weight.dims();
             let (a, b) = weights(&path, out_width, in_width)?;
-            linear.lora = Some(LoraWeights { a, b, scaling: config.scaling() });
+            linear.lora = Some(LoraWeights { a, b, scaling: config.scaling(), dropout: None });
             attached += 1;
         }
     }

@@ -1,5 +1,6 @@
 //! What is trained beside frozen weights.
 
+pub mod dropout;
 pub mod lora;
 pub mod merge;
 pub mod peft;

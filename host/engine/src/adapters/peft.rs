@@ -47,7 +47,7 @@ fn adapter_config(config: &LoraConfig, base: &str) -> Value {
         "base_model_name_or_path": base,
         "r": config.rank,
         "lora_alpha": whole(config.alpha),
-        "lora_dropout": 0.0,
+        "lora_dropout": config.dropout,
         "target_modules": target_modules,
         "use_rslora": config.use_rslora,
         "use_dora": false,
@@ -125,6 +125,7 @@ fn lora_config(value: &Value) -> std::result::Result<LoraConfig, Vec<String>> {
         rank,
         alpha: value["lora_alpha"].as_f64().unwrap_or(0.0),
         target_modules: target_modules.unwrap_or_default(),
+        dropout: value["lora_dropout"].as_f64().unwrap_or(0.0),
         use_rslora: value["use_rslora"] == true,
         ..LoraConfig::default()
     };

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use super::safetensors::TensorFiles;
 use crate::error::{EngineError, Result};
 use crate::models::{Block, CausalLm, LlamaConfig};
-use crate::nn::Linear;
+use crate::nn::{ComputeDtype, Linear};
 
 /// Loads `config.json` and the safetensors beside it, as f32, onto `device`.
 ///
@@ -39,7 +39,8 @@ pub fn load_model(folder: &Path, device: &Device) -> Result<CausalLm> {
     if !unknown.is_empty() {
         return Err(EngineError::UnknownTensors { folder: folder.to_path_buf(), names: unknown });
     }
-    Ok(CausalLm { config, embed_tokens, blocks, norm, lm_head, rope })
+    let compute_dtype = ComputeDtype::F32;
+    Ok(CausalLm { config, embed_tokens, blocks, norm, lm_head, rope, compute_dtype })
 }
 
 struct Reader<'a> {

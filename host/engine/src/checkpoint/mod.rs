@@ -2,5 +2,6 @@
 
 pub mod load;
 pub mod safetensors;
+pub mod training;
 
 pub use load::load_model;

@@ -90,14 +90,14 @@ impl LlamaConfig {
         ];
         problems.extend(sizes.iter().filter(|it| it.1 == 0).map(|it| format!("`{}` must be > 0", it.0)));
         if problems.is_empty() {
-            if self.num_attention_heads % self.kv_heads() != 0 {
+            if !self.num_attention_heads.is_multiple_of(self.kv_heads()) {
                 problems.push(format!(
                     "`num_attention_heads` must be a multiple of `num_key_value_heads`, got {} and {}",
                     self.num_attention_heads,
                     self.kv_heads()
                 ));
             }
-            if self.head_dim() == 0 || self.head_dim() % 2 != 0 {
+            if self.head_dim() == 0 || !self.head_dim().is_multiple_of(2) {
                 problems.push(format!("`head_dim` must be even and > 0, got {}", self.head_dim()));
             }
             if let Err(problem) = self.rope() {

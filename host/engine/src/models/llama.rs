@@ -2,12 +2,13 @@
 //!
 //! Shapes: `T` = tokens of the micro-batch, sequences end to end; `D` = `hidden_size`; `V` = `vocab_size`.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use fthost_data::Batch;
 use fthost_kernels::{attention, rms_norm, rope, swiglu};
 
 use super::config::LlamaConfig;
-use crate::nn::{Linear, Rope};
+use crate::nn::precision::cast;
+use crate::nn::{ComputeDtype, Linear, Rope};
 
 /// A model: embedding, blocks, final norm, and a head unless the embedding serves as one.
 #[derive(Debug, Clone)]
@@ -24,6 +25,8 @@ pub struct CausalLm {
     pub lm_head: Option<Tensor<2>>,
     /// Rotary embedding.
     pub rope: Rope,
+    /// What the blocks compute in; weights are f32.
+    pub compute_dtype: ComputeDtype,
 }
 
 /// One transformer block: the unit of everything that manages memory.
@@ -73,6 +76,14 @@ pub enum Parameter<'a> {
 }
 
 impl Parameter<'_> {
+    /// Shape.
+    pub fn dims(&self) -> Vec<usize> {
+        match self {
+            Parameter::Vector(tensor) => tensor.dims().to_vec(),
+            Parameter::Matrix(tensor) => tensor.dims().to_vec(),
+        }
+    }
+
     /// Shape and values.
     pub fn to_f32(&self) -> (Vec<usize>, Vec<f32>) {
         fn values<const D: usize>(tensor: &Tensor<D>) -> (Vec<usize>, Vec<f32>) {
@@ -89,7 +100,8 @@ impl Parameter<'_> {
 impl Block {
     /// Queries, keys and values, rotated: `[T, heads, head_dim]` and twice `[T, kv_heads, head_dim]`.
     pub fn qkv(&self, x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>) -> (Tensor<3>, Tensor<3>, Tensor<3>) {
-        let x = rms_norm(x, self.input_layernorm.clone(), self.rms_norm_eps);
+        let weight = cast(self.input_layernorm.clone(), x.dtype());
+        let x = rms_norm(x, weight, self.rms_norm_eps);
         let split = |y: Tensor<2>| {
             let [tokens, width] = y.dims();
             y.reshape([tokens, width / self.head_dim, self.head_dim])
@@ -103,7 +115,8 @@ impl Block {
     pub fn finish(&self, x: Tensor<2>, mixed: Tensor<3>) -> Tensor<2> {
         let [tokens, heads, head_dim] = mixed.dims();
         let x = x + self.o_proj.forward(mixed.reshape([tokens, heads * head_dim]));
-        let h = rms_norm(x.clone(), self.post_attention_layernorm.clone(), self.rms_norm_eps);
+        let weight = cast(self.post_attention_layernorm.clone(), x.dtype());
+        let h = rms_norm(x.clone(), weight, self.rms_norm_eps);
         let h = swiglu(self.gate_proj.forward(h.clone()), self.up_proj.forward(h));
         x + self.down_proj.forward(h)
     }
@@ -149,14 +162,17 @@ impl CausalLm {
         self.norm.device().inner()
     }
 
-    /// `[T]` ids to `[T, D]`.
+    /// `[T]` ids to `[T, D]`, in the type the blocks compute in.
     pub fn embed(&self, input_ids: &[u32]) -> Tensor<2> {
-        self.embed_tokens.clone().select(0, ids_tensor(input_ids, &self.device()))
+        let embedded = self.embed_tokens.clone().select(0, ids_tensor(input_ids, &self.device()));
+        cast(embedded, self.compute_dtype.into())
     }
 
     /// What the blocks share for `batch`.
     pub fn context(&self, batch: &Batch) -> BlockContext {
         let (cos, sin) = self.rope.tables(&batch.position_ids, &self.device());
+        let dtype = self.compute_dtype.into();
+        let (cos, sin) = (cast(cos, dtype), cast(sin, dtype));
         BlockContext { cos, sin, cu_seqlens: batch.cu_seqlens.clone() }
     }
 
@@ -164,7 +180,12 @@ impl CausalLm {
     pub fn hidden(&self, batch: &Batch) -> Tensor<2> {
         let context = self.context(batch);
         let x = self.blocks.iter().fold(self.embed(&batch.input_ids), |x, block| block.forward(x, &context));
-        rms_norm(x, self.norm.clone(), self.config.rms_norm_eps)
+        self.final_norm(x)
+    }
+
+    /// The norm after the last block, `[T, D]` to `[T, D]`, in f32: the head and the loss are.
+    pub fn final_norm(&self, x: Tensor<2>) -> Tensor<2> {
+        rms_norm(cast(x, DType::F32), self.norm.clone(), self.config.rms_norm_eps)
     }
 
     /// The head's weight, `[V, D]`.

@@ -3,6 +3,9 @@
 use burn::tensor::Tensor;
 use fthost_kernels::lora_linear;
 
+use super::precision::cast;
+use crate::adapters::dropout::Dropout;
+
 /// The low-rank pair of one linear.
 #[derive(Debug, Clone)]
 pub struct LoraWeights {
@@ -12,6 +15,8 @@ pub struct LoraWeights {
     pub b: Tensor<2>,
     /// `alpha / rank`, or `alpha / sqrt(rank)` for rsLoRA.
     pub scaling: f64,
+    /// Set by a training step for one micro-batch; `None` everywhere else.
+    pub dropout: Option<Dropout>,
 }
 
 /// `x weight^T + bias`, plus the adapter's share where there is one.
@@ -26,15 +31,29 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// `[T, in]` to `[T, out]`.
+    /// `[T, in]` to `[T, out]`, in the type of `x`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         if let Some(lora) = &self.lora {
-            let (a, b) = (lora.a.clone(), lora.b.clone());
-            return lora_linear(x, self.weight.clone(), self.bias.clone(), a, b, lora.scaling);
+            let dtype = x.dtype();
+            let (a, b) = (cast(lora.a.clone(), dtype), cast(lora.b.clone(), dtype));
+            if let Some(dropout) = &lora.dropout {
+                let share = dropout.apply(x.clone()).matmul(a.transpose());
+                let share = share.mul_scalar(lora.scaling).matmul(b.transpose());
+                return self.base(x) + share;
+            }
+            let weight = cast(self.weight.clone(), dtype);
+            let bias = self.bias.clone().map(|it| cast(it, dtype));
+            return lora_linear(x, weight, bias, a, b, lora.scaling);
         }
-        let y = x.matmul(self.weight.clone().transpose());
+        self.base(x)
+    }
+
+    /// The layer without its adapter.
+    fn base(&self, x: Tensor<2>) -> Tensor<2> {
+        let dtype = x.dtype();
+        let y = x.matmul(cast(self.weight.clone(), dtype).transpose());
         match &self.bias {
-            Some(bias) => y + bias.clone().unsqueeze(),
+            Some(bias) => y + cast(bias.clone(), dtype).unsqueeze(),
             None => y,
         }
     }

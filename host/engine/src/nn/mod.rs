@@ -1,7 +1,9 @@
 //! Layers shared by the model families.
 
 pub mod linear;
+pub mod precision;
 pub mod rope;
 
 pub use linear::{Linear, LoraWeights};
+pub use precision::ComputeDtype;
 pub use rope::{Rope, RopeScaling};

@@ -5,7 +5,7 @@
 
 use burn::tensor::{Gradients as Graph, Tensor};
 use fthost_data::{Batch, Targets};
-use fthost_kernels::{LinearCrossEntropy, rms_norm};
+use fthost_kernels::LinearCrossEntropy;
 use serde::{Deserialize, Serialize};
 
 use crate::models::{CausalLm, Parameter};
@@ -123,7 +123,7 @@ fn by_block(model: &CausalLm, batch: &Batch, targets: &Targets) -> (Vec<Tensor<1
     }
     let mut tracked = tracked(model);
     let leaf = x.autodiff().require_grad();
-    let hidden = rms_norm(leaf.clone(), tracked.norm.clone(), tracked.config.rms_norm_eps);
+    let hidden = tracked.final_norm(leaf.clone());
     let loss = sft_loss(hidden, tracked.head_weight(), targets);
     let graph = loss.loss_sum.backward();
     let mut found = collect(&mut tracked, &graph);

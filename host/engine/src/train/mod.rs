@@ -1,9 +1,13 @@
 //! Training steps.
 
+pub mod early_stop;
+pub mod evaluate;
 pub mod gradients;
+pub mod memory;
 pub mod sft;
 pub mod state;
 
+pub use evaluate::{EvalMetrics, evaluate};
 pub use gradients::{ActivationCheckpointing, Gradients};
 pub use sft::{StepConfig, StepMetrics, step};
 pub use state::TrainState;

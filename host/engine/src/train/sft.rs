@@ -4,6 +4,7 @@ use fthost_data::Batch;
 
 use super::gradients::{ActivationCheckpointing, Gradients};
 use super::state::TrainState;
+use crate::adapters::dropout::with_dropout;
 use crate::error::{EngineError, Result};
 use crate::optim::{AdamWConfig, clip_scale};
 
@@ -49,8 +50,14 @@ pub struct StepMetrics {
 pub fn step(state: &mut TrainState, micro_batches: &[Batch], config: &StepConfig) -> Result<StepMetrics> {
     micro_batches.iter().try_for_each(every_row_is_supervised)?;
     let mut gradients = Gradients::default();
-    for batch in micro_batches {
-        gradients.add(&state.model, batch, config.activation_checkpointing);
+    let dropout = state.adapter.as_ref().map_or(0.0, |it| it.dropout);
+    for (index, batch) in micro_batches.iter().enumerate() {
+        if dropout > 0.0 {
+            let model = with_dropout(&state.model, dropout, state.seed, state.step, index as u64);
+            gradients.add(&model, batch, config.activation_checkpointing);
+        } else {
+            gradients.add(&state.model, batch, config.activation_checkpointing);
+        }
     }
     let tokens = gradients.supervised_tokens as f64;
     let loss = gradients.loss_sum / tokens;

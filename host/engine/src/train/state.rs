@@ -15,12 +15,14 @@ pub struct TrainState {
     pub optimizer: AdamW,
     /// Optimizer steps done.
     pub step: u64,
+    /// The run's seed: dropout is drawn from it. 0 unless set.
+    pub seed: u64,
 }
 
 impl TrainState {
     /// A run's beginning.
     pub fn new(model: CausalLm, adapter: Option<LoraConfig>) -> Self {
-        Self { model, adapter, optimizer: AdamW::default(), step: 0 }
+        Self { model, adapter, optimizer: AdamW::default(), step: 0, seed: 0 }
     }
 
     /// One AdamW update. `gradients` stand in the order of [`CausalLm::visit_trained`], flat and clipped.

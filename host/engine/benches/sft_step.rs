@@ -1,0 +1,138 @@
+//! Times optimizer steps of supervised LoRA fine-tuning and prints one line of JSON.
+//!
+//! `cargo bench -p fthost-engine --bench sft_step -- MODEL_FOLDER [--rank 16] [--batch 4] [--length 256]
+//! [--steps 5] [--activation-checkpointing off|block]`
+//!
+//! Rows are random tokens, all supervised; the first step warms up and is not counted.
+//!
+//! `unsafe` here: one option of the allocator.
+
+use std::ffi::{c_int, c_long};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use fthost_data::{Batch, Origin, Sequence};
+use fthost_engine::Device;
+use fthost_engine::adapters::{LoraConfig, attach_lora};
+use fthost_engine::checkpoint::load_model;
+use fthost_engine::optim::AdamWConfig;
+use fthost_engine::train::memory::peak_rss_bytes;
+use fthost_engine::train::{ActivationCheckpointing, StepConfig, TrainState, step};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+unsafe extern "C" {
+    fn mi_option_set(option: c_int, value: c_long);
+}
+
+/// `mi_option_purge_delay` of mimalloc's `mi_option_t`.
+const PURGE_DELAY: c_int = 15;
+
+struct Arguments {
+    model: PathBuf,
+    rank: usize,
+    batch: usize,
+    length: usize,
+    steps: usize,
+    activation_checkpointing: ActivationCheckpointing,
+}
+
+fn arguments() -> Result<Option<Arguments>, String> {
+    let mut found = Arguments {
+        model: PathBuf::new(),
+        rank: 16,
+        batch: 4,
+        length: 256,
+        steps: 5,
+        activation_checkpointing: ActivationCheckpointing::Off,
+    };
+    let mut given = std::env::args().skip(1);
+    while let Some(argument) = given.next() {
+        let number = |value: Option<String>| {
+            let value = value.and_then(|it| it.parse().ok()).filter(|it| *it > 0);
+            value.ok_or_else(|| format!("`{argument}` needs a number > 0"))
+        };
+        match argument.as_str() {
+            // cargo passes this to every benchmark.
+            "--bench" => {}
+            "--rank" => found.rank = number(given.next())?,
+            "--batch" => found.batch = number(given.next())?,
+            "--length" => found.length = number(given.next())?,
+            "--steps" => found.steps = number(given.next())?,
+            "--activation-checkpointing" => {
+                found.activation_checkpointing = match given.next().as_deref() {
+                    Some("off") => ActivationCheckpointing::Off,
+                    Some("block") => ActivationCheckpointing::Block,
+                    _ => return Err(format!("`{argument}` must be `off` or `block`")),
+                }
+            }
+            _ if argument.starts_with('-') => return Err(format!("`{argument}` is not known")),
+            _ => found.model = PathBuf::from(argument),
+        }
+    }
+    Ok((!found.model.as_os_str().is_empty()).then_some(found))
+}
+
+fn random_batch(vocab: usize, arguments: &Arguments, rng: &mut ChaCha8Rng) -> Batch {
+    let origin = Arc::new(Origin { source: "random".into(), line: 1 });
+    let rows: Vec<Sequence> = (0..arguments.batch)
+        .map(|_| {
+            let input_ids: Vec<u32> =
+                (0..arguments.length).map(|_| rng.random_range(0..vocab as u32)).collect();
+            let labels = input_ids.iter().map(|&it| i64::from(it)).collect();
+            Sequence { input_ids, labels, origin: Arc::clone(&origin) }
+        })
+        .collect();
+    Batch::new(&rows)
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // SAFETY: called first, from the only thread, with an option number and value that mimalloc documents.
+    unsafe { mi_option_set(PURGE_DELAY, -1) };
+    let Some(arguments) = arguments()? else {
+        eprintln!("SKIPPED sft_step: no model folder given");
+        return Ok(());
+    };
+    let mut model = load_model(&arguments.model, &Device::flex())?;
+    let adapter = LoraConfig { rank: arguments.rank, ..LoraConfig::default() };
+    attach_lora(&mut model, &adapter, 0)?;
+    let vocab = model.config.vocab_size;
+    let mut state = TrainState::new(model, Some(adapter));
+    let config = StepConfig {
+        adamw: AdamWConfig::default(),
+        learning_rate: 2e-4,
+        max_grad_norm: Some(1.0),
+        activation_checkpointing: arguments.activation_checkpointing,
+    };
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    let (mut seconds, mut losses) = (Vec::new(), Vec::new());
+    for _ in 0..=arguments.steps {
+        let batch = random_batch(vocab, &arguments, &mut rng);
+        let begin = Instant::now();
+        losses.push(step(&mut state, &[batch], &config)?.loss);
+        seconds.push(begin.elapsed().as_secs_f64());
+    }
+    let mut counted = seconds[1..].to_vec();
+    counted.sort_by(f64::total_cmp);
+    let median = counted[counted.len() / 2];
+    let tokens = (arguments.batch * arguments.length) as f64;
+    let report = serde_json::json!({
+        "bench": "sft_step",
+        "rank": arguments.rank,
+        "batch": arguments.batch,
+        "length": arguments.length,
+        "steps": arguments.steps,
+        "activation_checkpointing": arguments.activation_checkpointing,
+        "median_step_seconds": median,
+        "tokens_per_second": tokens / median,
+        "step_seconds": seconds,
+        "losses": losses,
+        "peak_rss_bytes": peak_rss_bytes(),
+    });
+    println!("{report}");
+    Ok(())
+}

@@ -1,0 +1,304 @@
+//! Training checkpoints: everything a run needs to go on as if it had never stopped.
+//!
+//! `checkpoint-<step>/` holds the adapter in PEFT's layout, or `model.safetensors` where everything is trained;
+//! `optimizer.safetensors`; and `trainer_state.json`, which names the digest of each file. A checkpoint is there
+//! whole or not at all: it is written under a temporary name, synced, and renamed.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::safetensors::{TensorFiles, write_f32, write_whole};
+use crate::adapters::peft::save_adapter;
+use crate::error::{EngineError, Result};
+use crate::models::Parameter;
+use crate::optim::adamw::Moments;
+use crate::train::TrainState;
+
+const STATE: &str = "trainer_state.json";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const FULL_WEIGHTS: &str = "model.safetensors";
+const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
+const PEFT_PREFIX: &str = "base_model.model.";
+const PREFIX: &str = "checkpoint-";
+const FORMAT: u32 = 1;
+
+/// How far into the data a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataPosition {
+    /// Whole passes over the training rows.
+    pub epoch: u64,
+    /// Micro-batches of this pass that were trained on.
+    pub micro_batches: u64,
+}
+
+/// The best evaluation so far.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Best {
+    /// `eval_loss`, ...
+    pub metric: String,
+    /// Its value.
+    pub value: f64,
+    /// The step it was measured after.
+    pub step: u64,
+}
+
+/// What a run carries besides weights and moments. Random draws are made from `seed` and `step`, so no
+/// generator's state is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// The run's seed.
+    pub seed: u64,
+    /// Where the data goes on.
+    pub data: DataPosition,
+    /// Tokens trained on.
+    pub num_tokens: u64,
+    /// The best evaluation.
+    pub best: Option<Best>,
+    /// Evaluations since the best one.
+    pub evaluations_without_improvement: u64,
+    /// Digest of the base model.
+    pub base_digest: String,
+    /// Digest of every setting that changes what is computed.
+    pub config_digest: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    format: u32,
+    step: u64,
+    updates: u64,
+    progress: Progress,
+    /// SHA-256 of each file beside this one, in hexadecimal.
+    files: BTreeMap<String, String>,
+}
+
+/// Writes `checkpoint-<step>` into `folder` and gives its path. `base` is what PEFT is told to load the model from.
+///
+/// # Errors
+/// Files that can't be written; nothing is left behind then.
+pub fn save(folder: &Path, state: &TrainState, progress: &Progress, base: &str) -> Result<PathBuf> {
+    std::fs::create_dir_all(folder).map_err(EngineError::io("write", folder))?;
+    let temporary = tempfile::Builder::new()
+        .prefix(".checkpoint-")
+        .tempdir_in(folder)
+        .map_err(EngineError::io("write", folder))?;
+    let inside = temporary.path();
+    let mut model = state.model.clone();
+    let weights = match &state.adapter {
+        Some(adapter) => {
+            save_adapter(&mut model, adapter, base, inside)?;
+            vec![ADAPTER_WEIGHTS, "adapter_config.json"]
+        }
+        None => {
+            let mut tensors = Vec::new();
+            model.visit_base(&mut |name, parameter| {
+                let (shape, values) = parameter.to_f32();
+                tensors.push((name.to_string(), shape, values));
+            });
+            write_f32(&inside.join(FULL_WEIGHTS), &tensors)?;
+            vec![FULL_WEIGHTS]
+        }
+    };
+    write_f32(&inside.join(OPTIMIZER), &optimizer_tensors(state))?;
+    let mut files = BTreeMap::new();
+    for name in weights.into_iter().chain([OPTIMIZER]) {
+        files.insert(name.to_string(), digest(&inside.join(name))?);
+    }
+    let (step, updates) = (state.step, state.optimizer.updates);
+    let manifest = Manifest { format: FORMAT, step, updates, progress: progress.clone(), files };
+    let text = serde_json::to_string_pretty(&manifest).expect("a manifest serialises");
+    write_whole(&inside.join(STATE), format!("{text}\n").as_bytes())?;
+    sync_folder(inside)?;
+    publish(temporary, &folder.join(format!("{PREFIX}{step}")))
+}
+
+/// Renames the finished folder into place; one of the same step is replaced.
+fn publish(temporary: tempfile::TempDir, path: &Path) -> Result<PathBuf> {
+    if path.exists() {
+        std::fs::remove_dir_all(path).map_err(EngineError::io("replace", path))?;
+    }
+    std::fs::rename(temporary.path(), path).map_err(EngineError::io("write", path))?;
+    // Renamed away: nothing is left for the guard to remove.
+    let _ = temporary.keep();
+    sync_folder(path.parent().unwrap_or(Path::new(".")))?;
+    Ok(path.to_path_buf())
+}
+
+fn sync_folder(folder: &Path) -> Result<()> {
+    File::open(folder).and_then(|it| it.sync_all()).map_err(EngineError::io("write", folder))
+}
+
+/// Moments named as torch names them, in the order of parameter names.
+fn optimizer_tensors(state: &TrainState) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    let mut tensors = Vec::new();
+    for (name, moments) in &state.optimizer.moments {
+        for (suffix, tensor) in [("exp_avg", &moments.first), ("exp_avg_sq", &moments.second)] {
+            let (shape, values) = Parameter::Vector(&mut tensor.clone()).to_f32();
+            tensors.push((format!("{name}.{suffix}"), shape, values));
+        }
+    }
+    tensors
+}
+
+/// Brings `state`, a fresh beginning of the same run, to where `checkpoint` was saved.
+///
+/// `expected` gives the seed and both digests of the run that goes on.
+///
+/// # Errors
+/// Damaged files, another base model, seed or configuration: by name; `state` is unchanged then.
+pub fn resume(checkpoint: &Path, state: &mut TrainState, expected: &Progress) -> Result<Progress> {
+    let manifest = read_manifest(checkpoint)?;
+    let refuse = |reason: String| EngineError::Checkpoint { path: checkpoint.to_path_buf(), reason };
+    let saved = &manifest.progress;
+    for (what, saved, expected) in [
+        ("base model", &saved.base_digest, &expected.base_digest),
+        ("configuration", &saved.config_digest, &expected.config_digest),
+        ("seed", &saved.seed.to_string(), &expected.seed.to_string()),
+    ] {
+        if saved != expected {
+            return Err(refuse(format!("it was made with another {what}: {saved}, this run has {expected}")));
+        }
+    }
+    for (name, expected) in &manifest.files {
+        if digest(&checkpoint.join(name))? != *expected {
+            return Err(refuse(format!("`{name}` is damaged: it is not what was saved")));
+        }
+    }
+    let weights = if state.adapter.is_some() { ADAPTER_WEIGHTS } else { FULL_WEIGHTS };
+    if !manifest.files.contains_key(weights) || !manifest.files.contains_key(OPTIMIZER) {
+        return Err(refuse(format!("`{weights}` or `{OPTIMIZER}` is not among its files")));
+    }
+    let mut resumed = state.clone();
+    read_tensors(checkpoint, weights, &mut resumed)?;
+    resumed.step = manifest.step;
+    resumed.optimizer.updates = manifest.updates;
+    *state = resumed;
+    Ok(manifest.progress)
+}
+
+fn read_manifest(checkpoint: &Path) -> Result<Manifest> {
+    let path = checkpoint.join(STATE);
+    let text = std::fs::read_to_string(&path).map_err(EngineError::io("read", &path))?;
+    let manifest: Manifest =
+        serde_json::from_str(&text).map_err(|source| EngineError::Json { path: path.clone(), source })?;
+    if manifest.format != FORMAT {
+        let reason = format!("its format is {}, known is {FORMAT}", manifest.format);
+        return Err(EngineError::Checkpoint { path: checkpoint.to_path_buf(), reason });
+    }
+    Ok(manifest)
+}
+
+fn read_tensors(checkpoint: &Path, weights: &str, state: &mut TrainState) -> Result<()> {
+    let values = TensorFiles::open(checkpoint, vec![checkpoint.join(weights)])?;
+    let optimizer = TensorFiles::open(checkpoint, vec![checkpoint.join(OPTIMIZER)])?;
+    let prefix = if state.adapter.is_some() { PEFT_PREFIX } else { "" };
+    let device = state.model.device();
+    let mut moments = BTreeMap::new();
+    let mut outcome = Ok(());
+    state.model.visit_trained(&mut |name, parameter| {
+        if outcome.is_err() {
+            return;
+        }
+        let read = || -> Result<(TensorData, Option<Moments>)> {
+            let shape = parameter.dims();
+            let length = shape.iter().product();
+            let value = read_any(&values, &format!("{prefix}{name}"), &shape)?;
+            let first = format!("{name}.exp_avg");
+            if !optimizer.contains(&first) {
+                return Ok((value, None));
+            }
+            let moment = |name: &str| Ok(Tensor::from_data(optimizer.read(name, [length])?, &device));
+            let second = moment(&format!("{name}.exp_avg_sq"))?;
+            Ok((value, Some(Moments { first: moment(&first)?, second })))
+        };
+        match read() {
+            Err(error) => outcome = Err(error),
+            Ok((value, found)) => {
+                match parameter {
+                    Parameter::Vector(tensor) => *tensor = Tensor::from_data(value, &device),
+                    Parameter::Matrix(tensor) => *tensor = Tensor::from_data(value, &device),
+                }
+                moments.extend(found.map(|it| (name.to_string(), it)));
+            }
+        }
+    });
+    outcome?;
+    state.optimizer.moments = moments;
+    Ok(())
+}
+
+fn read_any(files: &TensorFiles, name: &str, shape: &[usize]) -> Result<TensorData> {
+    match *shape {
+        [length] => files.read(name, [length]),
+        [rows, columns] => files.read(name, [rows, columns]),
+        _ => unreachable!("parameters are vectors and matrices"),
+    }
+}
+
+fn digest(path: &Path) -> Result<String> {
+    let mut file = File::open(path).map_err(EngineError::io("read", path))?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = file.read(&mut buffer).map_err(EngineError::io("read", path))?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&buffer[..read]);
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The checkpoints in `folder` with their steps, oldest first. A folder that is not there holds none.
+///
+/// # Errors
+/// A folder that can't be listed.
+pub fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(EngineError::io("read", folder))? {
+        let path = entry.map_err(EngineError::io("read", folder))?.path();
+        let name = path.file_name().and_then(|it| it.to_str()).unwrap_or_default();
+        let step = name.strip_prefix(PREFIX).and_then(|it| it.parse().ok());
+        if let Some(step) = step.filter(|_| path.join(STATE).exists()) {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The checkpoint of the highest step in `folder`.
+///
+/// # Errors
+/// A folder that can't be listed.
+pub fn latest(folder: &Path) -> Result<Option<PathBuf>> {
+    Ok(list(folder)?.pop().map(|(_, path)| path))
+}
+
+/// Removes all but the `keep_last` newest checkpoints, and the one of step `best` where that is named.
+///
+/// # Errors
+/// Folders that can't be listed or removed.
+pub fn prune(folder: &Path, keep_last: usize, best: Option<u64>) -> Result<()> {
+    let found = list(folder)?;
+    let spare = found.len().saturating_sub(keep_last);
+    for (step, path) in found.into_iter().take(spare) {
+        if Some(step) != best {
+            std::fs::remove_dir_all(&path).map_err(EngineError::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}

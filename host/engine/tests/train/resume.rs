@@ -1,0 +1,98 @@
+//! Training checkpoints.
+
+use fthost_engine::checkpoint::training::{Best, DataPosition, Progress, latest, list, prune, resume, save};
+use fthost_engine::train::{TrainState, step};
+
+use super::support::{batches, config, dropped_lora, fresh_lora, full, trained};
+
+fn progress(epoch: u64) -> Progress {
+    Progress {
+        seed: 1,
+        data: DataPosition { epoch, micro_batches: 3 },
+        num_tokens: 120,
+        best: Some(Best { metric: "eval_loss".into(), value: 1.5, step: 2 }),
+        evaluations_without_improvement: 1,
+        base_digest: "base".into(),
+        config_digest: "config".into(),
+    }
+}
+
+fn train(state: &mut TrainState, steps: std::ops::Range<usize>) -> Vec<u64> {
+    steps.map(|it| step(state, &batches(it), &config(1e-2)).unwrap().loss.to_bits()).collect()
+}
+
+/// Bit for bit: losses, weights, moments and counters, for every place to stop at.
+#[test]
+fn resume_equals_uninterrupted() {
+    for begin in [full as fn() -> TrainState, || fresh_lora(5), || dropped_lora(0.2, 1)] {
+        let mut uninterrupted = begin();
+        let losses = train(&mut uninterrupted, 0..8);
+        for stop in [0, 1, 3, 7, 8] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut first = begin();
+            train(&mut first, 0..stop);
+            let path = save(folder.path(), &first, &progress(4), "base").unwrap();
+            drop(first);
+            let mut second = begin();
+            assert_eq!(resume(&path, &mut second, &progress(0)).unwrap(), progress(4));
+            assert_eq!(second.step, stop as u64);
+            assert_eq!(train(&mut second, stop..8), losses[stop..]);
+            assert_eq!(trained(&second), trained(&uninterrupted));
+            assert_eq!(second.optimizer.updates, uninterrupted.optimizer.updates);
+            for (name, moments) in &second.optimizer.moments {
+                let other = &uninterrupted.optimizer.moments[name];
+                let bits = |it: &burn::tensor::Tensor<1>| it.clone().try_into_vec_as::<f32>().unwrap();
+                assert_eq!(bits(&moments.first), bits(&other.first), "{name}");
+                assert_eq!(bits(&moments.second), bits(&other.second), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_or_foreign_checkpoint_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut state = fresh_lora(5);
+    train(&mut state, 0..2);
+    let path = save(folder.path(), &state, &progress(0), "base").unwrap();
+    let mut fresh = fresh_lora(5);
+    let before = trained(&fresh);
+    let mut refused = |expected: &Progress| resume(&path, &mut fresh, expected).unwrap_err().to_string();
+    let other_base = refused(&Progress { base_digest: "other".into(), ..progress(0) });
+    assert!(other_base.contains("checkpoint-2") && other_base.contains("another base model"), "{other_base}");
+    let other_config = refused(&Progress { config_digest: "other".into(), ..progress(0) });
+    assert!(other_config.contains("another configuration"), "{other_config}");
+    let other_seed = refused(&Progress { seed: 9, ..progress(0) });
+    assert!(other_seed.contains("another seed"), "{other_seed}");
+
+    let file = path.join("optimizer.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let damaged = refused(&progress(0));
+    assert!(damaged.contains("`optimizer.safetensors` is damaged"), "{damaged}");
+    std::fs::write(path.join("trainer_state.json"), "{").unwrap();
+    assert!(refused(&progress(0)).contains("trainer_state.json"));
+    assert_eq!((trained(&fresh), fresh.step), (before, 0), "the state is untouched");
+    assert!(resume(&path, &mut full(), &progress(0)).is_err());
+}
+
+#[test]
+fn the_newest_and_the_best_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(latest(&folder.path().join("absent")).unwrap(), None);
+    let mut state = fresh_lora(5);
+    for step in [1, 2, 9, 10, 100] {
+        state.step = step;
+        save(folder.path(), &state, &progress(0), "base").unwrap();
+    }
+    // What a run killed while saving leaves behind, and a folder of someone else.
+    std::fs::create_dir(folder.path().join(".checkpoint-abc")).unwrap();
+    std::fs::create_dir(folder.path().join("checkpoint-200")).unwrap();
+    prune(folder.path(), 2, Some(2)).unwrap();
+    let kept: Vec<u64> = list(folder.path()).unwrap().into_iter().map(|it| it.0).collect();
+    assert_eq!(kept, [2, 10, 100]);
+    assert!(latest(folder.path()).unwrap().unwrap().ends_with("checkpoint-100"));
+    save(folder.path(), &state, &progress(1), "base").unwrap();
+    assert_eq!(list(folder.path()).unwrap().len(), 3, "one of the same step is replaced");
+}

@@ -1,0 +1,114 @@
+//! The tiny random Llama of `tests/golden/train` and its batches.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use fthost_data::{Batch, Origin, Sequence};
+use fthost_engine::Device;
+use fthost_engine::adapters::{LoraConfig, attach_lora, peft::load_adapter};
+use fthost_engine::checkpoint::load_model;
+use fthost_engine::models::{CausalLm, Parameter};
+use fthost_engine::optim::AdamWConfig;
+use fthost_engine::train::{ActivationCheckpointing, StepConfig, TrainState};
+use serde_json::Value;
+
+pub fn golden(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(path)
+}
+
+pub fn golden_json(path: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(golden(path)).unwrap()).unwrap()
+}
+
+pub fn model() -> CausalLm {
+    load_model(&golden("train/model"), &Device::flex()).unwrap()
+}
+
+/// Everything trained.
+pub fn full() -> TrainState {
+    TrainState::new(model(), None)
+}
+
+/// The golden's adapter: neither A nor B is zero.
+pub fn lora() -> TrainState {
+    let mut model = model();
+    let config = load_adapter(&mut model, &golden("train/adapter")).unwrap();
+    TrainState::new(model, Some(config))
+}
+
+/// The golden's adapter with dropout.
+pub fn dropped_lora(dropout: f64, seed: u64) -> TrainState {
+    let mut state = lora();
+    state.adapter.as_mut().unwrap().dropout = dropout;
+    state.seed = seed;
+    state
+}
+
+/// A fresh adapter.
+pub fn fresh_lora(seed: u64) -> TrainState {
+    let (mut model, config) = (model(), LoraConfig { rank: 4, ..LoraConfig::default() });
+    attach_lora(&mut model, &config, seed).unwrap();
+    TrainState::new(model, Some(config))
+}
+
+/// `[step][micro-batch]` rows of the golden.
+pub fn steps() -> Vec<Vec<Vec<Sequence>>> {
+    let golden = golden_json("train/train.json");
+    let mut line = 0;
+    let mut row = |it: &Value| {
+        line += 1;
+        let numbers = |key: &str| it[key].as_array().unwrap().iter().map(|it| it.as_i64().unwrap());
+        Sequence {
+            input_ids: numbers("input_ids").map(|it| it as u32).collect(),
+            labels: numbers("labels").collect(),
+            origin: Arc::new(Origin { source: "golden.jsonl".into(), line }),
+        }
+    };
+    let each = |it: &Value| it.as_array().unwrap().clone();
+    let golden_steps = each(&golden["steps"]);
+    golden_steps
+        .iter()
+        .map(|step| each(step).iter().map(|micro| each(micro).iter().map(&mut row).collect()).collect())
+        .collect()
+}
+
+/// Micro-batches of one golden step.
+pub fn batches(step: usize) -> Vec<Batch> {
+    steps()[step].iter().map(Batch::new).collect()
+}
+
+pub fn config(learning_rate: f64) -> StepConfig {
+    StepConfig {
+        adamw: AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() },
+        learning_rate,
+        max_grad_norm: Some(0.5),
+        activation_checkpointing: ActivationCheckpointing::Off,
+    }
+}
+
+/// Every trained weight with its name.
+pub fn trained(state: &TrainState) -> Vec<(String, Vec<f32>)> {
+    let mut weights = Vec::new();
+    let mut model = state.model.clone();
+    model.visit_trained(&mut |name, parameter| weights.push((name.to_string(), parameter.to_f32().1)));
+    weights
+}
+
+/// Overwrites the trained weights whose name ends so.
+pub fn poison(state: &mut TrainState, suffix: &str, value: f32) {
+    state.model.visit_trained(&mut |name, parameter| match parameter {
+        Parameter::Matrix(it) if name.ends_with(suffix) => *it = Tensor::full_like(it, value),
+        _ => {}
+    });
+}
+
+/// Largest absolute difference of all weights.
+pub fn largest_difference(a: &[(String, Vec<f32>)], b: &[(String, Vec<f32>)]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let pairs = a.iter().zip(b).flat_map(|((left, a), (right, b))| {
+        assert_eq!((left, a.len()), (right, b.len()));
+        a.iter().zip(b)
+    });
+    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
