@@ -103,7 +103,7 @@ pub enum EngineError {
     #[error("{0}")]
     Device(String),
     /// Loss or gradient became NaN or infinite.
-    #[error("{what} is {value} at step {step}; rows: {}", rows.join(", "))]
+    #[error("{what} is {value} at step {step}; rows: {}; last good checkpoint: {}", rows.join(", "), shown(last_checkpoint))]
     NotFiniteStep {
         /// `loss` or `grad_norm`.
         what: &'static str,
@@ -113,6 +113,8 @@ pub enum EngineError {
         step: u64,
         /// `file:line` of each row of the step.
         rows: Vec<String>,
+        /// Where the run can go on from.
+        last_checkpoint: Option<PathBuf>,
     },
     /// A training checkpoint does not belong to this run, or is damaged.
     #[error("can't resume from `{}`: {reason}", path.display())]
@@ -128,6 +130,10 @@ pub enum EngineError {
         /// `file:line`.
         row: String,
     },
+}
+
+fn shown(checkpoint: &Option<PathBuf>) -> String {
+    checkpoint.as_ref().map_or_else(|| "none".to_string(), |it| format!("`{}`", it.display()))
 }
 
 /// Results of `fthost-engine`.

@@ -149,7 +149,7 @@ fn nan_stops_and_names_the_rows() {
     let before = weights(&state);
     let batches = window(&rows(), 0, 2);
     let error = step(&mut state, &batches, &config(0, ActivationCheckpointing::Off)).unwrap_err();
-    insta::assert_snapshot!(error.to_string(), @"loss is NaN at step 1; rows: rows.json:1, rows.json:2, rows.json:3, rows.json:4");
+    insta::assert_snapshot!(error.to_string(), @"loss is NaN at step 1; rows: rows.json:1, rows.json:2, rows.json:3, rows.json:4; last good checkpoint: none");
     assert_eq!(weights(&state), before);
     assert_eq!(state.step, 0);
 }

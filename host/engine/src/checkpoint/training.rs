@@ -86,7 +86,7 @@ struct Manifest {
 ///
 /// # Errors
 /// Files that can't be written; nothing is left behind then.
-pub fn save(folder: &Path, state: &TrainState, progress: &Progress, base: &str) -> Result<PathBuf> {
+pub fn save(folder: &Path, state: &mut TrainState, progress: &Progress, base: &str) -> Result<PathBuf> {
     std::fs::create_dir_all(folder).map_err(EngineError::io("write", folder))?;
     let temporary = tempfile::Builder::new()
         .prefix(".checkpoint-")
@@ -119,7 +119,9 @@ pub fn save(folder: &Path, state: &TrainState, progress: &Progress, base: &str) 
     let text = serde_json::to_string_pretty(&manifest).expect("a manifest serialises");
     write_whole(&inside.join(STATE), format!("{text}\n").as_bytes())?;
     sync_folder(inside)?;
-    publish(temporary, &folder.join(format!("{PREFIX}{step}")))
+    let path = publish(temporary, &folder.join(format!("{PREFIX}{step}")))?;
+    state.last_checkpoint = Some(path.clone());
+    Ok(path)
 }
 
 /// Renames the finished folder into place; one of the same step is replaced.
@@ -182,6 +184,7 @@ pub fn resume(checkpoint: &Path, state: &mut TrainState, expected: &Progress) ->
     read_tensors(checkpoint, weights, &mut resumed)?;
     resumed.step = manifest.step;
     resumed.optimizer.updates = manifest.updates;
+    resumed.last_checkpoint = Some(checkpoint.to_path_buf());
     *state = resumed;
     Ok(manifest.progress)
 }
@@ -288,13 +291,13 @@ pub fn latest(folder: &Path) -> Result<Option<PathBuf>> {
     Ok(list(folder)?.pop().map(|(_, path)| path))
 }
 
-/// Removes all but the `keep_last` newest checkpoints, and the one of step `best` where that is named.
+/// Removes all but the `keep_last` newest checkpoints (one at least), and the one of step `best` where that is named.
 ///
 /// # Errors
 /// Folders that can't be listed or removed.
 pub fn prune(folder: &Path, keep_last: usize, best: Option<u64>) -> Result<()> {
     let found = list(folder)?;
-    let spare = found.len().saturating_sub(keep_last);
+    let spare = found.len().saturating_sub(keep_last.max(1));
     for (step, path) in found.into_iter().take(spare) {
         if Some(step) != best {
             std::fs::remove_dir_all(&path).map_err(EngineError::io("remove", &path))?;

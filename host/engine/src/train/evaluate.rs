@@ -34,7 +34,8 @@ pub fn evaluate(model: &CausalLm, batches: &[Batch], step: u64) -> Result<Option
         let value = sums.loss_sum.into_scalar::<f64>();
         if !value.is_finite() {
             let rows = batch.origins.iter().map(ToString::to_string).collect();
-            return Err(EngineError::NotFiniteStep { what: "eval_loss", value, step, rows });
+            let what = "eval_loss";
+            return Err(EngineError::NotFiniteStep { what, value, step, rows, last_checkpoint: None });
         }
         loss += value;
         entropy += sums.entropy_sum.into_scalar::<f64>();

@@ -65,7 +65,14 @@ pub fn step(state: &mut TrainState, micro_batches: &[Batch], config: &StepConfig
     for (what, value) in [("loss", loss), ("grad_norm", grad_norm)] {
         if !value.is_finite() {
             let rows = micro_batches.iter().flat_map(|it| &it.origins).map(ToString::to_string).collect();
-            return Err(EngineError::NotFiniteStep { what, value, step: state.step + 1, rows });
+            let last_checkpoint = state.last_checkpoint.clone();
+            return Err(EngineError::NotFiniteStep {
+                what,
+                value,
+                step: state.step + 1,
+                rows,
+                last_checkpoint,
+            });
         }
     }
     let clip = config.max_grad_norm.map_or(1.0, |bound| clip_scale(grad_norm, bound));

@@ -1,5 +1,7 @@
 //! What a run carries from one optimizer step to the next.
 
+use std::path::PathBuf;
+
 use crate::adapters::LoraConfig;
 use crate::models::{CausalLm, Parameter};
 use crate::optim::{AdamW, AdamWConfig};
@@ -15,6 +17,8 @@ pub struct TrainState {
     pub optimizer: AdamW,
     /// Optimizer steps done.
     pub step: u64,
+    /// The newest checkpoint that was saved or resumed from.
+    pub last_checkpoint: Option<PathBuf>,
     /// The run's seed: dropout is drawn from it. 0 unless set.
     pub seed: u64,
 }
@@ -22,7 +26,7 @@ pub struct TrainState {
 impl TrainState {
     /// A run's beginning.
     pub fn new(model: CausalLm, adapter: Option<LoraConfig>) -> Self {
-        Self { model, adapter, optimizer: AdamW::default(), step: 0, seed: 0 }
+        Self { model, adapter, optimizer: AdamW::default(), step: 0, last_checkpoint: None, seed: 0 }
     }
 
     /// One AdamW update. `gradients` stand in the order of [`CausalLm::visit_trained`], flat and clipped.

@@ -3,7 +3,7 @@
 use fthost_engine::checkpoint::training::{Best, DataPosition, Progress, latest, list, prune, resume, save};
 use fthost_engine::train::{TrainState, step};
 
-use super::support::{batches, config, dropped_lora, fresh_lora, full, trained};
+use super::support::{batches, config, dropped_lora, fresh_lora, full, poison, trained};
 
 fn progress(epoch: u64) -> Progress {
     Progress {
@@ -31,7 +31,7 @@ fn resume_equals_uninterrupted() {
             let folder = tempfile::tempdir().unwrap();
             let mut first = begin();
             train(&mut first, 0..stop);
-            let path = save(folder.path(), &first, &progress(4), "base").unwrap();
+            let path = save(folder.path(), &mut first, &progress(4), "base").unwrap();
             drop(first);
             let mut second = begin();
             assert_eq!(resume(&path, &mut second, &progress(0)).unwrap(), progress(4));
@@ -54,7 +54,7 @@ fn a_damaged_or_foreign_checkpoint_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let mut state = fresh_lora(5);
     train(&mut state, 0..2);
-    let path = save(folder.path(), &state, &progress(0), "base").unwrap();
+    let path = save(folder.path(), &mut state, &progress(0), "base").unwrap();
     let mut fresh = fresh_lora(5);
     let before = trained(&fresh);
     let mut refused = |expected: &Progress| resume(&path, &mut fresh, expected).unwrap_err().to_string();
@@ -84,7 +84,7 @@ fn the_newest_and_the_best_are_kept() {
     let mut state = fresh_lora(5);
     for step in [1, 2, 9, 10, 100] {
         state.step = step;
-        save(folder.path(), &state, &progress(0), "base").unwrap();
+        save(folder.path(), &mut state, &progress(0), "base").unwrap();
     }
     // What a run killed while saving leaves behind, and a folder of someone else.
     std::fs::create_dir(folder.path().join(".checkpoint-abc")).unwrap();
@@ -93,6 +93,17 @@ fn the_newest_and_the_best_are_kept() {
     let kept: Vec<u64> = list(folder.path()).unwrap().into_iter().map(|it| it.0).collect();
     assert_eq!(kept, [2, 10, 100]);
     assert!(latest(folder.path()).unwrap().unwrap().ends_with("checkpoint-100"));
-    save(folder.path(), &state, &progress(1), "base").unwrap();
+    save(folder.path(), &mut state, &progress(1), "base").unwrap();
     assert_eq!(list(folder.path()).unwrap().len(), 3, "one of the same step is replaced");
+}
+
+#[test]
+fn a_step_that_is_not_finite_names_the_last_good_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut state = fresh_lora(5);
+    train(&mut state, 0..2);
+    save(folder.path(), &mut state, &progress(0), "base").unwrap();
+    poison(&mut state, "lora_B.weight", f32::INFINITY);
+    let error = step(&mut state, &batches(2), &config(1e-2)).unwrap_err().to_string();
+    assert!(error.contains("step 3") && error.contains("checkpoint-2`"), "{error}");
 }
