@@ -8,7 +8,7 @@ use fthost_engine::nn::ComputeDtype;
 use fthost_engine::train::{ActivationCheckpointing, Gradients, StepConfig, TrainState, evaluate, step};
 
 use super::support::{
-    batches, config, dropped_lora, fresh_lora, full, largest_difference, lora, poison, steps, trained,
+    batches, config, dropped_lora, fresh_lora, full, largest_difference, lora, steps, trained,
 };
 
 const ROUNDING: f32 = 1e-5;
