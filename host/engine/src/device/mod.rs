@@ -1,4 +1,6 @@
 //! Which device computes: Burn's `flex` on the CPU, or CUDA where the feature `cuda` and a driver are there.
+//!
+//! `unsafe` here: loading the driver at run time and asking it for its version.
 
 use burn::tensor::Device;
 
