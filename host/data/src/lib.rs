@@ -4,10 +4,18 @@
 //! (`fthost-sandbox`) or by a closure in a test, and the engine can be fed by either.
 
 pub mod batch;
+pub mod chat_template;
+pub mod encode;
+pub mod error;
 pub mod record;
 pub mod role;
+pub mod rows;
+pub mod source;
+pub mod tokenizer;
 
 pub use batch::{Batch, IGNORED, Sequence, Targets};
+pub use chat_template::{ChatTemplate, Rendered};
+pub use error::{DataError, Result};
 pub use record::{
     Columns, Completion, Content, Example, Message, Origin, PreferencePair, Prompt, Provenance, Record, Role,
 };
@@ -16,3 +24,4 @@ pub use role::{
     Finish, Group, HostModel, Metric, Outcome, PluginIdentity, Reward, RoleError, Sampling, Score,
     TextLogprob, Variant,
 };
+pub use tokenizer::{Encoded, Tokenizer};

@@ -1,0 +1,99 @@
+//! Examples as tokens, with the labels that say what is learned.
+
+use std::sync::Arc;
+
+use crate::batch::{IGNORED, Sequence};
+use crate::chat_template::Rendered;
+use crate::error::{DataError, Result};
+use crate::record::{Completion, Content, Example, Message, Prompt};
+use crate::tokenizer::Tokenizer;
+
+/// An example as tokens: assistant turns with their end of turn, or the completion with the end of text, supervised.
+///
+/// A sequence longer than `max_length` loses its end.
+///
+/// # Errors
+/// [`DataError::BadRow`] for a conversation without a chat template, a shape that supervised fine-tuning does not
+/// learn from, and a row without a supervised token.
+pub fn encode(example: &Example, tokenizer: &Tokenizer, max_length: usize) -> Result<Sequence> {
+    let bad = |reason: String| DataError::BadRow { origin: example.origin.clone(), reason };
+    let rendered = render(&example.content, tokenizer).map_err(|error| bad(error.to_string()))?;
+    let encoded = tokenizer.encode(&rendered.text)?;
+    let supervised = |start: usize, end: usize| {
+        start < end && rendered.supervised.iter().any(|span| span.start <= start && end <= span.end)
+    };
+    let labels = encoded
+        .ids
+        .iter()
+        .zip(&encoded.offsets)
+        .map(|(&id, &(start, end))| if supervised(start, end) { i64::from(id) } else { IGNORED });
+    let mut sequence = Sequence {
+        labels: labels.collect(),
+        input_ids: encoded.ids,
+        origin: Arc::new(example.origin.clone()),
+    };
+    sequence.input_ids.truncate(max_length);
+    sequence.labels.truncate(max_length);
+    if sequence.supervised_tokens() == 0 {
+        return Err(bad(format!(
+            "no supervised token within max_length = {max_length}: nothing would be learned"
+        )));
+    }
+    Ok(sequence)
+}
+
+/// A prompt as the tokens generation continues.
+///
+/// # Errors
+/// A conversation without a chat template, or one the template refuses.
+pub fn encode_prompt(prompt: &Prompt, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    let text = match prompt {
+        Prompt::Text(text) => text.clone(),
+        Prompt::Messages(messages) => template(tokenizer)?.render(messages, true)?,
+    };
+    Ok(tokenizer.encode(&text)?.ids)
+}
+
+/// The text of an example and what of it is supervised.
+///
+/// # Errors
+/// As [`encode`].
+pub fn render(content: &Content, tokenizer: &Tokenizer) -> Result<Rendered> {
+    let end = tokenizer.eos_token.as_deref().unwrap_or_default();
+    match content {
+        Content::Messages(messages) => template(tokenizer)?.render_supervised(messages),
+        Content::Text(text) => {
+            let text = format!("{text}{end}");
+            Ok(Rendered { supervised: std::iter::once(0..text.len()).collect(), text })
+        }
+        Content::PromptCompletion {
+            prompt: Prompt::Text(prompt),
+            completion: Completion::Text(completion),
+        } => {
+            let text = format!("{prompt}{completion}{end}");
+            Ok(Rendered { supervised: std::iter::once(prompt.len()..text.len()).collect(), text })
+        }
+        Content::PromptCompletion {
+            prompt: Prompt::Messages(prompt),
+            completion: Completion::Messages(completion),
+        } => {
+            let asked = template(tokenizer)?.render(prompt, true)?.len();
+            let whole: Vec<Message> = prompt.iter().chain(completion).cloned().collect();
+            let mut rendered = template(tokenizer)?.render_supervised(&whole)?;
+            rendered.supervised.retain(|span| span.start >= asked);
+            Ok(rendered)
+        }
+        Content::PromptCompletion { .. } => Err(DataError::ChatTemplate(
+            "prompt and completion must both be text or both conversations".into(),
+        )),
+        Content::Preference(_) | Content::Prompt(_) => Err(DataError::ChatTemplate(
+            "a row without one answer can't be learned by `[objective.sft]`".into(),
+        )),
+    }
+}
+
+fn template(tokenizer: &Tokenizer) -> Result<&crate::chat_template::ChatTemplate> {
+    tokenizer.chat_template.as_ref().ok_or_else(|| {
+        DataError::ChatTemplate("the model has none; use text prompts, or give `chat_template.jinja`".into())
+    })
+}

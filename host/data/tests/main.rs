@@ -1,0 +1,110 @@
+//! Goldens of the data crate.
+
+use std::path::{Path, PathBuf};
+
+use fthost_data::{
+    ChatTemplate, Columns, Completion, Content, Example, IGNORED, Message, Origin, Prompt, Role, Tokenizer,
+    encode,
+};
+use serde_json::Value;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/chat_template")
+}
+
+fn cases() -> Vec<Value> {
+    serde_json::from_str(&std::fs::read_to_string(folder().join("cases.json")).unwrap()).unwrap()
+}
+
+fn template(case: &Value) -> ChatTemplate {
+    ChatTemplate::new(case["source"].as_str().unwrap(), Some("<|begin_of_text|>"), Some("</s>"))
+}
+
+fn messages(case: &Value) -> Vec<Message> {
+    serde_json::from_value(case["messages"].clone()).unwrap()
+}
+
+fn tokenizer(chat_template: Option<ChatTemplate>) -> Tokenizer {
+    let mut tokenizer = Tokenizer::load(&folder()).unwrap();
+    tokenizer.eos_token = Some("</s>".into());
+    tokenizer.chat_template = chat_template;
+    tokenizer
+}
+
+fn example(content: Content) -> Example {
+    let origin = Origin { source: "rows.jsonl".into(), line: 3 };
+    Example { content, columns: Columns::new(), origin, provenance: Vec::new() }
+}
+
+/// The decoded text of the supervised tokens, turn by turn.
+fn learned(example: &Example, tokenizer: &Tokenizer) -> Vec<String> {
+    let sequence = encode::encode(example, tokenizer, 1000).unwrap();
+    let runs = sequence.labels.split(|it| *it == IGNORED).filter(|it| !it.is_empty());
+    let ids = runs.map(|run| run.iter().map(|it| *it as u32).collect::<Vec<_>>());
+    ids.map(|ids| tokenizer.decode(&ids, false).unwrap()).collect()
+}
+
+/// Oracle: transformers' `apply_chat_template`, `tests/golden/generate/chat_template.py`; text and ids are equal.
+#[test]
+fn templates_render_and_tokenise_as_transformers_does() {
+    for case in cases() {
+        let name = format!("{} / {}", case["template"], case["conversation"]);
+        let (template, messages) = (template(&case), messages(&case));
+        assert_eq!(template.render(&messages, false).unwrap(), case["text"].as_str().unwrap(), "{name}");
+        let (_, asked) = messages.split_last().unwrap();
+        assert_eq!(template.render(asked, true).unwrap(), case["prompt_text"].as_str().unwrap(), "{name}");
+        let ids: Vec<u32> = serde_json::from_value(case["input_ids"].clone()).unwrap();
+        assert_eq!(tokenizer(None).encode(case["text"].as_str().unwrap()).unwrap().ids, ids, "{name}");
+    }
+}
+
+/// Oracle: transformers' assistant mask. Its template writes a newline inside the tags, so the mask holds it too.
+#[test]
+fn generation_tags_supervise_what_transformers_masks() {
+    let mut seen = 0;
+    for case in cases().iter().filter(|it| !it["assistant_mask"].is_null()) {
+        let mask: Vec<u8> = serde_json::from_value(case["assistant_mask"].clone()).unwrap();
+        let content = Content::Messages(messages(case));
+        let sequence = encode::encode(&example(content), &tokenizer(Some(template(case))), 1000).unwrap();
+        let got: Vec<u8> = sequence.labels.iter().map(|it| u8::from(*it != IGNORED)).collect();
+        assert_eq!(got, mask, "{}", case["conversation"]);
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
+}
+
+#[test]
+fn without_tags_an_assistant_turn_and_its_end_are_supervised() {
+    let case = &cases()[2];
+    assert_eq!(
+        (&case["template"], &case["conversation"]),
+        (&"chatml_default_system".into(), &"multi_turn".into())
+    );
+    let content = Content::Messages(messages(case));
+    let learned = learned(&example(content), &tokenizer(Some(template(case))));
+    assert_eq!(learned, ["Grüß Gott, 你好 🙂<|im_end|>", "{\"name\": \"Łukasz\", \"age\": 30}<|im_end|>"]);
+}
+
+#[test]
+fn a_text_completion_is_supervised_with_its_end() {
+    let content = Content::PromptCompletion {
+        prompt: Prompt::Text("Text: Ana is 30.\nJSON:".into()),
+        completion: Completion::Text(" {\"age\": 30}".into()),
+    };
+    assert_eq!(learned(&example(content), &tokenizer(None)), [" {\"age\": 30}</s>"]);
+}
+
+#[test]
+fn a_row_without_a_supervised_token_is_an_error_that_names_it() {
+    let content = Content::Messages(vec![Message::new(Role::User, "Anybody there?")]);
+    let tokenizer = tokenizer(Some(template(&cases()[0])));
+    let error = encode::encode(&example(content), &tokenizer, 1000).unwrap_err();
+    insta::assert_snapshot!(error, @"rows.jsonl:3: no supervised token within max_length = 1000: nothing would be learned");
+}
+
+#[test]
+fn a_template_that_refuses_says_so_in_its_own_words() {
+    let refusing = ChatTemplate::new("{{ raise_exception('roles must alternate') }}", None, None);
+    let error = refusing.render(&[], false).unwrap_err().to_string();
+    assert!(error.contains("roles must alternate"), "{error}");
+}
