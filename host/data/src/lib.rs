@@ -10,6 +10,7 @@ pub mod error;
 pub mod record;
 pub mod role;
 pub mod rows;
+pub mod sampler;
 pub mod source;
 pub mod tokenizer;
 

@@ -1,0 +1,78 @@
+//! The order in which rows are seen: a seeded shuffle an epoch, told by position alone.
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+/// Row indices in windows of one optimizer step; the last window of an epoch may be partial.
+///
+/// The order of an epoch depends on seed and epoch only, so a position is enough to go on after a break.
+#[derive(Debug, Clone)]
+pub struct Windows {
+    rows: usize,
+    window: usize,
+    seed: u64,
+    order: Vec<usize>,
+    epoch: u64,
+    next: usize,
+}
+
+impl Windows {
+    /// Windows of `window` out of `rows` rows, from the beginning.
+    pub fn new(rows: usize, window: usize, seed: u64) -> Self {
+        let mut windows = Self { rows, window: window.max(1), seed, order: Vec::new(), epoch: 0, next: 0 };
+        windows.shuffle();
+        windows
+    }
+
+    /// Epochs begun before this one.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn shuffle(&mut self) {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(self.epoch);
+        self.order = (0..self.rows).collect();
+        self.order.shuffle(&mut rng);
+    }
+}
+
+impl Iterator for Windows {
+    type Item = Vec<usize>;
+
+    /// The next window; without end while there are rows.
+    fn next(&mut self) -> Option<Vec<usize>> {
+        if self.rows == 0 {
+            return None;
+        }
+        if self.next == self.rows {
+            self.epoch += 1;
+            self.next = 0;
+            self.shuffle();
+        }
+        let end = (self.next + self.window).min(self.rows);
+        let window = self.order[self.next..end].to_vec();
+        self.next = end;
+        Some(window)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_sees_every_row_once_and_the_next_in_another_order() {
+        let mut windows = Windows::new(10, 4, 7);
+        let epoch = |windows: &mut Windows| -> Vec<Vec<usize>> { windows.by_ref().take(3).collect() };
+        let (first, second) = (epoch(&mut windows), epoch(&mut windows));
+        assert_eq!(first.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);
+        let mut seen = first.concat();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..10).collect::<Vec<_>>());
+        assert_ne!(first, second);
+        assert_eq!(first, epoch(&mut Windows::new(10, 4, 7)));
+        assert_ne!(first, epoch(&mut Windows::new(10, 4, 8)));
+    }
+}
