@@ -4,4 +4,3 @@ mod adapters;
 mod models;
 mod support;
 mod train;
-mod training;

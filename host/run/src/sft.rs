@@ -51,6 +51,7 @@ pub fn run(
         .map_err(|source| RunError::Output { path: folder.display().to_string(), source })?;
     let mut sink = MetricSink::create(folder)?;
     let mut state = TrainState::new(model, adapter);
+    state.seed = config.train.seed;
     let mut last = None;
 
     let train = &config.train;

@@ -33,10 +33,6 @@ impl Golden {
         };
         read.unwrap().try_into_vec::<f32>().unwrap()
     }
-
-    pub fn contains(&self, name: &str) -> bool {
-        self.0.contains(name)
-    }
 }
 
 pub fn sequence(input_ids: Vec<u32>, labels: Vec<i64>, line: u64) -> Sequence {
