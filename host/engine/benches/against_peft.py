@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--ours", help="a bench binary that is already built; otherwise cargo builds it")
     parser.add_argument("--json", type=pathlib.Path, help="write the measurements here as well")
     parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -89,7 +90,7 @@ def main() -> None:
         return peer(arguments.model, arguments.steps, arguments.threads)
 
     steps = ["--steps", str(arguments.steps)]
-    ours = [bench_binary(), arguments.model, "--rank", str(RANK), "--batch", str(BATCH), "--length", str(LENGTH), *steps]
+    ours = [arguments.ours or bench_binary(), arguments.model, "--rank", str(RANK), "--batch", str(BATCH), "--length", str(LENGTH), *steps]
     theirs = [sys.executable, __file__, arguments.model, "--peer", "--threads", str(arguments.threads), *steps]
     results = {"ours": [], "peft": [], "load": []}
     for pair in range(arguments.pairs):
