@@ -2,4 +2,5 @@
 
 mod architecture;
 mod ci;
+mod cli;
 mod support;

@@ -1,0 +1,221 @@
+//! The `fthost` program from the outside: a whole run on a tiny random model, and what it says when it can't.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+
+use crate::support::{fthost, root};
+
+const VOCAB: usize = 420;
+const HIDDEN: usize = 16;
+const WIDE: usize = 24;
+
+/// A one-block Llama with weights from a fixed recurrence, and the golden tokenizer.
+fn write_model(folder: &Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "vocab_size": VOCAB, "hidden_size": HIDDEN,
+        "intermediate_size": WIDE, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "tie_word_embeddings": true, "rope_theta": 10000.0,
+    });
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    std::fs::write(folder.join("tokenizer_config.json"), r#"{"eos_token": "</s>"}"#).unwrap();
+    std::fs::copy(root().join("tests/golden/chat_template/tokenizer.json"), folder.join("tokenizer.json"))
+        .unwrap();
+    let mut shapes =
+        vec![("model.embed_tokens".to_string(), vec![VOCAB, HIDDEN]), ("model.norm".into(), vec![HIDDEN])];
+    for (name, shape) in [
+        ("input_layernorm", vec![HIDDEN]),
+        ("post_attention_layernorm", vec![HIDDEN]),
+        ("self_attn.q_proj", vec![HIDDEN, HIDDEN]),
+        ("self_attn.k_proj", vec![HIDDEN / 2, HIDDEN]),
+        ("self_attn.v_proj", vec![HIDDEN / 2, HIDDEN]),
+        ("self_attn.o_proj", vec![HIDDEN, HIDDEN]),
+        ("mlp.gate_proj", vec![WIDE, HIDDEN]),
+        ("mlp.up_proj", vec![WIDE, HIDDEN]),
+        ("mlp.down_proj", vec![HIDDEN, WIDE]),
+    ] {
+        shapes.push((format!("model.layers.0.{name}"), shape));
+    }
+    let mut state = 1u32;
+    let mut draw = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+    };
+    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = shapes
+        .into_iter()
+        .map(|(name, shape)| {
+            let values = (0..shape.iter().product::<usize>()).flat_map(|_| draw().to_le_bytes()).collect();
+            (format!("{name}.weight"), shape, values)
+        })
+        .collect();
+    let views = bytes.iter().map(|(name, shape, values)| {
+        (name.clone(), TensorView::new(Dtype::F32, shape.clone(), values).unwrap())
+    });
+    std::fs::write(folder.join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+const RUN_FILE: &str = r#"
+[model]
+path = "model"
+
+[data]
+files = ["rows.jsonl"]
+
+[adapter.lora]
+rank = 4
+dropout = 0.1
+
+[optimizer.adamw]
+learning_rate = 1e-2
+
+[train]
+steps = 12
+micro_batch_size = 2
+gradient_accumulation_steps = 2
+
+[output]
+dir = "out"
+"#;
+
+/// A folder with model, six rows (the third is unknown) and `run_file`; and the run file's path.
+fn workplace(run_file: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(&folder.path().join("model"));
+    let row =
+        |i: u32| json!({"prompt": format!("What is {i} + 1?"), "completion": format!(" It is {}.", i + 1)});
+    let rows: Vec<String> = (0..6)
+        .map(|i| if i == 2 { json!({"question": "?"}).to_string() } else { row(i).to_string() })
+        .collect();
+    std::fs::write(folder.path().join("rows.jsonl"), rows.join("\n")).unwrap();
+    let path = folder.path().join("run.toml");
+    std::fs::write(&path, run_file).unwrap();
+    (folder, path)
+}
+
+fn run(path: &Path, more: &[&str]) -> Output {
+    let mut args = vec!["run", path.to_str().unwrap()];
+    args.extend(more);
+    fthost(&args)
+}
+
+/// What the program printed, the temporary folder's name left out.
+fn said(output: &Output, folder: &Path) -> String {
+    let bytes = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+    String::from_utf8_lossy(bytes).replace(&format!("{}/", folder.display()), "")
+}
+
+fn losses(folder: &Path) -> Vec<f64> {
+    let text = std::fs::read_to_string(folder.join("out/metrics.jsonl")).unwrap();
+    text.lines().map(|it| serde_json::from_str::<Value>(it).unwrap()["loss"].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn a_run_learns_and_leaves_a_peft_folder() {
+    let (folder, path) = workplace(RUN_FILE);
+    let output = run(&path, &["--set", "data.on_bad_row=skip"]);
+    assert!(output.status.success(), "{}", said(&output, folder.path()));
+    assert!(said(&output, folder.path()).contains("5 rows, 1 skipped; result: out/adapter"));
+    let losses = losses(folder.path());
+    assert_eq!(losses.len(), 12);
+    assert!(losses[11] < losses[0] - 0.5, "{losses:?}");
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        assert!(folder.path().join("out/adapter").join(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn the_same_run_gives_the_same_bytes() {
+    let bytes = || {
+        let (folder, path) = workplace(RUN_FILE);
+        assert!(run(&path, &["--quiet", "--set", "data.on_bad_row=skip"]).status.success());
+        let read = |name: &str| std::fs::read(folder.path().join("out").join(name)).unwrap();
+        (read("metrics.jsonl"), read("adapter/adapter_model.safetensors"))
+    };
+    assert!(bytes() == bytes());
+}
+
+#[test]
+fn full_fine_tuning_leaves_a_model_that_trains_on() {
+    let (folder, path) = workplace(&RUN_FILE.replace("[adapter.lora]\nrank = 4\ndropout = 0.1\n", ""));
+    let skip = ["--quiet", "--set", "data.on_bad_row=skip"];
+    assert!(run(&path, &skip).status.success());
+    let first = losses(folder.path());
+    let again = [&skip[..], &["--set", "model.path=out/model", "--set", "output.dir=out"]].concat();
+    std::fs::rename(folder.path().join("out"), folder.path().join("trained")).unwrap();
+    let again: Vec<&str> = again
+        .iter()
+        .map(|it| if *it == "model.path=out/model" { "model.path=trained/model" } else { it })
+        .collect();
+    let output = run(&path, &again);
+    assert!(output.status.success(), "{}", said(&output, folder.path()));
+    assert!(losses(folder.path())[0] < first[0] - 0.5);
+}
+
+#[test]
+fn a_bad_row_stops_the_run_with_its_file_and_line() {
+    let (folder, path) = workplace(RUN_FILE);
+    let output = run(&path, &[]);
+    assert_eq!(output.status.code(), Some(3));
+    let said = said(&output, folder.path());
+    assert!(said.starts_with("error: rows.jsonl:3: no known shape: the columns are question"), "{said}");
+    assert!(!folder.path().join("out").exists(), "nothing is written by a run that never began");
+}
+
+#[test]
+fn every_problem_of_a_run_file_is_told_at_once() {
+    let broken = RUN_FILE.replace("rank = 4", "rank = 0").replace("steps = 12", "steps = 0");
+    let (folder, path) = workplace(&broken);
+    let output = run(&path, &["--set", "optimizer.adamw.beta1=1.5"]);
+    assert_eq!(output.status.code(), Some(2));
+    insta::assert_snapshot!(said(&output, folder.path()), @r"
+    error: invalid run file `run.toml`
+      `adapter.lora.rank` must be > 0, got `0`
+      `optimizer.adamw.beta1` must be in [0, 1), got `1.5`
+      `train.steps` must be > 0, got `0`
+    ");
+}
+
+#[test]
+fn an_unknown_key_is_refused_where_it_stands() {
+    let (folder, path) = workplace(&RUN_FILE.replace("rank = 4", "rnak = 4"));
+    let output = fthost(&["check", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = said(&output, folder.path());
+    assert!(said.contains("unknown field `rnak`") && said.contains("line 9"), "{said}");
+}
+
+#[test]
+fn cuda_without_the_feature_is_refused_by_name() {
+    let (folder, path) = workplace(RUN_FILE);
+    let output = run(&path, &["--device", "cuda", "--set", "data.on_bad_row=skip"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output, folder.path()).contains("without the feature `cuda`"));
+}
+
+#[test]
+fn help_names_verbs_and_exit_codes() {
+    let output = fthost(&["--help"]);
+    insta::assert_snapshot!(String::from_utf8_lossy(&output.stdout), @r"
+    Fine-tunes language models.
+
+    Exit codes: 0 done; 1 failure; 2 usage or an invalid run file; 3 data; 5 a loss or gradient that is not finite.
+
+    Usage: fthost <COMMAND>
+
+    Commands:
+      run          Train as a run file says
+      check        Check a run file without training
+      completions  Print a completion script
+      help         Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+    ");
+}
