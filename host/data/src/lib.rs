@@ -7,6 +7,7 @@ pub mod batch;
 pub mod chat_template;
 pub mod encode;
 pub mod error;
+pub mod pack;
 pub mod record;
 pub mod role;
 pub mod rows;

@@ -97,7 +97,7 @@ pub struct Group {
 /// A score with the parts it was made of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    /// Finite: a NaN or infinite score becomes [`Outcome::Error`].
+    /// Finite: a NaN or infinite score becomes a [`Failure::Contract`].
     pub value: f64,
     /// Named parts (`format`, `answer`), for metrics.
     pub components: Vec<(String, f64)>,
