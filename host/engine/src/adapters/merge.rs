@@ -40,7 +40,10 @@ pub fn save_merged(model: &mut CausalLm, base: &Path, folder: &Path) -> Result<(
     for name in COMPANIONS {
         let source = base.join(name);
         if source.exists() {
-            let bytes = std::fs::read(&source).map_err(EngineError::io("read", &source))?;
+            let mut bytes = std::fs::read(&source).map_err(EngineError::io("read", &source))?;
+            if name == "config.json" {
+                bytes = stating_f32(&source, &bytes)?;
+            }
             write_whole(&folder.join(name), &bytes)?;
         }
     }
@@ -50,4 +53,16 @@ pub fn save_merged(model: &mut CausalLm, base: &Path, folder: &Path) -> Result<(
         tensors.push((name.to_string(), shape, values));
     });
     write_f32(&folder.join("model.safetensors"), &tensors)
+}
+
+/// `config.json` with the type the weights are written in: transformers loads them as it says.
+fn stating_f32(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
+    let json = |source| EngineError::Json { path: path.to_path_buf(), source };
+    let mut config: serde_json::Value = serde_json::from_slice(bytes).map_err(json)?;
+    for key in ["dtype", "torch_dtype"] {
+        if config.get(key).is_some() {
+            config[key] = "float32".into();
+        }
+    }
+    serde_json::to_vec_pretty(&config).map_err(json)
 }

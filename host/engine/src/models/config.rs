@@ -59,6 +59,21 @@ fn default_initializer_range() -> f64 {
     0.02
 }
 
+/// Keys that change what is computed and are known at one value only.
+fn unsupported(value: &Value) -> Vec<String> {
+    let mut problems = Vec::new();
+    if value["hidden_act"].as_str().is_some_and(|it| it != "silu") {
+        problems.push(format!("`hidden_act` = {} is not known here (known: \"silu\")", value["hidden_act"]));
+    }
+    for (key, holder) in [("", value), ("rope_parameters.", &value["rope_parameters"])] {
+        let partial = &holder["partial_rotary_factor"];
+        if partial.as_f64().is_some_and(|it| it != 1.0) {
+            problems.push(format!("`{key}partial_rotary_factor` = {partial} is not known here (known: 1)"));
+        }
+    }
+    problems
+}
+
 impl LlamaConfig {
     /// Reads and checks `config.json`.
     ///
@@ -71,6 +86,10 @@ impl LlamaConfig {
         let found = value["architectures"][0].as_str().unwrap_or("none").to_string();
         if found != KNOWN {
             return Err(EngineError::UnknownArchitecture { path: path.to_path_buf(), found, known: KNOWN });
+        }
+        let problems = unsupported(&value);
+        if !problems.is_empty() {
+            return Err(EngineError::Invalid { what: format!("`{}`", path.display()), problems });
         }
         let config: Self = serde_json::from_value(value).map_err(json)?;
         config.check(path)?;

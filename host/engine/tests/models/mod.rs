@@ -67,4 +67,7 @@ fn a_weight_of_another_shape_is_named() {
         error.contains("architecture `MambaForCausalLM` is not known here (known: LlamaForCausalLM)"),
         "{error}"
     );
+    std::fs::write(&path, config.replace("\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"")).unwrap();
+    let error = load_model(folder.path(), &Device::flex()).unwrap_err().to_string();
+    assert!(error.contains("`hidden_act` = \"gelu\" is not known here"), "{error}");
 }
