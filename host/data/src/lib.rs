@@ -8,6 +8,7 @@ pub mod chat_template;
 pub mod encode;
 pub mod error;
 pub mod pack;
+pub mod preview;
 pub mod record;
 pub mod role;
 pub mod rows;
@@ -18,6 +19,8 @@ pub mod tokenizer;
 pub use batch::{Batch, IGNORED, Sequence, Targets};
 pub use chat_template::{ChatTemplate, Rendered};
 pub use error::{DataError, Result};
+pub use pack::Layout;
+pub use preview::{Preview, Segment};
 pub use record::{
     Columns, Completion, Content, Example, Message, Origin, PreferencePair, Prompt, Provenance, Record, Role,
 };

@@ -6,6 +6,35 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::batch::{Batch, Sequence};
+
+/// How the rows of an optimizer step are laid into micro-batches. Which rows those are is decided elsewhere: loss and
+/// gradient of the step are the same for every layout, up to the order of additions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// So many rows a micro-batch, in their order.
+    Rows(usize),
+    /// As few micro-batches of so many tokens at most as [`best_fit_decreasing`] finds.
+    Packed(usize),
+}
+
+impl Layout {
+    /// The micro-batches of `sequences`; each keeps the order of its rows.
+    pub fn micro_batches(self, sequences: &[&Sequence]) -> Vec<Batch> {
+        match self {
+            Self::Rows(rows) => {
+                sequences.chunks(rows.max(1)).map(|it| Batch::new(it.iter().copied())).collect()
+            }
+            Self::Packed(tokens) => {
+                let lengths: Vec<usize> = sequences.iter().map(|it| it.input_ids.len()).collect();
+                let mut packed = best_fit_decreasing(&lengths, tokens);
+                packed.iter_mut().for_each(|it| it.sort_unstable());
+                packed.iter().map(|it| Batch::new(it.iter().map(|&index| sequences[index]))).collect()
+            }
+        }
+    }
+}
+
 /// Packs sequences of the given `lengths` into rows of at most `max_length` tokens, best fit decreasing (TRL's
 /// `bfd`): the longest first, each into the row with the least room that still holds it. Gives the indices in each
 /// row. A sequence longer than `max_length` has a row of its own. The result depends on nothing but the arguments.

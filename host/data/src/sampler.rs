@@ -25,9 +25,23 @@ impl Windows {
         windows
     }
 
+    /// As [`Windows::new`], going on after `row` rows of epoch `epoch` were seen.
+    pub fn resume(rows: usize, window: usize, seed: u64, epoch: u64, row: usize) -> Self {
+        let mut windows = Self::new(rows, window, seed);
+        windows.epoch = epoch;
+        windows.next = row.min(rows);
+        windows.shuffle();
+        windows
+    }
+
     /// Epochs begun before this one.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Rows of this epoch that were seen.
+    pub fn row(&self) -> usize {
+        self.next
     }
 
     fn shuffle(&mut self) {
@@ -74,5 +88,16 @@ mod tests {
         assert_ne!(first, second);
         assert_eq!(first, epoch(&mut Windows::new(10, 4, 7)));
         assert_ne!(first, epoch(&mut Windows::new(10, 4, 8)));
+    }
+
+    #[test]
+    fn windows_go_on_where_they_stopped() {
+        let all: Vec<Vec<usize>> = Windows::new(10, 4, 7).take(8).collect();
+        for stop in 0..8 {
+            let mut windows = Windows::new(10, 4, 7);
+            windows.by_ref().take(stop).for_each(drop);
+            let resumed = Windows::resume(10, 4, 7, windows.epoch(), windows.row());
+            assert_eq!(resumed.take(8 - stop).collect::<Vec<_>>(), all[stop..]);
+        }
     }
 }

@@ -1,12 +1,17 @@
 //! The run file. Composes what is configured beside the code it configures; nothing else does.
 
+mod parse;
+
 use std::path::{Path, PathBuf};
 
 use fthost_engine::adapters::LoraConfig;
+use fthost_engine::nn::ComputeDtype;
 use fthost_engine::optim::{AdamWConfig, ScheduleConfig};
 use fthost_engine::train::ActivationCheckpointing;
+use fthost_engine::train::early_stop::EarlyStopConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::dataset::{DataConfig, HeldOut};
 use crate::error::{Result, RunError};
 
 /// A whole run file.
@@ -30,7 +35,17 @@ pub struct RunConfig {
     #[serde(default)]
     pub schedule: ScheduleConfig,
     /// How long and how much at a time.
+    #[serde(default)]
     pub train: TrainConfig,
+    /// When the held-out rows are looked at.
+    #[serde(default)]
+    pub eval: EvalConfig,
+    /// When to stop for want of improvement; never if absent.
+    #[serde(default)]
+    pub early_stop: Option<EarlyStopConfig>,
+    /// What is kept to go on from.
+    #[serde(default)]
+    pub checkpoint: CheckpointConfig,
     /// Where results go.
     pub output: OutputConfig,
 }
@@ -41,35 +56,6 @@ pub struct RunConfig {
 pub struct ModelConfig {
     /// A folder in Hugging Face's layout.
     pub path: PathBuf,
-}
-
-/// What a row that can't be used means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnBadRow {
-    /// The run ends, naming the row.
-    #[default]
-    Stop,
-    /// The row is left out and counted.
-    Skip,
-}
-
-/// `[data]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataConfig {
-    /// JSONL, JSON, CSV or Parquet.
-    pub files: Vec<PathBuf>,
-    /// Tokens of a row at most; its end is cut off.
-    #[serde(default = "default_max_length")]
-    pub max_length: usize,
-    /// What a row that can't be used means.
-    #[serde(default)]
-    pub on_bad_row: OnBadRow,
-}
-
-fn default_max_length() -> usize {
-    1024
 }
 
 /// `[adapter.<kind>]`.
@@ -108,34 +94,142 @@ impl Default for Optimizer {
     }
 }
 
+/// Steps of a run that says neither `train.steps` nor `train.epochs`.
+const DEFAULT_STEPS: u64 = 100;
+
 /// `[train]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
-    /// Optimizer steps.
-    pub steps: u64,
+    /// Optimizer steps, at most where `epochs` is given too; 100 where neither is.
+    pub steps: Option<u64>,
+    /// Passes over the training rows; a part of a pass is rounded up to whole steps.
+    pub epochs: Option<f64>,
     /// Rows whose graph exists at one time.
     pub micro_batch_size: usize,
-    /// Micro-batches an optimizer step.
+    /// Tokens whose graph exists at one time when rows are packed; `micro_batch_size * data.max_length` if absent,
+    /// which is what rows of full length would take unpacked.
+    pub micro_batch_tokens: Option<usize>,
+    /// An optimizer step sees `micro_batch_size * gradient_accumulation_steps` rows, packed or not.
     pub gradient_accumulation_steps: usize,
-    /// Decides the order of rows and the adapter's first values.
+    /// Decides the order of rows, the adapter's first values and dropout.
     pub seed: u64,
     /// Bound of the gradient's norm; 0 is no clipping.
     pub max_grad_norm: f64,
     /// What is kept between forward and backward.
     pub activation_checkpointing: ActivationCheckpointing,
+    /// What the blocks compute in; what is trained stays f32.
+    pub compute_dtype: ComputeDtype,
 }
 
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
-            steps: 100,
+            steps: None,
+            epochs: None,
             micro_batch_size: 8,
+            micro_batch_tokens: None,
             gradient_accumulation_steps: 1,
             seed: 0,
             max_grad_norm: 1.0,
             activation_checkpointing: ActivationCheckpointing::Off,
+            compute_dtype: ComputeDtype::F32,
         }
+    }
+}
+
+impl TrainConfig {
+    /// Rows an optimizer step sees.
+    pub fn global_batch_size(&self) -> usize {
+        self.micro_batch_size * self.gradient_accumulation_steps
+    }
+
+    /// Optimizer steps of a run over `rows` rows.
+    pub fn total_steps(&self, rows: usize) -> u64 {
+        let steps_per_epoch = rows.div_ceil(self.global_batch_size()) as f64;
+        let of_epochs = self.epochs.map(|epochs| (epochs * steps_per_epoch).ceil() as u64);
+        match (self.steps, of_epochs) {
+            (Some(steps), Some(of_epochs)) => steps.min(of_epochs),
+            (steps, of_epochs) => steps.or(of_epochs).unwrap_or(DEFAULT_STEPS),
+        }
+    }
+
+    fn problems(&self, max_length: usize) -> Vec<String> {
+        let mut problems = Vec::new();
+        let counts = [
+            ("steps", self.steps.unwrap_or(1)),
+            ("micro_batch_size", self.micro_batch_size as u64),
+            ("gradient_accumulation_steps", self.gradient_accumulation_steps as u64),
+        ];
+        let zero = counts.iter().filter(|it| it.1 == 0);
+        problems.extend(zero.map(|it| format!("`{}` must be > 0, got `0`", it.0)));
+        if let Some(epochs) = self.epochs.filter(|it| !(*it > 0.0 && it.is_finite())) {
+            problems.push(format!("`epochs` must be > 0, got `{epochs}`"));
+        }
+        if let Some(tokens) = self.micro_batch_tokens.filter(|it| *it < max_length) {
+            problems.push(format!(
+                "`micro_batch_tokens` must be at least `data.max_length` = {max_length}, got `{tokens}`"
+            ));
+        }
+        let bound = self.max_grad_norm;
+        if !(bound >= 0.0 && bound.is_finite()) {
+            problems.push(format!("`max_grad_norm` must be >= 0, got `{bound}`"));
+        }
+        problems
+    }
+}
+
+/// `[eval]`: when the rows of `data.held_out` are looked at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvalConfig {
+    /// After every so many steps; 0 is never between the first and the last.
+    pub every_steps: u64,
+    /// Before the first step.
+    pub before: bool,
+    /// After the last step.
+    pub after: bool,
+}
+
+impl Default for EvalConfig {
+    fn default() -> Self {
+        Self { every_steps: 0, before: true, after: true }
+    }
+}
+
+impl EvalConfig {
+    /// Whether to evaluate after `step` steps of `total`.
+    pub fn is_due(&self, step: u64, total: u64) -> bool {
+        match step {
+            0 => self.before,
+            step if step >= total => self.after,
+            step => self.every_steps > 0 && step.is_multiple_of(self.every_steps),
+        }
+    }
+}
+
+/// `[checkpoint]`: `checkpoint-<step>` folders in `output.dir` that `--resume` goes on from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointConfig {
+    /// After every so many steps; 0 is only when the run is interrupted.
+    pub every_steps: u64,
+    /// The newest so many are kept.
+    pub keep_last: usize,
+    /// An evaluation better than all before it saves a checkpoint, which is kept besides.
+    pub keep_best: bool,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self { every_steps: 0, keep_last: 2, keep_best: false }
+    }
+}
+
+impl CheckpointConfig {
+    /// Whether to save after `step` steps.
+    pub fn is_due(&self, step: u64) -> bool {
+        self.every_steps > 0 && step.is_multiple_of(self.every_steps)
     }
 }
 
@@ -143,7 +237,7 @@ impl Default for TrainConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutputConfig {
-    /// Folder for adapter and metrics.
+    /// Folder for adapter, metrics and checkpoints.
     pub dir: PathBuf,
 }
 
@@ -153,22 +247,11 @@ impl RunConfig {
     /// Paths stand relative to the run file.
     ///
     /// # Errors
-    /// Unknown keys, wrong types, and every impossible value at once.
+    /// Unknown keys and wrong types with their lines, and every impossible value at once.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
         let fail = |problems| RunError::Config { path: path.display().to_string(), problems };
         let text = std::fs::read_to_string(path).map_err(|error| fail(vec![error.to_string()]))?;
-        let mut config: Self = if overrides.is_empty() {
-            toml::from_str(&text).map_err(|error| fail(vec![error.to_string().trim_end().to_string()]))?
-        } else {
-            let mut table: toml::Table = toml::from_str(&text)
-                .map_err(|error| fail(vec![error.to_string().trim_end().to_string()]))?;
-            for pair in overrides {
-                set(&mut table, pair).map_err(|problem| fail(vec![problem]))?;
-            }
-            table
-                .try_into()
-                .map_err(|error: toml::de::Error| fail(vec![error.to_string().trim_end().to_string()]))?
-        };
+        let mut config = parse::parse(&text, overrides).map_err(fail)?;
         let problems = config.problems();
         if !problems.is_empty() {
             return Err(fail(problems));
@@ -177,55 +260,161 @@ impl RunConfig {
         config.model.path = folder.join(&config.model.path);
         config.output.dir = folder.join(&config.output.dir);
         config.data.files.iter_mut().for_each(|file| *file = folder.join(&file));
+        if let Some(HeldOut::Files(files)) = &mut config.data.held_out {
+            files.iter_mut().for_each(|file| *file = folder.join(&file));
+        }
         Ok(config)
+    }
+
+    /// Tokens of a packed micro-batch at most.
+    pub fn micro_batch_tokens(&self) -> usize {
+        self.train.micro_batch_tokens.unwrap_or(self.train.micro_batch_size * self.data.max_length)
     }
 
     /// Every impossible value, each with its full key.
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        let under = |prefix: &str, found: Vec<String>| -> Vec<String> {
-            found.iter().map(|it| it.replacen('`', &format!("`{prefix}."), 1)).collect()
+        let mut under = |section: &str, found: Vec<String>| {
+            problems.extend(found.iter().map(|it| it.replacen('`', &format!("`{section}."), 1)));
         };
+        under("data", self.data.problems());
         if let Some(Adapter::Lora(lora)) = &self.adapter {
-            problems.extend(under("adapter.lora", lora.problems()));
+            under("adapter.lora", lora.problems());
         }
         let Optimizer::Adamw(adamw) = &self.optimizer;
-        problems.extend(under("optimizer.adamw", adamw.problems()));
-        let counts = [
-            ("data.max_length", self.data.max_length as u64),
-            ("train.steps", self.train.steps),
-            ("train.micro_batch_size", self.train.micro_batch_size as u64),
-            ("train.gradient_accumulation_steps", self.train.gradient_accumulation_steps as u64),
-        ];
-        problems.extend(
-            counts.iter().filter(|it| it.1 == 0).map(|it| format!("`{}` must be > 0, got `0`", it.0)),
-        );
-        let bound = self.train.max_grad_norm;
-        if !(bound >= 0.0 && bound.is_finite()) {
-            problems.push(format!("`train.max_grad_norm` must be >= 0, got `{bound}`"));
+        under("optimizer.adamw", adamw.problems());
+        under("schedule", self.schedule.problems());
+        under("train", self.train.problems(self.data.max_length));
+        if let Some(early_stop) = &self.early_stop {
+            under("early_stop", early_stop.problems());
         }
-        if self.data.files.is_empty() {
-            problems.push("`data.files` names no file".into());
+        if self.checkpoint.keep_last == 0 {
+            problems.push("`checkpoint.keep_last` must be > 0, got `0`".into());
+        }
+        problems.extend(self.needs_evaluations());
+        problems
+    }
+
+    /// Keys that mean nothing without held-out rows to evaluate.
+    fn needs_evaluations(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let asks =
+            [("early_stop", self.early_stop.is_some()), ("checkpoint.keep_best", self.checkpoint.keep_best)];
+        for (key, _) in asks.iter().filter(|it| it.1) {
+            if self.data.held_out.is_none() {
+                problems.push(format!("`{key}` needs `data.held_out`: there is nothing to evaluate"));
+            } else if self.eval.every_steps == 0 {
+                problems.push(format!("`{key}` needs `eval.every_steps` > 0"));
+            }
         }
         problems
     }
 }
 
-/// Sets `a.b.c=value` in `table`.
-fn set(table: &mut toml::Table, pair: &str) -> std::result::Result<(), String> {
-    let (key, value) = pair.split_once('=').ok_or(format!("`--set {pair}` must be `key=value`"))?;
-    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"));
-    let value = match parsed {
-        Ok(mut table) => table.remove("value").unwrap_or(toml::Value::String(value.into())),
-        Err(_) => toml::Value::String(value.to_string()),
-    };
-    let mut path: Vec<&str> = key.split('.').collect();
-    let last = path.pop().unwrap_or_default();
-    let mut inner = table;
-    for part in path {
-        let entry = inner.entry(part.to_string()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        inner = entry.as_table_mut().ok_or(format!("`--set {key}`: `{part}` is not a table"))?;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "[model]\npath = \"model\"\n[data]\nfiles = [\"a.jsonl\"]\n[output]\ndir = \"out\"\n";
+
+    fn parsed(text: &str, overrides: &[&str]) -> std::result::Result<RunConfig, String> {
+        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+        parse::parse(text, &overrides).map_err(|it| it.join("\n"))
     }
-    inner.insert(last.to_string(), value);
-    Ok(())
+
+    fn problems(overrides: &[&str]) -> String {
+        parsed(FILE, overrides).unwrap().problems().join("\n")
+    }
+
+    #[test]
+    fn overrides_reach_every_kind_of_key() {
+        let config = parsed(
+            FILE,
+            &[
+                "adapter.lora.rank=4",
+                "data.held_out.rows = 32",
+                "model.path=some/where",
+                "data.files=[\"b.csv\", \"c.json\"]",
+                "train.epochs=1.5",
+                "train.compute_dtype=bf16",
+                "early_stop.patience=2",
+            ],
+        )
+        .unwrap();
+        assert!(matches!(&config.adapter, Some(Adapter::Lora(lora)) if lora.rank == 4));
+        assert_eq!(config.data.held_out, Some(HeldOut::Rows(32)));
+        assert_eq!(config.model.path, Path::new("some/where"));
+        assert_eq!(config.data.files, [Path::new("b.csv"), Path::new("c.json")]);
+        assert_eq!((config.train.epochs, config.train.compute_dtype), (Some(1.5), ComputeDtype::Bf16));
+        assert_eq!(config.early_stop.map(|it| it.patience), Some(2));
+    }
+
+    #[test]
+    fn every_unknown_key_is_told_with_its_place() {
+        let text = format!("{FILE}[train]\nstep = 3\nseed = 1\n\n[adapter.lora]\nrnak = 4\n");
+        insta::assert_snapshot!(parsed(&text, &["eval.often=1", "data.files=[\"b\"]"]).unwrap_err(), @r"
+        `train.step` (line 8): unknown field `step`, expected one of `steps`, `epochs`, `micro_batch_size`, `micro_batch_tokens`, `gradient_accumulation_steps`, `seed`, `max_grad_norm`, `activation_checkpointing`, `compute_dtype`
+        `adapter.lora.rnak` (line 12): unknown field `rnak`, expected one of `rank`, `alpha`, `dropout`, `target_modules`, `use_rslora`, `loraplus_lr_ratio`
+        `eval.often` (`--set eval.often=1`): unknown field `often`, expected one of `every_steps`, `before`, `after`
+        ");
+    }
+
+    #[test]
+    fn a_wrong_type_is_told_with_key_and_place() {
+        insta::assert_snapshot!(parsed(&format!("{FILE}[train]\nseed = \"x\"\n"), &["eval.before=true"]).unwrap_err(), @r#"`train.seed` (line 8): invalid type: string "x", expected u64"#);
+        insta::assert_snapshot!(parsed(FILE, &["train.seed=x"]).unwrap_err(), @r#"`train.seed` (`--set train.seed=x`): invalid type: string "x", expected u64"#);
+        insta::assert_snapshot!(parsed(FILE, &["objective.dpo.beta=1"]).unwrap_err(), @"`objective` (`--set objective.dpo.beta=1`): unknown variant `dpo`, expected `sft`");
+        insta::assert_snapshot!(parsed(FILE, &["data.held_out=3"]).unwrap_err(), @"`data.held_out` (`--set data.held_out=3`): wanted string or table");
+        insta::assert_snapshot!(parsed(FILE, &["model.path.x=3"]).unwrap_err(), @"`--set model.path.x=3`: `path` is not a table");
+        insta::assert_snapshot!(parsed(FILE, &["nothing"]).unwrap_err(), @"`--set nothing` must be `key=value`");
+        insta::assert_snapshot!(parsed("[model]\npath = \"m\"\n[data]\nfiles = []\n", &["train.seed=1"]).unwrap_err(), @"missing field `output`");
+    }
+
+    #[test]
+    fn impossible_values_are_told_at_once() {
+        insta::assert_snapshot!(problems(&[
+            "data.held_out.fraction=1.0", "data.max_length=64", "train.micro_batch_tokens=63", "train.epochs=0",
+            "schedule.warmup_ratio=2", "early_stop.patience=0", "checkpoint.keep_last=0", "checkpoint.keep_best=true",
+            "adapter.lora.rank=0",
+        ]), @r"
+        `data.held_out.fraction` must be in (0, 1), got `1`
+        `adapter.lora.rank` must be > 0, got `0`
+        `schedule.warmup_ratio` must be in [0, 1], got `2`
+        `train.epochs` must be > 0, got `0`
+        `train.micro_batch_tokens` must be at least `data.max_length` = 64, got `63`
+        `early_stop.patience` must be > 0, got `0`
+        `checkpoint.keep_last` must be > 0, got `0`
+        `early_stop` needs `eval.every_steps` > 0
+        `checkpoint.keep_best` needs `eval.every_steps` > 0
+        ");
+        assert_eq!(
+            problems(&["early_stop.patience=2"]),
+            "`early_stop` needs `data.held_out`: there is nothing to evaluate"
+        );
+        assert_eq!(problems(&["early_stop.patience=2", "data.held_out.rows=1", "eval.every_steps=1"]), "");
+    }
+
+    #[test]
+    fn epochs_are_rounded_up_to_steps_and_steps_cap_them() {
+        let train = |steps, epochs| TrainConfig {
+            steps,
+            epochs,
+            gradient_accumulation_steps: 2,
+            ..Default::default()
+        };
+        assert_eq!(train(None, None).total_steps(33), 100);
+        assert_eq!(train(Some(7), None).total_steps(33), 7);
+        // 33 rows are three windows of 16 at most.
+        assert_eq!(train(None, Some(2.0)).total_steps(33), 6);
+        assert_eq!(train(None, Some(0.5)).total_steps(33), 2);
+        assert_eq!(train(Some(4), Some(2.0)).total_steps(33), 4);
+    }
+
+    #[test]
+    fn evaluations_are_due_before_between_and_after() {
+        let due = |config: EvalConfig| (0..=6).filter(|it| config.is_due(*it, 6)).collect::<Vec<_>>();
+        assert_eq!(due(EvalConfig::default()), [0, 6]);
+        assert_eq!(due(EvalConfig { every_steps: 4, before: false, after: true }), [4, 6]);
+        assert_eq!(due(EvalConfig { every_steps: 3, before: true, after: false }), [0, 3]);
+    }
 }

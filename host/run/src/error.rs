@@ -1,6 +1,8 @@
 //! What stops a run, and the exit code that says so.
 
-use fthost_data::DataError;
+use std::path::PathBuf;
+
+use fthost_data::{DataError, RoleError};
 use fthost_engine::EngineError;
 
 /// Errors of a run; the program prints them as they stand.
@@ -17,6 +19,19 @@ pub enum RunError {
     /// Data that can't be used.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The held-out part is everything there is.
+    #[error("`{key}` holds out {held_out} of {rows} rows: nothing is left to train on")]
+    NothingToTrainOn {
+        /// Full key.
+        key: &'static str,
+        /// Rows to be held out.
+        held_out: usize,
+        /// Rows there are.
+        rows: usize,
+    },
+    /// A plugin failed, or hit a limit.
+    #[error("{}", told(.0))]
+    Plugin(#[from] RoleError),
     /// The engine stopped.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -28,19 +43,83 @@ pub enum RunError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// `--resume` without a checkpoint.
+    #[error("nothing to resume: no checkpoint in `{}`\nhint: run without `--resume` to begin", folder.display())]
+    NothingToResume {
+        /// The run's output folder.
+        folder: PathBuf,
+    },
+    /// A run that begins where an earlier one left checkpoints.
+    #[error("`{}` is an earlier run's\nhint: go on with `--resume`, remove such checkpoints with `--overwrite`, or give another `output.dir`", checkpoint.display())]
+    CheckpointsInTheWay {
+        /// The oldest of them.
+        checkpoint: PathBuf,
+    },
+    /// `--resume` with a checkpoint of another run.
+    #[error("can't resume from `{}`: the run is another now\n  {}\nhint: undo the change, or begin anew in another `output.dir`", checkpoint.display(), changes.join("\n  "))]
+    AnotherRun {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// What differs, key by key.
+        changes: Vec<String>,
+    },
+    /// SIGINT or SIGTERM came; the step was finished and a checkpoint saved.
+    #[error("interrupted by {} after step {step}; `{}` is saved\nhint: go on with `--resume`", signal_name(*signal), checkpoint.display())]
+    Interrupted {
+        /// The signal's number.
+        signal: i32,
+        /// Steps done.
+        step: u64,
+        /// What `--resume` goes on from.
+        checkpoint: PathBuf,
+    },
 }
 
 /// Results of a run.
 pub type Result<T> = std::result::Result<T, RunError>;
 
 impl RunError {
-    /// 2 for the run file, 3 for data, 5 for numbers that are not finite, 1 otherwise.
+    /// 2 for the run file, 3 for data, 4 for plugins, 5 for numbers that are not finite, 128 and the signal's number
+    /// for an interruption, 1 otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config { .. } => 2,
-            Self::Data(_) | Self::Engine(EngineError::NothingSupervised { .. }) => 3,
+            Self::Data(_)
+            | Self::NothingToTrainOn { .. }
+            | Self::Engine(EngineError::NothingSupervised { .. }) => 3,
+            Self::Plugin(_) => 4,
             Self::Engine(EngineError::NotFiniteStep { .. }) => 5,
-            Self::Engine(_) | Self::Output { .. } => 1,
+            Self::Interrupted { signal, .. } => 128 + *signal as u8,
+            Self::Engine(_)
+            | Self::Output { .. }
+            | Self::NothingToResume { .. }
+            | Self::CheckpointsInTheWay { .. }
+            | Self::AnotherRun { .. } => 1,
         }
+    }
+
+    /// For `map_err` on writing `path`.
+    pub(crate) fn output(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.display().to_string();
+        move |source| Self::Output { path, source }
+    }
+}
+
+/// A plugin's failure with the key of the limit it hit.
+fn told(error: &RoleError) -> String {
+    match error.failure.limit() {
+        Some((key, value)) => format!(
+            "{error}\n  limit: `plugins.{}.{key}` = {value}\nhint: raise the limit, or give the plugin less to do",
+            error.plugin
+        ),
+        None => error.to_string(),
+    }
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        2 => "SIGINT",
+        15 => "SIGTERM",
+        _ => "a signal",
     }
 }

@@ -1,10 +1,25 @@
 //! Run files and recipes: the only place where engine and plugins meet.
 
 pub mod config;
+pub mod course;
+pub mod dataset;
+pub mod digest;
+pub mod doctor;
 pub mod error;
+pub mod evaluate;
+pub mod event;
+pub mod interrupt;
 pub mod metrics;
+pub mod plugins;
+pub mod rows;
+pub mod settings;
 pub mod sft;
+pub mod summary;
+pub mod tensorboard;
 
 pub use config::RunConfig;
 pub use error::{Result, RunError};
+pub use event::Event;
 pub use fthost_engine::device::DeviceKind;
+pub use interrupt::Interrupt;
+pub use plugins::Plugins;

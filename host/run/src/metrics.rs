@@ -1,51 +1,133 @@
-//! `metrics.jsonl`: one object an optimizer step, under TRL's names.
+//! `metrics.jsonl`, one object an optimizer step or evaluation under TRL's names, and the same figures for
+//! TensorBoard.
+//!
+//! `metrics.jsonl` holds no wall clock: the same run writes the same bytes, interrupted or not.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use fthost_engine::train::StepMetrics;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::error::{Result, RunError};
+use crate::evaluate::Evaluation;
+use crate::event::Stepped;
+use crate::tensorboard::EventWriter;
 
 /// Where figures go as they arise.
 pub struct MetricSink {
     path: PathBuf,
     file: BufWriter<File>,
+    events: EventWriter,
+    evaluations: Vec<Evaluation>,
 }
 
 impl MetricSink {
     /// A fresh `metrics.jsonl` in `folder`.
     ///
     /// # Errors
-    /// A file that can't be created.
+    /// Files that can't be written.
     pub fn create(folder: &Path) -> Result<Self> {
-        let path = folder.join("metrics.jsonl");
-        let file = File::create(&path).map_err(|source| output(&path, source))?;
-        Ok(Self { path, file: BufWriter::new(file) })
+        Self::open(folder, String::new(), 0, Vec::new())
     }
 
-    /// Writes one step's line. No wall clock: the same run writes the same bytes.
+    /// `metrics.jsonl` cut back to what was there when the checkpoint of `step` was saved, whose last evaluation was
+    /// after step `evaluated`.
     ///
     /// # Errors
-    /// A file that can't be written.
-    pub fn record(&mut self, step: u64, epoch: u64, metrics: &StepMetrics) -> Result<()> {
-        let line = json!({
-            "step": step,
-            "epoch": epoch,
-            "loss": metrics.loss,
-            "grad_norm": metrics.grad_norm,
-            "learning_rate": metrics.learning_rate,
-            "entropy": metrics.entropy,
-            "mean_token_accuracy": metrics.mean_token_accuracy,
-            "num_tokens": metrics.num_tokens,
+    /// Files that can't be read or written.
+    pub fn resume(folder: &Path, step: u64, evaluated: Option<u64>) -> Result<Self> {
+        let path = folder.join("metrics.jsonl");
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            read => read.map_err(RunError::output(&path))?,
+        };
+        let (mut kept, mut evaluations) = (String::new(), Vec::new());
+        for line in text.lines() {
+            // A line cut off by a crash is of a step that comes again.
+            let Ok(Value::Object(figures)) = serde_json::from_str(line) else { continue };
+            let at = figures.get("step").and_then(Value::as_u64).unwrap_or(u64::MAX);
+            let evaluation = evaluation(at, &figures);
+            let was_there =
+                if evaluation.is_some() { evaluated.is_some_and(|it| at <= it) } else { at <= step };
+            if was_there {
+                kept.push_str(line);
+                kept.push('\n');
+                evaluations.extend(evaluation);
+            }
+        }
+        Self::open(folder, kept, step + 1, evaluations)
+    }
+
+    /// Begins with the lines of `kept`; figures of step `purge_from` and later are new to TensorBoard.
+    fn open(folder: &Path, kept: String, purge_from: u64, evaluations: Vec<Evaluation>) -> Result<Self> {
+        let path = folder.join("metrics.jsonl");
+        let fail = |source| RunError::Output { path: path.display().to_string(), source };
+        // Whole or not at all: a crash here must not cost the figures of the steps before.
+        let temporary = folder.join(".metrics.jsonl");
+        std::fs::write(&temporary, kept).and_then(|()| std::fs::rename(&temporary, &path)).map_err(fail)?;
+        let file = OpenOptions::new().append(true).open(&path).map_err(fail)?;
+        let events = EventWriter::create(folder, purge_from).map_err(RunError::output(folder))?;
+        Ok(Self { path, file: BufWriter::new(file), events, evaluations })
+    }
+
+    /// Writes a step's figures.
+    ///
+    /// # Errors
+    /// Files that can't be written.
+    pub fn stepped(&mut self, stepped: &Stepped) -> Result<()> {
+        let metrics = &stepped.metrics;
+        let figures = [
+            ("loss", json!(metrics.loss)),
+            ("grad_norm", json!(metrics.grad_norm)),
+            ("learning_rate", json!(metrics.learning_rate)),
+            ("entropy", json!(metrics.entropy)),
+            ("mean_token_accuracy", json!(metrics.mean_token_accuracy)),
+            ("num_tokens", json!(stepped.num_tokens)),
+        ];
+        let figures = figures.into_iter().map(|(name, value)| (name.to_string(), value));
+        self.write(stepped.step, stepped.epoch, figures)
+    }
+
+    /// Writes an evaluation's figures.
+    ///
+    /// # Errors
+    /// Files that can't be written.
+    pub fn evaluated(&mut self, evaluation: &Evaluation, epoch: f64) -> Result<()> {
+        self.evaluations.push(evaluation.clone());
+        let figures = evaluation.metrics.iter().map(|(name, value)| (name.clone(), json!(value)));
+        self.write(evaluation.step, epoch, figures)
+    }
+
+    /// Every evaluation of the run, those before it was resumed included.
+    pub fn evaluations(&self) -> &[Evaluation] {
+        &self.evaluations
+    }
+
+    fn write(&mut self, step: u64, epoch: f64, figures: impl Iterator<Item = (String, Value)>) -> Result<()> {
+        let mut line: Map<String, Value> = Map::new();
+        line.insert("step".into(), json!(step));
+        line.insert("epoch".into(), json!(epoch));
+        line.extend(figures);
+        let scalars = line.iter().skip(1).filter_map(|(name, value)| {
+            let tag = match name.strip_prefix("eval_") {
+                Some(rest) => format!("eval/{rest}"),
+                None => format!("train/{name}"),
+            };
+            Some((tag, value.as_f64()? as f32))
         });
-        let written = writeln!(self.file, "{line}").and_then(|()| self.file.flush());
-        written.map_err(|source| output(&self.path, source))
+        self.events.scalars(step, scalars).map_err(RunError::output(&self.path))?;
+        let written = writeln!(self.file, "{}", Value::Object(line)).and_then(|()| self.file.flush());
+        written.map_err(RunError::output(&self.path))
     }
 }
 
-fn output(path: &Path, source: std::io::Error) -> RunError {
-    RunError::Output { path: path.display().to_string(), source }
+/// The evaluation a line of figures tells of; a training step's line has a `loss`.
+fn evaluation(step: u64, figures: &Map<String, Value>) -> Option<Evaluation> {
+    if figures.contains_key("loss") {
+        return None;
+    }
+    let metrics = figures.iter().filter(|it| *it.0 != "step" && *it.0 != "epoch");
+    let metrics = metrics.filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect();
+    Some(Evaluation { step, metrics })
 }

@@ -1,44 +1,158 @@
-//! Supervised fine-tuning, from files to an adapter or a merged model.
+//! Supervised fine-tuning, from files to an adapter or a whole model.
 
 use std::path::PathBuf;
 
 use fthost_data::sampler::Windows;
-use fthost_data::{Batch, DataError, Sequence, Tokenizer, encode, rows, source};
+use fthost_data::{Preview, Sequence, Tokenizer};
 use fthost_engine::adapters::merge::save_merged;
 use fthost_engine::adapters::{attach_lora, peft};
 use fthost_engine::checkpoint::load_model;
+use fthost_engine::checkpoint::training::DataPosition;
 use fthost_engine::device::{self, DeviceKind};
-use fthost_engine::train::{StepConfig, StepMetrics, TrainState, step};
+use fthost_engine::models::Parameter;
+use fthost_engine::train::{StepConfig, TrainState, step};
 
-use crate::config::{Adapter, DataConfig, OnBadRow, Optimizer, RunConfig};
+use crate::config::{Adapter, Optimizer, RunConfig};
+use crate::course::Course;
 use crate::error::{Result, RunError};
+use crate::evaluate::HeldOutRows;
+use crate::event::{Event, Plan, PlannedPlugin, Stepped};
+use crate::interrupt::Interrupt;
 use crate::metrics::MetricSink;
+use crate::plugins::Plugins;
+use crate::rows::Rows;
+use crate::settings::Settings;
+use crate::summary::{Pace, Summary};
+use crate::{dataset, digest};
 
-/// What a run left behind.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Summary {
-    /// Rows learned from.
-    pub rows: usize,
-    /// Rows left out because of `on_bad_row = "skip"`.
-    pub skipped: usize,
-    /// Metrics of the last step.
-    pub last: Option<StepMetrics>,
-    /// The PEFT folder, or the model's folder after full fine-tuning.
-    pub result: PathBuf,
+/// Skipped rows that a plan shows.
+const SKIPPED_SHOWN: usize = 5;
+
+/// How a run is run: what does not change its result.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// Where to compute.
+    pub device: DeviceKind,
+    /// Go on from the newest checkpoint in the output folder.
+    pub resume: bool,
+    /// Remove an earlier run's checkpoints from the output folder.
+    pub overwrite: bool,
+    /// Ends the run after the step in work.
+    pub interrupt: Interrupt,
 }
 
-/// Runs the whole recipe; `progress` is told of every step.
+/// Runs the whole recipe; `observe` is told of everything as it happens.
 ///
 /// # Errors
 /// Everything [`RunError`] knows.
 pub fn run(
     config: &RunConfig,
-    device: DeviceKind,
-    progress: &mut dyn FnMut(u64, &StepMetrics),
+    plugins: &mut Plugins,
+    options: &RunOptions,
+    observe: &mut dyn FnMut(Event<'_>),
 ) -> Result<Summary> {
+    let Prepared { tokenizer, mut rows, mut state, plan, settings } =
+        prepare(config, plugins, options.device)?;
+    observe(Event::Planned(&plan));
+    observe(Event::Previewed(&Preview::new(&rows.sample, &tokenizer, config.data.max_length)?));
+
+    let folder = &config.output.dir;
+    let mut course = Course::new(config, &settings, digest::of_model(&config.model.path)?);
+    let mut metrics = if options.resume {
+        let checkpoint = course.resume(&mut state, &settings)?;
+        observe(Event::Resumed { step: state.step, checkpoint: &checkpoint });
+        MetricSink::resume(folder, state.step, course.progress.evaluated)?
+    } else {
+        course.clear(options.overwrite)?;
+        settings.write(folder)?;
+        MetricSink::create(folder)?
+    };
+    let held_out = HeldOutRows::new(std::mem::take(&mut rows.held_out), config.layout());
+    let DataPosition { epoch, rows: seen } = course.progress.data;
+    let (count, window) = (rows.train.len(), config.train.global_batch_size());
+    let mut windows = Windows::resume(count, window, config.train.seed, epoch, seen as usize);
+    let mut pace = Pace::start(state.step, plan.steps);
+
+    loop {
+        if let Some(signal) = options.interrupt.signal() {
+            let checkpoint = course.save(&mut state)?;
+            return Err(RunError::Interrupted { signal, step: state.step, checkpoint });
+        }
+        let mut improved = false;
+        if config.eval.is_due(state.step, plan.steps) && course.progress.evaluated != Some(state.step) {
+            pace.pause();
+            if let Some(evaluation) = held_out.evaluate(&state)? {
+                improved = course.judge(&evaluation);
+                metrics.evaluated(&evaluation, course.epoch)?;
+                observe(Event::Evaluated(&evaluation));
+            }
+        }
+        if course.is_checkpoint_due(state.step, improved) {
+            pace.pause();
+            let checkpoint = course.save(&mut state)?;
+            observe(Event::Saved { step: state.step, checkpoint: &checkpoint });
+        }
+        if state.step >= plan.steps {
+            break;
+        }
+        if course.stopped_early() {
+            observe(Event::StoppedEarly { step: state.step });
+            break;
+        }
+        let Some(window) = windows.next() else { break };
+        pace.resume();
+        let step_config = step_config(config, state.step, plan.steps);
+        let done = step(&mut state, &rows.micro_batches(&window, config.layout()), &step_config)?;
+        let position = DataPosition { epoch: windows.epoch(), rows: windows.row() as u64 };
+        course.advance(position, count, done.num_tokens);
+        let (tokens_per_second, left) = pace.step(done.num_tokens);
+        let stepped = Stepped {
+            step: state.step,
+            steps: plan.steps,
+            epoch: course.epoch,
+            num_tokens: course.progress.num_tokens,
+            metrics: done,
+            tokens_per_second,
+            left,
+        };
+        metrics.stepped(&stepped)?;
+        observe(Event::Stepped(&stepped));
+    }
+
+    let result = save(&mut state, config)?;
+    let summary = Summary::new(&plan, &course, &state, metrics.evaluations(), &pace, result);
+    summary.write(folder)?;
+    Ok(summary)
+}
+
+/// Loads everything a run needs and says what it would do; nothing is written.
+///
+/// # Errors
+/// Everything that stops a run before its first step.
+pub fn plan(config: &RunConfig, plugins: &mut Plugins, device: DeviceKind) -> Result<Plan> {
+    prepare(config, plugins, device).map(|it| it.plan)
+}
+
+/// A run before its first step.
+struct Prepared {
+    tokenizer: Tokenizer,
+    rows: Rows,
+    state: TrainState,
+    plan: Plan,
+    settings: Settings,
+}
+
+fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceKind) -> Result<Prepared> {
+    // Opened first: a device that is not there is told before anything is read.
+    let device = device::open(device)?;
     let tokenizer = Tokenizer::load(&config.model.path)?;
-    let (sequences, skipped) = load_sequences(&config.data, &tokenizer)?;
-    let mut model = load_model(&config.model.path, &device::open(device)?)?;
+    let dataset = dataset::load(&config.data, plugins)?;
+    let settings = Settings::new(config, &dataset.digest, plugins);
+    let data_digest = dataset.digest.clone();
+    let rows = Rows::encode(dataset, &tokenizer, config)?;
+    let mut model = load_model(&config.model.path, &device)?;
+    model.compute_dtype = config.train.compute_dtype;
+    let parameters = count_parameters(|visit| model.visit_base(visit));
     let adapter = match &config.adapter {
         Some(Adapter::Lora(lora)) => {
             attach_lora(&mut model, lora, config.train.seed)?;
@@ -46,38 +160,64 @@ pub fn run(
         }
         None => None,
     };
-    let folder = &config.output.dir;
-    std::fs::create_dir_all(folder)
-        .map_err(|source| RunError::Output { path: folder.display().to_string(), source })?;
-    let mut sink = MetricSink::create(folder)?;
+    let trainable_parameters = count_parameters(|visit| model.visit_trained(visit));
     let mut state = TrainState::new(model, adapter);
     state.seed = config.train.seed;
-    let mut last = None;
+    let plan = Plan {
+        model: config.model.path.clone(),
+        parameters,
+        trainable_parameters,
+        rows: rows.train.len(),
+        held_out_rows: rows.held_out.len(),
+        skipped_rows: rows.skipped.len(),
+        skipped: rows.skipped.iter().take(SKIPPED_SHOWN).cloned().collect(),
+        tokens: rows.train.iter().map(|it| it.input_ids.len()).sum(),
+        supervised_tokens: rows.train.iter().map(Sequence::supervised_tokens).sum(),
+        steps: config.train.total_steps(rows.train.len()),
+        global_batch_size: config.train.global_batch_size(),
+        micro_batches_per_epoch: micro_batches_per_epoch(config, &rows),
+        packing: config.data.packing,
+        plugins: planned(plugins),
+        data_digest,
+        output: config.output.dir.clone(),
+    };
+    Ok(Prepared { tokenizer, rows, state, plan, settings })
+}
 
-    let train = &config.train;
-    let Optimizer::Adamw(adamw) = &config.optimizer;
-    let mut windows =
-        Windows::new(sequences.len(), train.micro_batch_size * train.gradient_accumulation_steps, train.seed);
-    while state.step < train.steps {
-        let Some(window) = windows.next() else { break };
-        let micro_batches: Vec<Batch> = window
-            .chunks(train.micro_batch_size)
-            .map(|rows| Batch::new(rows.iter().map(|&row| &sequences[row])))
-            .collect();
-        let step_config = StepConfig {
-            adamw: adamw.clone(),
-            learning_rate: adamw.learning_rate * config.schedule.factor(state.step, train.steps),
-            max_grad_norm: (train.max_grad_norm > 0.0).then_some(train.max_grad_norm),
-            activation_checkpointing: train.activation_checkpointing,
-        };
-        let metrics = step(&mut state, &micro_batches, &step_config)?;
-        sink.record(state.step, windows.epoch(), &metrics)?;
-        progress(state.step, &metrics);
-        last = Some(metrics);
+fn count_parameters(visit_all: impl FnOnce(&mut dyn FnMut(&str, Parameter<'_>))) -> usize {
+    let mut count = 0;
+    visit_all(&mut |_, parameter| count += parameter.dims().iter().product::<usize>());
+    count
+}
+
+fn micro_batches_per_epoch(config: &RunConfig, rows: &Rows) -> usize {
+    let mut windows = Windows::new(rows.train.len(), config.train.global_batch_size(), config.train.seed);
+    let mut count = 0;
+    while let Some(window) = windows.next().filter(|_| windows.epoch() == 0) {
+        count += rows.micro_batches(&window, config.layout()).len();
     }
+    count
+}
 
-    let result = save(&mut state, config)?;
-    Ok(Summary { rows: sequences.len(), skipped, last, result })
+fn planned(plugins: &Plugins) -> Vec<PlannedPlugin> {
+    let planned = |(role, it): (&'static str, &fthost_data::PluginIdentity)| PlannedPlugin {
+        role,
+        name: it.name.clone(),
+        version: it.version.clone(),
+        digest: it.digest.clone(),
+    };
+    plugins.identities().into_iter().map(planned).collect()
+}
+
+fn step_config(config: &RunConfig, step: u64, steps: u64) -> StepConfig {
+    let Optimizer::Adamw(adamw) = &config.optimizer;
+    let train = &config.train;
+    StepConfig {
+        adamw: adamw.clone(),
+        learning_rate: adamw.learning_rate * config.schedule.factor(step, steps),
+        max_grad_norm: (train.max_grad_norm > 0.0).then_some(train.max_grad_norm),
+        activation_checkpointing: train.activation_checkpointing,
+    }
 }
 
 fn save(state: &mut TrainState, config: &RunConfig) -> Result<PathBuf> {
@@ -90,25 +230,4 @@ fn save(state: &mut TrainState, config: &RunConfig) -> Result<PathBuf> {
     let folder = config.output.dir.join("model");
     save_merged(&mut state.model, base, &folder)?;
     Ok(folder)
-}
-
-/// Every usable row as tokens, and the number of those left out.
-fn load_sequences(config: &DataConfig, tokenizer: &Tokenizer) -> Result<(Vec<Sequence>, usize)> {
-    let (mut sequences, mut skipped) = (Vec::new(), 0);
-    for file in &config.files {
-        for row in source::read_rows(file)? {
-            let sequence =
-                row.and_then(rows::example).and_then(|it| encode::encode(&it, tokenizer, config.max_length));
-            match (sequence, config.on_bad_row) {
-                (Ok(sequence), _) => sequences.push(sequence),
-                (Err(DataError::BadRow { .. }), OnBadRow::Skip) => skipped += 1,
-                (Err(error), _) => return Err(error.into()),
-            }
-        }
-    }
-    if sequences.is_empty() {
-        let path = config.files.first().cloned().unwrap_or_default();
-        return Err(DataError::Damaged { path, reason: "no usable row in `data.files`".into() }.into());
-    }
-    Ok((sequences, skipped))
 }

@@ -34,8 +34,8 @@ const FORMAT: u32 = 1;
 pub struct DataPosition {
     /// Whole passes over the training rows.
     pub epoch: u64,
-    /// Micro-batches of this pass that were trained on.
-    pub micro_batches: u64,
+    /// Rows of this pass that were trained on.
+    pub rows: u64,
 }
 
 /// The best evaluation so far.
@@ -45,9 +45,23 @@ pub struct Best {
     /// `eval_loss`, ...
     pub metric: String,
     /// Its value.
+    #[serde(with = "exact")]
     pub value: f64,
     /// The step it was measured after.
     pub step: u64,
+}
+
+/// A number as text: what reads JSON may round its last bit, and a resumed run is to compare with the same value.
+mod exact {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
 }
 
 /// What a run carries besides weights and moments. Random draws are made from `seed` and `step`, so no
@@ -65,6 +79,8 @@ pub struct Progress {
     pub best: Option<Best>,
     /// Evaluations since the best one.
     pub evaluations_without_improvement: u64,
+    /// The step after which the run was last evaluated.
+    pub evaluated: Option<u64>,
     /// Digest of the base model.
     pub base_digest: String,
     /// Digest of every setting that changes what is computed.
@@ -187,6 +203,14 @@ pub fn resume(checkpoint: &Path, state: &mut TrainState, expected: &Progress) ->
     resumed.last_checkpoint = Some(checkpoint.to_path_buf());
     *state = resumed;
     Ok(manifest.progress)
+}
+
+/// What `checkpoint` says of the run that saved it; its other files are not looked at.
+///
+/// # Errors
+/// A manifest that can't be read.
+pub fn read_progress(checkpoint: &Path) -> Result<Progress> {
+    Ok(read_manifest(checkpoint)?.progress)
 }
 
 fn read_manifest(checkpoint: &Path) -> Result<Manifest> {

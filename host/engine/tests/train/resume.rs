@@ -8,10 +8,11 @@ use super::support::{batches, config, dropped_lora, fresh_lora, full, poison, tr
 fn progress(epoch: u64) -> Progress {
     Progress {
         seed: 1,
-        data: DataPosition { epoch, micro_batches: 3 },
+        data: DataPosition { epoch, rows: 3 },
         num_tokens: 120,
         best: Some(Best { metric: "eval_loss".into(), value: 1.5, step: 2 }),
         evaluations_without_improvement: 1,
+        evaluated: Some(2),
         base_digest: "base".into(),
         config_digest: "config".into(),
     }

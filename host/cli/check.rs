@@ -1,0 +1,54 @@
+//! `fthost check`: a run file, read and judged; nothing is loaded.
+
+use std::path::Path;
+
+use fthost_run::config::Adapter;
+use fthost_run::dataset::HeldOut;
+use fthost_run::{Result, RunConfig};
+
+use crate::args::FileArgs;
+
+/// Says what the run file asks for, and what of it is not there.
+pub fn run(args: &FileArgs) -> Result<()> {
+    let config = RunConfig::read(&args.file, &args.overrides)?;
+    println!("`{}` is a sound run file", args.file.display());
+    print!("{}", told(&config));
+    Ok(())
+}
+
+fn told(config: &RunConfig) -> String {
+    let mut lines = Vec::new();
+    let mut line = |name: &str, value: String| lines.push(format!("  {name:<12}{value}\n"));
+    let there = |path: &Path| if path.exists() { "" } else { " (not there)" };
+    let files = |files: &[std::path::PathBuf]| {
+        files.iter().map(|it| format!("{}{}", it.display(), there(it))).collect::<Vec<_>>().join(", ")
+    };
+    line("model", format!("{}{}", config.model.path.display(), there(&config.model.path)));
+    line("data", files(&config.data.files));
+    line(
+        "held out",
+        match &config.data.held_out {
+            None => "nothing".to_string(),
+            Some(HeldOut::Rows(rows)) => format!("{rows} rows"),
+            Some(HeldOut::Fraction(share)) => format!("{} percent of the rows", share * 100.0),
+            Some(HeldOut::Files(paths)) => files(paths),
+        },
+    );
+    line(
+        "trains",
+        match &config.adapter {
+            Some(Adapter::Lora(lora)) => format!("a LoRA adapter of rank {}", lora.rank),
+            None => "every weight".to_string(),
+        },
+    );
+    let train = &config.train;
+    let length = match (train.steps, train.epochs) {
+        (None, None) => format!("{} steps", train.total_steps(1)),
+        (Some(steps), None) => format!("{steps} steps"),
+        (None, Some(epochs)) => format!("{epochs} epochs"),
+        (Some(steps), Some(epochs)) => format!("{epochs} epochs, {steps} steps at most"),
+    };
+    line("for", format!("{length} of {} rows", train.global_batch_size()));
+    line("into", config.output.dir.display().to_string());
+    lines.concat()
+}

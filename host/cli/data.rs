@@ -1,0 +1,54 @@
+//! `fthost data`: rows as training sees them.
+
+use std::io::{IsTerminal, stdout};
+
+use fthost_data::{DataError, Preview, Tokenizer};
+use fthost_run::dataset::{OnBadRow, Skipped};
+use fthost_run::{Plugins, Result, RunConfig, dataset};
+
+use crate::args::PreviewArgs;
+use crate::render;
+
+/// Prints the first rows of the training part, and what there is in all.
+pub fn preview(args: &PreviewArgs) -> Result<()> {
+    let config = RunConfig::read(&args.file.file, &args.file.overrides)?;
+    let tokenizer = Tokenizer::load(&config.model.path)?;
+    let dataset = dataset::load(&config.data, &mut Plugins::none())?;
+    let styled = render::is_styled(stdout().is_terminal());
+    println!("{}", render::legend(styled));
+    let mut skipped = dataset.skipped;
+    let mut lengths = Vec::with_capacity(dataset.train.len());
+    let mut supervised = 0;
+    for example in &dataset.train {
+        match (Preview::new(example, &tokenizer, config.data.max_length), config.data.on_bad_row) {
+            (Ok(row), _) => {
+                if lengths.len() < args.rows {
+                    print!("\n{}", render::preview(&row, styled));
+                }
+                lengths.push(row.kept);
+                supervised += row.supervised;
+            }
+            (Err(DataError::BadRow { origin, reason }), OnBadRow::Skip) => {
+                skipped.push(Skipped { origin, reason });
+            }
+            (Err(error), _) => return Err(error.into()),
+        }
+    }
+    println!(
+        "\n{} rows to train on, {} held out, {} skipped",
+        lengths.len(),
+        dataset.held_out.len(),
+        skipped.len()
+    );
+    for skipped in skipped.iter().take(render::SKIPPED_SHOWN) {
+        println!("  skipped {}: {}", skipped.origin, skipped.reason);
+    }
+    let tokens: usize = lengths.iter().sum();
+    println!(
+        "{tokens} tokens, {supervised} supervised; a row has {} to {}, {} on average",
+        lengths.iter().min().unwrap_or(&0),
+        lengths.iter().max().unwrap_or(&0),
+        tokens / lengths.len().max(1)
+    );
+    Ok(())
+}

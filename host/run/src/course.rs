@@ -1,0 +1,134 @@
+//! Where a run is: what a checkpoint keeps besides weights, and how a run goes on from one.
+
+use std::path::{Path, PathBuf};
+
+use fthost_engine::checkpoint::training::{self, Best, DataPosition, Progress, latest, prune, read_progress};
+use fthost_engine::train::TrainState;
+use fthost_engine::train::early_stop::{EarlyStopConfig, Verdict, judge};
+
+use crate::config::{CheckpointConfig, RunConfig};
+use crate::error::{Result, RunError};
+use crate::evaluate::{BEST_METRIC, Evaluation};
+use crate::settings::Settings;
+
+/// Position, best evaluation and patience of a run, and where its checkpoints go.
+#[derive(Debug, Clone)]
+pub struct Course {
+    /// As a checkpoint keeps it.
+    pub progress: Progress,
+    /// Passes over the training rows so far.
+    pub epoch: f64,
+    folder: PathBuf,
+    base: String,
+    checkpoint: CheckpointConfig,
+    early_stop: Option<EarlyStopConfig>,
+}
+
+impl Course {
+    /// The beginning of a run with `settings` on the base model of `base_digest`.
+    pub fn new(config: &RunConfig, settings: &Settings, base_digest: String) -> Self {
+        let progress = Progress {
+            seed: config.train.seed,
+            data: DataPosition::default(),
+            num_tokens: 0,
+            best: None,
+            evaluations_without_improvement: 0,
+            evaluated: None,
+            base_digest,
+            config_digest: settings.digest(),
+        };
+        Self {
+            progress,
+            epoch: 0.0,
+            folder: config.output.dir.clone(),
+            base: config.model.path.to_string_lossy().into_owned(),
+            checkpoint: config.checkpoint.clone(),
+            early_stop: config.early_stop.clone(),
+        }
+    }
+
+    /// Makes the output folder of a run that begins.
+    ///
+    /// # Errors
+    /// Checkpoints of an earlier run in it, unless they may be removed; a folder that can't be written.
+    pub fn clear(&self, overwrite: bool) -> Result<()> {
+        std::fs::create_dir_all(&self.folder).map_err(RunError::output(&self.folder))?;
+        for (_, checkpoint) in training::list(&self.folder)? {
+            if !overwrite {
+                return Err(RunError::CheckpointsInTheWay { checkpoint });
+            }
+            std::fs::remove_dir_all(&checkpoint).map_err(RunError::output(&checkpoint))?;
+        }
+        Ok(())
+    }
+
+    /// Brings a run's beginning to where its newest checkpoint was saved; gives the checkpoint.
+    ///
+    /// # Errors
+    /// No checkpoint, one of another run (naming what differs), or a damaged one.
+    pub fn resume(&mut self, state: &mut TrainState, settings: &Settings) -> Result<PathBuf> {
+        let folder = &self.folder;
+        let nothing = || RunError::NothingToResume { folder: folder.clone() };
+        let checkpoint = latest(folder)?.ok_or_else(nothing)?;
+        if read_progress(&checkpoint)?.config_digest != self.progress.config_digest {
+            let mut changes = settings.changes_since(folder);
+            if changes.is_empty() {
+                changes.push("its settings are not known any more".to_string());
+            }
+            return Err(RunError::AnotherRun { checkpoint, changes });
+        }
+        self.progress = training::resume(&checkpoint, state, &self.progress)?;
+        Ok(checkpoint)
+    }
+
+    /// Takes note of a step that brought the run to `data` of `rows` rows.
+    pub fn advance(&mut self, data: DataPosition, rows: usize, tokens: usize) {
+        self.progress.data = data;
+        self.progress.num_tokens += tokens as u64;
+        self.epoch = data.epoch as f64 + data.rows as f64 / rows as f64;
+    }
+
+    /// Takes note of an evaluation; whether it is the best so far.
+    pub fn judge(&mut self, evaluation: &Evaluation) -> bool {
+        let progress = &mut self.progress;
+        progress.evaluated = Some(evaluation.step);
+        let Some(value) = evaluation.value(BEST_METRIC) else { return false };
+        let config = self.early_stop.clone().unwrap_or_default();
+        let best = progress.best.as_ref().map(|it| it.value);
+        let waited = &mut progress.evaluations_without_improvement;
+        let improved = judge(&config, best, waited, value) == Verdict::Improved;
+        if improved {
+            progress.best = Some(Best { metric: BEST_METRIC.to_string(), value, step: evaluation.step });
+        }
+        improved
+    }
+
+    /// Whether patience is used up.
+    pub fn stopped_early(&self) -> bool {
+        let waited = self.progress.evaluations_without_improvement;
+        self.early_stop.as_ref().is_some_and(|it| waited >= it.patience)
+    }
+
+    /// Whether to save after the step that was just done and, where `improved`, judged the best.
+    pub fn is_checkpoint_due(&self, step: u64, improved: bool) -> bool {
+        step > 0 && (self.checkpoint.is_due(step) || improved && self.checkpoint.keep_best)
+    }
+
+    /// Saves a checkpoint and removes those that are not to be kept.
+    ///
+    /// # Errors
+    /// Files that can't be written or removed.
+    pub fn save(&self, state: &mut TrainState) -> Result<PathBuf> {
+        let path = training::save(&self.folder, state, &self.progress, &self.base)?;
+        let best = self.progress.best.as_ref().filter(|_| self.checkpoint.keep_best);
+        prune(&self.folder, self.checkpoint.keep_last, best.map(|it| it.step))?;
+        Ok(path)
+    }
+
+    /// The best evaluation's checkpoint, where it was kept.
+    pub fn best_checkpoint(&self) -> Option<PathBuf> {
+        let best = self.progress.best.as_ref()?;
+        let path: PathBuf = Path::new(&self.folder).join(format!("checkpoint-{}", best.step));
+        path.exists().then_some(path)
+    }
+}

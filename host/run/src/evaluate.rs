@@ -1,0 +1,67 @@
+//! What a model makes of the held-out rows.
+
+use fthost_data::{Batch, Example, Layout, Sequence};
+use fthost_engine::EngineError;
+use fthost_engine::train::{TrainState, evaluate};
+use serde::Serialize;
+
+use crate::error::Result;
+
+/// Held-out rows, laid into batches once for every evaluation of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeldOutRows {
+    /// In the files' order.
+    pub examples: Vec<Example>,
+    /// Their tokens.
+    pub batches: Vec<Batch>,
+}
+
+/// Figures of one evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Name and value, in a fixed order; names begin with `eval_`.
+    pub metrics: Vec<(String, f64)>,
+}
+
+/// The metric that decides which evaluation is the best; it should fall.
+pub const BEST_METRIC: &str = "eval_loss";
+
+impl HeldOutRows {
+    /// Rows in micro-batches of `layout`.
+    pub fn new(rows: Vec<(Example, Sequence)>, layout: Layout) -> Self {
+        let (examples, sequences): (Vec<Example>, Vec<Sequence>) = rows.into_iter().unzip();
+        let batches = layout.micro_batches(&sequences.iter().collect::<Vec<_>>());
+        Self { examples, batches }
+    }
+
+    /// Loss, entropy and accuracy over the supervised tokens; `None` where nothing is held out.
+    ///
+    /// # Errors
+    /// A loss that is not finite, with its rows and the last good checkpoint.
+    pub fn evaluate(&self, state: &TrainState) -> Result<Option<Evaluation>> {
+        let figures = evaluate(&state.model, &self.batches, state.step).map_err(|error| match error {
+            EngineError::NotFiniteStep { what, value, step, rows, last_checkpoint: _ } => {
+                let last_checkpoint = state.last_checkpoint.clone();
+                EngineError::NotFiniteStep { what, value, step, rows, last_checkpoint }
+            }
+            other => other,
+        })?;
+        Ok(figures.map(|it| Evaluation {
+            step: state.step,
+            metrics: vec![
+                (BEST_METRIC.to_string(), it.eval_loss),
+                ("eval_entropy".to_string(), it.eval_entropy),
+                ("eval_mean_token_accuracy".to_string(), it.eval_mean_token_accuracy),
+            ],
+        }))
+    }
+}
+
+impl Evaluation {
+    /// The value of a metric, where it was measured.
+    pub fn value(&self, name: &str) -> Option<f64> {
+        self.metrics.iter().find(|it| it.0 == name).map(|it| it.1)
+    }
+}
