@@ -11,9 +11,10 @@ use syn::visit::{self, Visit};
 use crate::support::{files, files_below, fthost, read, root};
 
 /// Who may use whom. Everything else between our crates is refused, in tests and builds too.
-const ARROWS: [(&str, &[&str]); 5] = [
+const ARROWS: [(&str, &[&str]); 6] = [
     ("fthost", &["fthost-run", "fthost-data"]),
-    ("fthost-run", &["fthost-engine", "fthost-data"]),
+    ("fthost-run", &["fthost-engine", "fthost-sandbox", "fthost-data"]),
+    ("fthost-sandbox", &["fthost-data"]),
     ("fthost-engine", &["fthost-kernels", "fthost-data"]),
     ("fthost-kernels", &[]),
     ("fthost-data", &[]),
@@ -101,12 +102,19 @@ fn engine_never_sees_wasm() {
     }
 }
 
+fn is_burn(package: &str) -> bool {
+    package == "burn" || package.starts_with("burn-") || package.starts_with("cubecl")
+}
+
+#[test]
+fn sandbox_never_sees_burn() {
+    let burn: Vec<_> = reachable("fthost-sandbox").into_iter().filter(|it| is_burn(it)).collect();
+    assert!(burn.is_empty(), "fthost-sandbox reaches {burn:?}");
+}
+
 #[test]
 fn data_never_sees_burn() {
-    let burn: Vec<_> = reachable("fthost-data")
-        .into_iter()
-        .filter(|it| it == "burn" || it.starts_with("burn-") || it.starts_with("cubecl"))
-        .collect();
+    let burn: Vec<_> = reachable("fthost-data").into_iter().filter(|it| is_burn(it)).collect();
     assert!(burn.is_empty(), "fthost-data reaches {burn:?}");
 }
 

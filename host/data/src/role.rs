@@ -226,10 +226,22 @@ pub enum Failure {
         /// `limits.stack_bytes`.
         limit: u64,
     },
-    /// The guest returned, or logged, more than it may.
+    /// The guest asked for more table elements than it may have.
+    #[error("asked for more table elements than its limit")]
+    Tables {
+        /// `limits.table_elements`.
+        limit: u64,
+    },
+    /// The guest returned more than it may.
     #[error("produced more output than its limit")]
     OutputTooLarge {
         /// `limits.output_bytes`.
+        limit: u64,
+    },
+    /// The guest logged more than it may.
+    #[error("logged more than its limit")]
+    LogTooLarge {
+        /// `limits.log_bytes`.
         limit: u64,
     },
     /// The guest called an import it was not granted.
@@ -258,7 +270,9 @@ impl Failure {
             Failure::Timeout { .. } => "timeout",
             Failure::Memory { .. } => "memory",
             Failure::StackOverflow { .. } => "stack_overflow",
+            Failure::Tables { .. } => "tables",
             Failure::OutputTooLarge { .. } => "output_too_large",
+            Failure::LogTooLarge { .. } => "log_too_large",
             Failure::Denied { .. } => "denied",
             Failure::Contract { .. } => "contract",
         }
@@ -271,7 +285,9 @@ impl Failure {
             Failure::Timeout { limit } => Some(("limits.deadline_ms", limit.as_millis().to_string())),
             Failure::Memory { limit } => Some(("limits.memory_bytes", limit.to_string())),
             Failure::StackOverflow { limit } => Some(("limits.stack_bytes", limit.to_string())),
+            Failure::Tables { limit } => Some(("limits.table_elements", limit.to_string())),
             Failure::OutputTooLarge { limit } => Some(("limits.output_bytes", limit.to_string())),
+            Failure::LogTooLarge { limit } => Some(("limits.log_bytes", limit.to_string())),
             Failure::Plugin { .. }
             | Failure::Trap { .. }
             | Failure::Denied { .. }

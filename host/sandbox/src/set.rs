@@ -1,0 +1,217 @@
+//! Which plugins a run uses: `[plugins.<name>]` of a run file, plugin sets, and where components are found.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::component::RoleKind;
+use crate::error::{Result, SandboxError};
+use crate::grants::Grants;
+use crate::limits::Limits;
+
+/// `[plugins.<name>]`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PluginConfig {
+    /// The component's file; by default `<name>.wasm` on the search path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub component: Option<PathBuf>,
+    /// `sha256:<hex>`: another component is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The roles it plays; by default all that it exports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub roles: Option<Vec<RoleKind>>,
+    /// What the plugin itself is told.
+    pub config: serde_json::Map<String, serde_json::Value>,
+    /// What it may use up.
+    pub limits: Limits,
+    /// What it may ask of the host.
+    pub grants: Grants,
+}
+
+/// `[plugins]`: plugins by name, in the file's order, which is the order in which augmenters are applied.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PluginTable(pub Vec<(String, PluginConfig)>);
+
+impl Serialize for PluginTable {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, config)| (name, config)))
+    }
+}
+
+impl<'de> Deserialize<'de> for PluginTable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = PluginTable;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table of plugins by name")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<PluginTable, A::Error> {
+                let mut all = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    all.push(entry);
+                }
+                Ok(PluginTable(all))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+/// A set file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetFile {
+    /// One sentence; for `plugin list`.
+    #[serde(default)]
+    #[allow(dead_code)]
+    summary: String,
+    /// Kept as it stands: a run file may change single keys of it.
+    #[serde(default)]
+    plugins: toml::Table,
+}
+
+/// Files by the name under which they are found.
+pub type Named = Vec<(String, PathBuf)>;
+
+/// Folders that hold components (`<name>.wasm`, `dist/<name>.wasm`) and sets (`sets/<name>.toml`), in order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SearchPath(pub Vec<PathBuf>);
+
+impl SearchPath {
+    /// `FTHOST_PLUGIN_PATH`, then the `plugins` folders of `start` and of the folders above it, then that of the current
+    /// folder.
+    pub fn from_environment(start: &Path) -> Self {
+        let listed = std::env::var_os("FTHOST_PLUGIN_PATH").unwrap_or_default();
+        let mut folders: Vec<PathBuf> =
+            std::env::split_paths(&listed).filter(|it| !it.as_os_str().is_empty()).collect();
+        let start = std::path::absolute(start).unwrap_or_else(|_| start.to_path_buf());
+        let here = std::env::current_dir().unwrap_or_default();
+        let above = start.ancestors().map(Path::to_path_buf).chain([here]);
+        for folder in above.map(|it| it.join("plugins")).filter(|it| it.is_dir()) {
+            if !folders.contains(&folder) {
+                folders.push(folder);
+            }
+        }
+        Self(folders)
+    }
+
+    fn find(&self, kind: &'static str, name: &str, places: &[String]) -> Result<PathBuf> {
+        let looked: Vec<PathBuf> =
+            self.0.iter().flat_map(|folder| places.iter().map(|it| folder.join(it))).collect();
+        looked.iter().find(|it| it.is_file()).cloned().ok_or_else(|| SandboxError::NotFound {
+            kind,
+            name: name.to_string(),
+            looked: match looked.is_empty() {
+                true => vec!["nowhere: there is no `plugins` folder, and FTHOST_PLUGIN_PATH is empty".into()],
+                false => looked.iter().map(|it| format!("`{}`", it.display())).collect(),
+            },
+        })
+    }
+
+    /// The component of a plugin.
+    ///
+    /// # Errors
+    /// [`SandboxError::NotFound`] with every place looked at.
+    pub fn component(&self, name: &str, config: &PluginConfig) -> Result<PathBuf> {
+        match &config.component {
+            Some(path) => Ok(path.clone()),
+            None => self.find("plugin", name, &[format!("dist/{name}.wasm"), format!("{name}.wasm")]),
+        }
+    }
+
+    /// The plugins of a set, named or given as a file; paths in it stand relative to it.
+    ///
+    /// # Errors
+    /// A set that is not found or can't be understood.
+    pub fn set(&self, name: &str) -> Result<toml::Table> {
+        let given = Path::new(name);
+        let path = match given.extension().is_some_and(|it| it == "toml") {
+            true => given.to_path_buf(),
+            false => self.find("plugin set", name, &[format!("sets/{name}.toml")])?,
+        };
+        let text = std::fs::read_to_string(&path).map_err(crate::error::io("read", &path))?;
+        let set: SetFile = toml::from_str(&text).map_err(|error| SandboxError::Set {
+            path: path.clone(),
+            problem: error.to_string().trim_end().to_string(),
+        })?;
+        let mut plugins = set.plugins;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for (_, plugin) in &mut plugins {
+            if let Some(toml::Value::String(component)) = plugin.get_mut("component") {
+                *component = folder.join(&*component).to_string_lossy().into_owned();
+            }
+        }
+        Ok(plugins)
+    }
+
+    /// Names of all components and sets on the path, sorted.
+    pub fn list(&self) -> (Named, Named) {
+        let files = |folder: PathBuf, extension: &'static str| {
+            std::fs::read_dir(folder).into_iter().flatten().flatten().filter_map(move |entry| {
+                let path = entry.path();
+                let matches = path.extension().is_some_and(|it| it == extension);
+                matches.then(|| (path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), path))
+            })
+        };
+        let (mut components, mut sets) = (Vec::new(), Vec::new());
+        for folder in &self.0 {
+            components.extend(files(folder.join("dist"), "wasm"));
+            components.extend(files(folder.clone(), "wasm"));
+            sets.extend(files(folder.join("sets"), "toml"));
+        }
+        // The first of a name is the one that is found.
+        for all in [&mut components, &mut sets] {
+            let mut seen = std::collections::BTreeSet::new();
+            all.retain(|(name, _)| seen.insert(name.clone()));
+            all.sort();
+        }
+        (components, sets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plugins_keep_the_order_of_the_file() {
+        let text = "[zeta]\n[alpha.limits]\nfuel = 7\n[middle]\nconfig = { key = 1 }\n";
+        let table: PluginTable = toml::from_str(text).unwrap();
+        let names: Vec<&str> = table.0.iter().map(|it| it.0.as_str()).collect();
+        assert_eq!(names, ["zeta", "alpha", "middle"]);
+        assert_eq!(table.0[1].1.limits.fuel, Some(7));
+        assert_eq!(table.0[2].1.config["key"], 1);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line() {
+        let error = toml::from_str::<PluginTable>("[a]\n[a.limits]\nfule = 7\n").unwrap_err().to_string();
+        insta::assert_snapshot!(error, @r"
+        TOML parse error at line 3, column 1
+          |
+        3 | fule = 7
+          | ^^^^
+        unknown field `fule`, expected one of `memory_bytes`, `deadline_ms`, `fuel`, `output_bytes`, `log_bytes`, `stack_bytes`, `table_elements`, `instances`
+        ");
+    }
+
+    #[test]
+    fn a_set_is_found_by_name_and_its_paths_are_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("sets")).unwrap();
+        std::fs::write(folder.path().join("sets/a.toml"), "[plugins.b]\ncomponent = \"../x/b.wasm\"\n")
+            .unwrap();
+        let path = SearchPath(vec![folder.path().to_path_buf()]);
+        let set = path.set("a").unwrap();
+        assert_eq!(set["b"]["component"].as_str(), folder.path().join("sets/../x/b.wasm").to_str());
+        let error = path.set("c").unwrap_err().to_string();
+        assert!(error.starts_with("plugin set `c` was not found; looked for `"), "{error}");
+    }
+}

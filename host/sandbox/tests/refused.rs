@@ -1,0 +1,139 @@
+//! Components that are refused before anything of theirs runs, each with a reason that a person can act on.
+
+use std::path::PathBuf;
+
+use fthost_sandbox::{PluginConfig, Sandbox, SandboxConfig};
+
+use crate::support::{component, config, sandbox};
+
+/// The error of loading `name`, paths shortened.
+fn refused(name: &str, path: PathBuf, toml: &str) -> String {
+    let error = sandbox().0.load(name, &path, &config(toml)).err().expect("refused").to_string();
+    error.replace(&path.display().to_string(), "FILE")
+}
+
+/// A component written as text.
+fn from_text(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.wasm");
+    std::fs::write(&path, wat::parse_str(text).unwrap()).unwrap();
+    (folder, path)
+}
+
+#[test]
+fn a_component_of_another_world() {
+    let (_folder, path) = from_text("(component)");
+    insta::assert_snapshot!(refused("x", path, ""), @"plugin `x` exports none of the roles of contract 0.1.0 (roles: data-builder, augmenter, reward, evaluator); it exports nothing");
+}
+
+#[test]
+fn a_component_of_another_version_of_the_contract() {
+    let (_folder, path) = from_text(
+        r#"(component
+            (component $empty)
+            (instance $i (instantiate $empty))
+            (export "fthost:plugin/about@0.9.0" (instance $i))
+            (export "fthost:plugin/score@0.9.0" (instance $i)))"#,
+    );
+    insta::assert_snapshot!(refused("x", path, ""), @"plugin `x` exports none of the roles of contract 0.1.0 (roles: data-builder, augmenter, reward, evaluator); it exports fthost:plugin/about@0.9.0, fthost:plugin/score@0.9.0");
+}
+
+#[test]
+fn a_component_that_wants_the_file_system() {
+    let (_folder, path) = from_text(r#"(component (import "wasi:filesystem/preopens@0.2.0" (instance)))"#);
+    insta::assert_snapshot!(refused("x", path, ""), @"plugin `x` imports `wasi:filesystem/preopens@0.2.0`, which no plugin is given (given: fthost:plugin/log@0.1.0, fthost:plugin/random@0.1.0, fthost:plugin/generate@0.1.0, fthost:plugin/logprobs@0.1.0)");
+}
+
+#[test]
+fn a_core_module_and_a_text_file() {
+    let (_folder, path) = from_text("(module)");
+    let error = refused("x", path, "");
+    assert!(error.starts_with("plugin `x`: `FILE` is no WebAssembly component that can be run: "), "{error}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.wasm");
+    std::fs::write(&path, "not wasm at all").unwrap();
+    let error = refused("x", path, "");
+    assert!(error.contains("is no WebAssembly component"), "{error}");
+}
+
+#[test]
+fn a_component_that_is_not_the_one_that_was_pinned() {
+    let pinned = format!("digest = \"sha256:{}\"", "0".repeat(64));
+    let error = refused("json-match", component("plugins", "json-match"), &pinned);
+    assert!(error.starts_with("plugin `json-match` has digest sha256:"), "{error}");
+    assert!(error.contains("but `plugins.json-match.digest` pins sha256:0000"), "{error}");
+}
+
+#[test]
+fn a_role_that_it_does_not_have() {
+    let error = refused("json-match", component("plugins", "json-match"), "roles = [\"evaluator\"]");
+    insta::assert_snapshot!(error, @"plugin `json-match` can't play `evaluator`: it exports reward");
+}
+
+#[test]
+fn a_configuration_it_does_not_like() {
+    let path = || component("plugins", "json-match");
+    let unknown = refused("json-match", path(), "config.colum = \"x\"");
+    insta::assert_snapshot!(unknown, @r"
+    plugin `json-match` refuses its configuration
+      `plugins.json-match.config.colum`: unknown field `colum`, expected one of `column`, `allow_fence`, `weights`
+    ");
+    let mistyped = refused("json-match", path(), "config.weights.keys = \"much\"");
+    insta::assert_snapshot!(mistyped, @r#"
+    plugin `json-match` refuses its configuration
+      `plugins.json-match.config.weights.keys`: invalid type: string "much", expected f64
+    "#);
+    let impossible = refused("json-match", path(), "config.weights.keys = -1.0");
+    insta::assert_snapshot!(impossible, @r"
+    plugin `json-match` refuses its configuration
+      `plugins.json-match.config.weights.keys`: must be >= 0, got `-1`
+    ");
+}
+
+#[test]
+fn impossible_limits() {
+    let error = refused(
+        "json-match",
+        component("plugins", "json-match"),
+        "limits = { deadline_ms = 0, stack_bytes = 4 }",
+    );
+    insta::assert_snapshot!(error, @r"
+    plugin `json-match` refuses its configuration
+      `plugins.json-match.limits.deadline_ms` must be > 0, got `0`
+      `plugins.json-match.limits.stack_bytes` must be in [16384, 1048576], got `4`
+    ");
+}
+
+#[test]
+fn a_plugin_that_traps_while_it_is_configured() {
+    let error = refused("hostile", component("tests/guests", "hostile"), "config.trap_in_configure = true");
+    assert!(error.starts_with("plugin `hostile` trapped: panicked at "), "{error}");
+    assert!(error.ends_with("no configuration pleases this plugin in `configure`"), "{error}");
+}
+
+#[test]
+fn a_compiled_component_is_kept_and_a_damaged_one_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, _, model) = sandbox();
+    let load = || {
+        let config = SandboxConfig {
+            cache_dir: Some(folder.path().to_path_buf()),
+            seed: 0,
+            log: std::sync::Arc::new(|_, _, _| {}),
+            model: model.clone(),
+        };
+        let sandbox = Sandbox::new(config).unwrap();
+        sandbox.load("json-match", &component("plugins", "json-match"), &PluginConfig::default()).unwrap();
+    };
+    let files = || std::fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().path()).collect::<Vec<_>>();
+    load();
+    let kept = files();
+    assert_eq!(kept.len(), 1);
+    assert!(kept[0].extension().is_some_and(|it| it == "cwasm"));
+    let written = std::fs::metadata(&kept[0]).unwrap().modified().unwrap();
+    load();
+    assert_eq!(std::fs::metadata(&kept[0]).unwrap().modified().unwrap(), written);
+    std::fs::write(&kept[0], "damaged").unwrap();
+    load();
+    assert!(std::fs::metadata(&kept[0]).unwrap().len() > 1000);
+}

@@ -1,0 +1,60 @@
+//! From the run file's `config` table to a plugin's own type.
+
+use schemars::{JsonSchema, Schema};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::bindings::about::exports::fthost::plugin::about::ConfigProblem as WitProblem;
+
+/// Something wrong with a plugin's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigProblem {
+    /// Path of the key, as in `weights.format`.
+    pub key: String,
+    /// What is wrong, with the offending value.
+    pub message: String,
+}
+
+impl ConfigProblem {
+    /// A problem of the value at `key`.
+    pub fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { key: key.into(), message: message.into() }
+    }
+}
+
+impl From<ConfigProblem> for WitProblem {
+    fn from(it: ConfigProblem) -> Self {
+        Self { key: it.key, message: it.message }
+    }
+}
+
+impl From<std::convert::Infallible> for ConfigProblem {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// The configuration of a plugin that has none: every key is refused.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NoConfig {}
+
+/// Reads the `config` table; an error names the key.
+#[doc(hidden)]
+pub fn configure<C: DeserializeOwned>(text: &str) -> Result<C, Vec<WitProblem>> {
+    let deserializer = &mut serde_json::Deserializer::from_str(text);
+    serde_path_to_error::deserialize(deserializer).map_err(|error| {
+        let key = error.path().to_string();
+        let message = error.inner().to_string();
+        // The table comes from a run file: a position in the JSON made of it says nothing.
+        let message = message.split(" at line ").next().unwrap_or_default().to_string();
+        let key = if key == "." { String::new() } else { key };
+        vec![WitProblem { key, message }]
+    })
+}
+
+/// The schema of the first role that has a configuration.
+#[doc(hidden)]
+pub fn schema(all: &[Schema]) -> String {
+    let named = all.iter().find(|it| it.get("properties").is_some()).or(all.first());
+    named.map_or_else(|| "{}".into(), |it| it.as_value().to_string())
+}

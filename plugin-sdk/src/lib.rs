@@ -1,0 +1,188 @@
+//! Write plugins for fthost: one trait a role, one `export!`.
+//!
+//! ```
+//! use fthost_plugin_sdk::{Group, Reward, Score, export};
+//!
+//! struct Short;
+//!
+//! impl Reward for Short {
+//!     fn score(&self, group: &Group) -> Vec<Score> {
+//!         group.completions.iter().map(|it| Score::from(it.text.len() < 80)).collect()
+//!     }
+//! }
+//!
+//! export!(reward: Short);
+//! # fn main() {}
+//! ```
+//!
+//! Name, version and summary are those of the plugin's `Cargo.toml`. A plugin with a configuration is made `from` it:
+//! `export!(reward: Short from ShortConfig)`, where `ShortConfig` derives `serde::Deserialize` and
+//! `schemars::JsonSchema`, and `Short: TryFrom<ShortConfig, Error = ConfigProblem>`.
+//!
+//! There is no clock, no network, no file system: see [`log`], [`random`] and [`model`] for what the host offers.
+
+#[doc(hidden)]
+pub mod bindings;
+mod config;
+mod glue;
+mod host;
+mod record;
+mod role;
+
+pub use config::{ConfigProblem, NoConfig};
+pub use host::{log, model, random};
+pub use record::{
+    Answer, Columns, Completion, Content, Detail, Direction, Example, Finish, Group, Message, Metric, Prompt,
+    Role, Row, Sample, Score, Variant,
+};
+pub use role::{Augmenter, DataBuilder, Evaluator, Reward};
+pub use {schemars, serde, serde_json};
+
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::bindings::about::exports::fthost::plugin::about::{
+        ConfigProblem as WitProblem, Description, Guest as About,
+    };
+    pub use crate::bindings::augment::exports::fthost::plugin::augment::{Derived, Guest as Augment};
+    pub use crate::bindings::build::exports::fthost::plugin::build::{BuildOutcome, Guest as Build};
+    pub use crate::bindings::evaluate::exports::fthost::plugin::evaluate::Guest as Evaluate;
+    pub use crate::bindings::score::exports::fthost::plugin::score::Guest as Score;
+    pub use crate::bindings::types;
+    pub use crate::config::{configure, schema};
+    pub use crate::glue::{augment, build, catch_panics, finish, grade, score};
+}
+
+/// Exports a plugin's roles: `export!(reward: MyReward)`, `export!(reward: MyReward from MyConfig)`, or several roles,
+/// as in `export!(reward: MyReward, evaluator: MyEvaluator)`; roles of one plugin take one configuration.
+#[macro_export]
+macro_rules! export {
+    ($($role:ident : $plugin:ident $(from $config:ty)?),+ $(,)?) => {
+        const _: () = {
+            struct Component;
+
+            impl $crate::__private::About for Component {
+                fn describe() -> $crate::__private::Description {
+                    $crate::__private::catch_panics();
+                    $crate::__private::Description {
+                        name: env!("CARGO_PKG_NAME").into(),
+                        version: env!("CARGO_PKG_VERSION").into(),
+                        summary: env!("CARGO_PKG_DESCRIPTION").into(),
+                        config_schema: $crate::__private::schema(&[$($crate::__schema!($($config)?)),+]),
+                    }
+                }
+
+                fn configure(config: String) -> Result<(), Vec<$crate::__private::WitProblem>> {
+                    $crate::__private::catch_panics();
+                    $($crate::__configure!($role, $plugin, &config $(, $config)?);)+
+                    Ok(())
+                }
+            }
+
+            $crate::bindings::about::export!(Component with_types_in $crate::bindings::about);
+            $($crate::__role!($role, $plugin, Component);)+
+        };
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __schema {
+    () => {
+        $crate::schemars::schema_for!($crate::NoConfig)
+    };
+    ($config:ty) => {
+        $crate::schemars::schema_for!($config)
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __configure {
+    ($role:ident, $plugin:ident, $text:expr) => {
+        $crate::__private::configure::<$crate::NoConfig>($text)?;
+        $role::PLUGIN.set(Some($plugin));
+    };
+    ($role:ident, $plugin:ident, $text:expr, $config:ty) => {
+        let made = $plugin::try_from($crate::__private::configure::<$config>($text)?);
+        let made = made.map_err(|problem| vec![$crate::ConfigProblem::from(problem).into()])?;
+        $role::PLUGIN.set(Some(made));
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __role {
+    (data_builder, $plugin:ident, $component:ident) => {
+        $crate::__slot!(data_builder, $plugin);
+        impl $crate::__private::Build for $component {
+            fn build(
+                rows: Vec<$crate::__private::types::Row>,
+            ) -> Result<Vec<$crate::__private::BuildOutcome>, String> {
+                data_builder::with(|it| $crate::__private::build(it, rows))
+            }
+            fn finish() -> Result<Vec<$crate::__private::types::Example>, String> {
+                data_builder::with(|it| Ok($crate::__private::finish(it)))
+            }
+        }
+        $crate::bindings::build::export!($component with_types_in $crate::bindings::build);
+    };
+    (augmenter, $plugin:ident, $component:ident) => {
+        $crate::__slot!(augmenter, $plugin);
+        impl $crate::__private::Augment for $component {
+            fn augment(
+                examples: Vec<$crate::__private::types::Example>,
+            ) -> Result<Vec<Vec<$crate::__private::Derived>>, String> {
+                augmenter::with(|it| $crate::__private::augment(it, examples))
+            }
+        }
+        $crate::bindings::augment::export!($component with_types_in $crate::bindings::augment);
+    };
+    (reward, $plugin:ident, $component:ident) => {
+        $crate::__slot!(reward, $plugin);
+        impl $crate::__private::Score for $component {
+            fn score(
+                groups: Vec<$crate::__private::types::Group>,
+            ) -> Result<Vec<Vec<$crate::__private::types::Outcome>>, String> {
+                reward::with(|it| $crate::__private::score(it, groups))
+            }
+        }
+        $crate::bindings::score::export!($component with_types_in $crate::bindings::score);
+    };
+    (evaluator, $plugin:ident, $component:ident) => {
+        $crate::__slot!(evaluator, $plugin);
+        impl $crate::__private::Evaluate for $component {
+            fn grade(
+                samples: Vec<$crate::__private::types::Sample>,
+            ) -> Result<Vec<$crate::__private::types::Detail>, String> {
+                evaluator::with(|it| $crate::__private::grade(it, samples))
+            }
+            fn finish() -> Result<Vec<$crate::Metric>, String> {
+                evaluator::with(|it| Ok($crate::Evaluator::finish(it)))
+            }
+        }
+        $crate::bindings::evaluate::export!($component with_types_in $crate::bindings::evaluate);
+    };
+}
+
+/// Where a component keeps its plugin between `configure` and the calls.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __slot {
+    ($role:ident, $plugin:ident) => {
+        mod $role {
+            use super::$plugin;
+            use std::cell::RefCell;
+
+            thread_local! {
+                pub static PLUGIN: RefCell<Option<$plugin>> = const { RefCell::new(None) };
+            }
+
+            pub fn with<R>(call: impl FnOnce(&mut $plugin) -> Result<R, String>) -> Result<R, String> {
+                PLUGIN.with_borrow_mut(|it| match it {
+                    Some(plugin) => call(plugin),
+                    None => Err("called before it was configured".into()),
+                })
+            }
+        }
+    };
+}
