@@ -124,6 +124,17 @@ pub enum EngineError {
         /// What differs or is damaged, by name.
         reason: String,
     },
+    /// A prompt can't be continued.
+    #[error("prompt {}: {reason}", index + 1)]
+    Prompt {
+        /// 0-based.
+        index: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Tokens that have no text, or text that has no tokens.
+    #[error(transparent)]
+    Data(fthost_data::DataError),
     /// A row carries no loss at all.
     #[error("row {row} has no supervised token: nothing in it would be learned")]
     NothingSupervised {

@@ -1,4 +1,4 @@
-//! The training engine: models, adapters, optimisers, training steps and checkpoints, on Burn.
+//! The training engine: models, adapters, optimisers, training steps, generation and checkpoints, on Burn.
 //!
 //! Knows tokens and numbers; plugins, run files and terminals are none of its business.
 
@@ -6,6 +6,7 @@ pub mod adapters;
 pub mod checkpoint;
 pub mod device;
 pub mod error;
+pub mod generate;
 pub mod models;
 pub mod nn;
 pub mod objectives;

@@ -4,6 +4,7 @@
 //! compare with. Tokens are flattened: `T` is every token of a micro-batch, sequences end to end.
 
 pub mod attention;
+pub mod linear;
 pub mod linear_cross_entropy;
 pub mod lora_linear;
 pub mod rms_norm;
@@ -11,6 +12,7 @@ pub mod rope;
 pub mod swiglu;
 
 pub use attention::attention;
+pub use linear::linear;
 pub use linear_cross_entropy::{LinearCrossEntropy, linear_cross_entropy, token_logps};
 pub use lora_linear::lora_linear;
 pub use rms_norm::rms_norm;

@@ -139,6 +139,17 @@ impl LlamaConfig {
         self.head_dim.unwrap_or_else(|| self.hidden_size / self.num_attention_heads.max(1))
     }
 
+    /// Tokens of a sequence at most: `max_position_embeddings`, times the factor where rotary scaling stretches it.
+    ///
+    /// `linear` and `dynamic` leave `max_position_embeddings` at what the model was first trained on; `llama3` does not.
+    pub fn context_length(&self) -> usize {
+        let factor = match self.rope().map(|it| it.scaling) {
+            Ok(RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor }) => factor.max(1.0),
+            _ => 1.0,
+        };
+        (self.max_position_embeddings as f64 * factor) as usize
+    }
+
     /// The rotary embedding.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use fthost_data::Batch;
-use fthost_kernels::{attention, rms_norm, rope, swiglu};
+use fthost_kernels::{attention, linear, rms_norm, rope, swiglu};
 
 use super::config::LlamaConfig;
 use crate::nn::precision::cast;
@@ -195,7 +195,7 @@ impl CausalLm {
 
     /// `[T, D]` to `[T, V]`.
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        hidden.matmul(self.head_weight().transpose())
+        linear(hidden, self.head_weight())
     }
 
     /// Every weight that is trained: the adapter's where there is one, otherwise all.

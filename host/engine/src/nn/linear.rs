@@ -1,7 +1,7 @@
 //! A linear layer, alone or with a low-rank adapter beside its weight.
 
 use burn::tensor::Tensor;
-use fthost_kernels::lora_linear;
+use fthost_kernels::{linear, lora_linear};
 
 use super::precision::cast;
 use crate::adapters::dropout::Dropout;
@@ -51,7 +51,7 @@ impl Linear {
     /// The layer without its adapter.
     fn base(&self, x: Tensor<2>) -> Tensor<2> {
         let dtype = x.dtype();
-        let y = x.matmul(cast(self.weight.clone(), dtype).transpose());
+        let y = linear(x, cast(self.weight.clone(), dtype));
         match &self.bias {
             Some(bias) => y + cast(bias.clone(), dtype).unsqueeze(),
             None => y,

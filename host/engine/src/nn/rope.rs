@@ -1,6 +1,8 @@
 //! Rotary frequencies and their scalings: `default`, `linear`, `dynamic`, `llama3`, as transformers'
 //! `modeling_rope_utils.py` computes them.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
@@ -93,18 +95,35 @@ impl Rope {
     pub fn tables(&self, position_ids: &[u32], device: &Device) -> (Tensor<2>, Tensor<2>) {
         let longest = position_ids.iter().max().map_or(0, |it| *it as usize + 1);
         let frequencies = self.inverse_frequencies(longest);
-        let angles = || {
-            let frequencies = &frequencies;
-            position_ids
-                .iter()
-                .flat_map(move |&position| frequencies.iter().map(move |it| f64::from(position) * it))
+        let angles = position_ids
+            .iter()
+            .flat_map(|&position| frequencies.iter().map(move |it| f64::from(position) * it))
+            .collect();
+        self.cos_sin(angles, device)
+    }
+
+    /// [`Rope::tables`] of the given positions of each sequence, end to end.
+    ///
+    /// `dynamic` scales each sequence by its own length, its last position's, as if it were alone.
+    pub fn tables_by_sequence(&self, positions: &[Range<usize>], device: &Device) -> (Tensor<2>, Tensor<2>) {
+        let mut angles = Vec::new();
+        for range in positions {
+            let frequencies = self.inverse_frequencies(range.end);
+            for position in range.clone() {
+                angles.extend(frequencies.iter().map(|it| position as f64 * it));
+            }
+        }
+        self.cos_sin(angles, device)
+    }
+
+    fn cos_sin(&self, angles: Vec<f64>, device: &Device) -> (Tensor<2>, Tensor<2>) {
+        let pairs = self.head_dim / 2;
+        let shape = [angles.len() / pairs, pairs];
+        let table = |function: fn(f64) -> f64| {
+            let values: Vec<f32> = angles.iter().map(|it| function(*it) as f32).collect();
+            Tensor::from_data(TensorData::new(values, shape), device)
         };
-        let shape = [position_ids.len(), self.head_dim / 2];
-        let table = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, shape), device);
-        (
-            table(angles().map(|it| it.cos() as f32).collect()),
-            table(angles().map(|it| it.sin() as f32).collect()),
-        )
+        (table(f64::cos), table(f64::sin))
     }
 }
 

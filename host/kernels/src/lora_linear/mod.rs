@@ -2,6 +2,8 @@
 
 use burn::tensor::Tensor;
 
+use crate::linear::linear;
+
 /// `x weight^T + bias + scaling * (x a^T) b^T`.
 ///
 /// The product `b a` is never formed, and a frozen `weight` costs no gradient.
@@ -17,7 +19,12 @@ pub fn lora_linear(
     b: Tensor<2>,
     scaling: f64,
 ) -> Tensor<2> {
-    lora_linear_reference(x, weight, bias, a, b, scaling)
+    let base = linear(x.clone(), weight);
+    let base = match bias {
+        Some(bias) => base + bias.unsqueeze(),
+        None => base,
+    };
+    base + linear(linear(x, a).mul_scalar(scaling), b)
 }
 
 /// [`lora_linear`] in plain tensor operations.

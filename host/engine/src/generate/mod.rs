@@ -1,0 +1,203 @@
+//! Sampling completions and asking for the likelihood of given ones, without a graph.
+//!
+//! Prompts lie end to end while they are read; then each sequence has a row of the cache and takes one token a step.
+//! A sequence that is done leaves its row to one that waits. A completion's draws come from ChaCha8, seeded by the
+//! configuration with the positions of prompt and completion as its stream: which sequences share a batch decides
+//! nothing but the order of additions.
+
+mod cache;
+mod config;
+mod forward;
+mod logprobs;
+pub mod sample;
+mod sequence;
+mod stop;
+
+use std::collections::VecDeque;
+
+use fthost_data::{Finish, Tokenizer};
+
+use self::cache::KvCache;
+pub use self::config::GenerateConfig;
+pub use self::logprobs::logprobs;
+use self::sequence::{Sampler, Sequence};
+use crate::error::{EngineError, Result};
+use crate::models::CausalLm;
+
+/// Prompt tokens that are read at one time, unless a single prompt has more.
+const PREFILL_TOKENS: usize = 4096;
+
+/// What was sampled for one prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completion {
+    /// The tokens, without the end token; where a stop string ended it, with the tokens that hold it.
+    pub token_ids: Vec<u32>,
+    /// Log-probability in nats of each token under the model's logits over the temperature (as they are at
+    /// temperature 0): penalty and filters aside. As long as `token_ids`.
+    pub token_logps: Vec<f32>,
+    /// The token that ended it, where one did.
+    pub end: Option<EndToken>,
+    /// The decoded text: special tokens are left out, and so is a stop string with what follows it.
+    pub text: String,
+    /// Why it ended.
+    pub finish: Finish,
+}
+
+/// The token that ended a completion.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EndToken {
+    /// One of the tokenizer's `eos_ids`.
+    pub id: u32,
+    /// As [`Completion::token_logps`].
+    pub logp: f32,
+}
+
+/// Samples `completions_per_prompt` completions of each prompt, in order; at most `max_batch` grow at one time.
+///
+/// # Errors
+/// Impossible values of `config`; a prompt that is empty, holds an unknown id or is longer than the model's context;
+/// logits that are not finite.
+pub fn generate(
+    model: &CausalLm,
+    tokenizer: &Tokenizer,
+    prompts: &[Vec<u32>],
+    config: &GenerateConfig,
+    max_batch: usize,
+) -> Result<Vec<Vec<Completion>>> {
+    let problems = config.problems();
+    if !problems.is_empty() {
+        return Err(EngineError::Invalid { what: "generate".into(), problems });
+    }
+    for (index, prompt) in prompts.iter().enumerate() {
+        check_prompt(model, index, prompt)?;
+    }
+    let mut batch = LiveBatch::new(model, tokenizer, prompts, config, max_batch.max(1));
+    while batch.is_busy() {
+        batch.admit()?;
+        batch.step()?;
+    }
+    Ok(batch.into_completions())
+}
+
+fn check_prompt(model: &CausalLm, index: usize, prompt: &[u32]) -> Result<()> {
+    let (context, vocab) = (model.config.context_length(), model.config.vocab_size);
+    let reason = if prompt.is_empty() {
+        "it is empty: there is no token to go on from".to_string()
+    } else if prompt.len() > context {
+        format!(
+            "{} tokens do not fit the model's context of {context} (`max_position_embeddings`)",
+            prompt.len()
+        )
+    } else if let Some(id) = prompt.iter().find(|id| **id as usize >= vocab) {
+        format!("token id {id} is outside the model's vocabulary of {vocab}")
+    } else {
+        return Ok(());
+    };
+    Err(EngineError::Prompt { index, reason })
+}
+
+/// The sequences in work, by row of the cache, and those that wait.
+struct LiveBatch<'a> {
+    model: &'a CausalLm,
+    prompts: &'a [Vec<u32>],
+    sampler: Sampler<'a>,
+    rows: usize,
+    cache: KvCache,
+    live: Vec<Sequence>,
+    /// Prompt and completion.
+    waiting: VecDeque<(usize, usize)>,
+    done: Vec<Vec<Option<Completion>>>,
+}
+
+impl<'a> LiveBatch<'a> {
+    fn new(
+        model: &'a CausalLm,
+        tokenizer: &'a Tokenizer,
+        prompts: &'a [Vec<u32>],
+        config: &'a GenerateConfig,
+        max_batch: usize,
+    ) -> Self {
+        let waiting: VecDeque<_> = (0..prompts.len())
+            .flat_map(|prompt| (0..config.completions_per_prompt).map(move |completion| (prompt, completion)))
+            .collect();
+        let rows = max_batch.min(waiting.len());
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        Self {
+            model,
+            prompts,
+            sampler: Sampler::new(model, tokenizer, config),
+            rows,
+            cache: KvCache::new(model, rows, longest + 1),
+            live: Vec::with_capacity(rows),
+            waiting,
+            done: vec![vec![None; config.completions_per_prompt]; prompts.len()],
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        !(self.live.is_empty() && self.waiting.is_empty())
+    }
+
+    /// Reads waiting prompts into free rows and samples their first tokens. Reading one prompt costs as much as a
+    /// step of all rows, so some rows are to be free first.
+    fn admit(&mut self) -> Result<()> {
+        while !self.waiting.is_empty() && self.rows - self.live.len() >= self.rows.div_ceil(4) {
+            let begin = self.live.len();
+            let (mut chosen, mut rows, mut tokens) = (Vec::<usize>::new(), Vec::<Vec<usize>>::new(), 0);
+            while self.live.len() < self.rows
+                && let Some(&(prompt, completion)) = self.waiting.front()
+            {
+                let ids = &self.prompts[prompt];
+                if chosen.last() != Some(&prompt) {
+                    if tokens > 0 && tokens + ids.len() > PREFILL_TOKENS {
+                        break;
+                    }
+                    tokens += ids.len();
+                    chosen.push(prompt);
+                    rows.push(Vec::new());
+                }
+                self.waiting.pop_front();
+                let row = self.cache.open(ids.len());
+                rows.last_mut().expect("pushed with its prompt").push(row);
+                self.live.push(self.sampler.begin(prompt, completion, ids));
+            }
+            let ids: Vec<&[u32]> = chosen.iter().map(|it| self.prompts[*it].as_slice()).collect();
+            let logits = forward::prefill(self.model, &mut self.cache, &ids, &rows);
+            // Completions of one prompt share a row of its logits.
+            let of_row = rows.iter().enumerate().flat_map(|(prompt, rows)| rows.iter().map(move |_| prompt));
+            self.sample(begin, logits, &of_row.collect::<Vec<_>>())?;
+        }
+        Ok(())
+    }
+
+    /// One token for every sequence in work.
+    fn step(&mut self) -> Result<()> {
+        if self.live.is_empty() {
+            return Ok(());
+        }
+        let token_ids: Vec<u32> = self.live.iter().map(Sequence::last).collect();
+        let logits = forward::step(self.model, &mut self.cache, &token_ids);
+        self.sample(0, logits, &(0..token_ids.len()).collect::<Vec<_>>())
+    }
+
+    /// Samples for the sequences from row `begin` on; `of_row` says which of the logits, `[_, V]`, is whose.
+    fn sample(&mut self, begin: usize, logits: burn::tensor::Tensor<2>, of_row: &[usize]) -> Result<()> {
+        let vocab = logits.dims()[1];
+        let logits = logits.try_into_vec_as::<f32>().expect("a float tensor is read as f32");
+        // From the last row on: a row that is freed takes the last one, which has been served by then.
+        for (row, index) in of_row.iter().enumerate().rev() {
+            let (row, logits) = (begin + row, &logits[index * vocab..(index + 1) * vocab]);
+            if let Some(completion) = self.sampler.advance(&mut self.live[row], logits)? {
+                let sequence = self.live.swap_remove(row);
+                self.cache.close(row);
+                self.done[sequence.prompt][sequence.completion] = Some(completion);
+            }
+        }
+        Ok(())
+    }
+
+    fn into_completions(self) -> Vec<Vec<Completion>> {
+        let whole = |it: Option<Completion>| it.expect("nothing waits and nothing is in work");
+        self.done.into_iter().map(|it| it.into_iter().map(whole).collect()).collect()
+    }
+}
