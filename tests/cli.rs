@@ -13,7 +13,7 @@ const HIDDEN: usize = 16;
 const WIDE: usize = 24;
 
 /// A one-block Llama with weights from a fixed recurrence, and the golden tokenizer.
-fn write_model(folder: &Path) {
+pub fn write_model(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
     let config = json!({
         "architectures": ["LlamaForCausalLM"], "vocab_size": VOCAB, "hidden_size": HIDDEN,
@@ -212,6 +212,7 @@ fn help_names_verbs_and_exit_codes() {
     Commands:
       run          Train as a run file says
       check        Check a run file without loading or training anything
+      generate     Print a model's answers to prompts
       data         Look at data as training sees it
       doctor       Say what this machine has for fthost
       completions  Print a completion script

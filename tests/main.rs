@@ -3,4 +3,5 @@
 mod architecture;
 mod ci;
 mod cli;
+mod generate;
 mod support;

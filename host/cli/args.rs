@@ -23,6 +23,8 @@ pub enum Verb {
     Run(RunArgs),
     /// Check a run file without loading or training anything
     Check(FileArgs),
+    /// Print a model's answers to prompts
+    Generate(Box<GenerateArgs>),
     /// Look at data as training sees it
     #[command(subcommand)]
     Data(DataVerb),
@@ -67,6 +69,65 @@ pub struct RunArgs {
     #[arg(long, conflicts_with = "json")]
     pub quiet: bool,
     /// Print one JSON object a line, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `fthost generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// What is asked; each is a person's turn, rendered with the model's chat template
+    #[arg(required_unless_present = "file", conflicts_with = "file")]
+    pub prompts: Vec<String>,
+    /// The model: a folder in Hugging Face's layout
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// An adapter: a PEFT folder
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// Take prompts from rows (`prompt`, `messages` ...; JSONL, JSON, CSV, Parquet). Text is continued as it stands
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// System message of every conversation that has none
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
+    /// Continue the prompts as they stand, without a chat template
+    #[arg(long, conflicts_with = "file")]
+    pub raw: bool,
+    /// Tokens of a completion at most [default: 256]
+    #[arg(long, value_name = "N")]
+    pub max_new_tokens: Option<usize>,
+    /// Divides the logits; 0 takes the most likely token [default: 0]
+    #[arg(long, value_name = "X")]
+    pub temperature: Option<f64>,
+    /// Draw from the K most likely tokens; 0 is off [default: 0]
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Draw from the fewest tokens whose probabilities reach P; 1 is off [default: 1]
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f64>,
+    /// Draw from tokens at least P times as likely as the most likely one; 0 is off [default: 0]
+    #[arg(long, value_name = "P")]
+    pub min_p: Option<f64>,
+    /// Makes tokens that were there before less likely; 1 is off [default: 1]
+    #[arg(long, value_name = "X")]
+    pub repetition_penalty: Option<f64>,
+    /// A text that ends a completion; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Decides every draw [default: 0]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Completions a prompt [default: 1]
+    #[arg(long, value_name = "N")]
+    pub n: Option<usize>,
+    /// Completions that grow at one time
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub batch_size: usize,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t)]
+    pub device: DeviceArg,
+    /// Print one JSON object a completion: prompt, text, tokens, finish
     #[arg(long)]
     pub json: bool,
 }

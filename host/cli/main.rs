@@ -4,6 +4,7 @@ mod args;
 mod check;
 mod data;
 mod doctor;
+mod generate;
 mod render;
 mod run;
 
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Run(args) => run::run(&args),
         Verb::Check(args) => check::run(&args),
+        Verb::Generate(args) => generate::run(&args),
         Verb::Data(DataVerb::Preview(args)) => data::preview(&args),
         Verb::Doctor => doctor::run(),
         Verb::Completions { shell } => {

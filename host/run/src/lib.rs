@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod error;
 pub mod evaluate;
 pub mod event;
+pub mod generate;
 pub mod interrupt;
 pub mod metrics;
 pub mod plugins;
