@@ -306,10 +306,11 @@ fn every_recipe_is_a_sound_run_file() {
 #[test]
 fn every_set_names_plugins_that_exist() {
     for set in files_below("plugins/sets", "toml") {
-        let plugins = manifest(&set);
+        let set_file = manifest(&set);
+        let plugins = set_file["plugins"].as_table().expect("`[plugins]`");
         assert!(!plugins.is_empty(), "{} names no plugin", set.display());
         for name in plugins.keys() {
-            let path = format!("plugins/{name}/plugin.toml");
+            let path = format!("plugins/{name}/Cargo.toml");
             assert!(root().join(&path).is_file(), "{}: `{name}` has no {path}", set.display());
         }
     }

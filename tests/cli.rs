@@ -214,6 +214,7 @@ fn help_names_verbs_and_exit_codes() {
       check        Check a run file without loading or training anything
       generate     Print a model's answers to prompts
       data         Look at data as training sees it
+      plugin       Look at plugins
       doctor       Say what this machine has for fthost
       completions  Print a completion script
       help         Print this message or the help of the given subcommand(s)

@@ -28,6 +28,9 @@ pub enum Verb {
     /// Look at data as training sees it
     #[command(subcommand)]
     Data(DataVerb),
+    /// Look at plugins
+    #[command(subcommand)]
+    Plugin(PluginVerb),
     /// Say what this machine has for fthost
     Doctor,
     /// Print a completion script
@@ -45,6 +48,24 @@ pub struct FileArgs {
     /// Override a key of the run file, as in `--set train.steps=20`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
+    /// Plugin set, by name (`plugins/sets/<SET>.toml`) or file, in place of the run file's `plugin_sets`
+    #[arg(long = "plugins", value_name = "SET")]
+    pub plugin_sets: Vec<String>,
+}
+
+/// `fthost plugin`.
+#[derive(Debug, Subcommand)]
+pub enum PluginVerb {
+    /// List the plugins and sets that are found by name
+    List,
+    /// Show a plugin's roles, digest, imports and configuration
+    Inspect {
+        /// Name, or file of a component
+        plugin: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// `fthost run`.

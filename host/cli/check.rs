@@ -7,10 +7,11 @@ use fthost_run::dataset::HeldOut;
 use fthost_run::{Result, RunConfig};
 
 use crate::args::FileArgs;
+use crate::plugin;
 
 /// Says what the run file asks for, and what of it is not there.
 pub fn run(args: &FileArgs) -> Result<()> {
-    let config = RunConfig::read(&args.file, &args.overrides)?;
+    let config = plugin::config(args)?;
     println!("`{}` is a sound run file", args.file.display());
     print!("{}", told(&config));
     Ok(())
@@ -49,6 +50,10 @@ fn told(config: &RunConfig) -> String {
         (Some(steps), Some(epochs)) => format!("{epochs} epochs, {steps} steps at most"),
     };
     line("for", format!("{length} of {} rows", train.global_batch_size()));
+    if !config.plugins.0.is_empty() {
+        let names: Vec<&str> = config.plugins.0.iter().map(|it| it.0.as_str()).collect();
+        line("plugins", names.join(", "));
+    }
     line("into", config.output.dir.display().to_string());
     lines.concat()
 }

@@ -4,16 +4,16 @@ use std::io::{IsTerminal, stdout};
 
 use fthost_data::{DataError, Preview, Tokenizer};
 use fthost_run::dataset::{OnBadRow, Skipped};
-use fthost_run::{Plugins, Result, RunConfig, dataset};
+use fthost_run::{Result, dataset};
 
 use crate::args::PreviewArgs;
-use crate::render;
+use crate::{plugin, render};
 
 /// Prints the first rows of the training part, and what there is in all.
 pub fn preview(args: &PreviewArgs) -> Result<()> {
-    let config = RunConfig::read(&args.file.file, &args.file.overrides)?;
+    let config = plugin::config(&args.file)?;
     let tokenizer = Tokenizer::load(&config.model.path)?;
-    let dataset = dataset::load(&config.data, &mut Plugins::none())?;
+    let dataset = dataset::load(&config.data, &mut plugin::load(&config, &args.file.file)?)?;
     let styled = render::is_styled(stdout().is_terminal());
     println!("{}", render::legend(styled));
     let mut skipped = dataset.skipped;

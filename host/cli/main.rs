@@ -5,6 +5,7 @@ mod check;
 mod data;
 mod doctor;
 mod generate;
+mod plugin;
 mod render;
 mod run;
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         Verb::Check(args) => check::run(&args),
         Verb::Generate(args) => generate::run(&args),
         Verb::Data(DataVerb::Preview(args)) => data::preview(&args),
+        Verb::Plugin(verb) => plugin::run(&verb),
         Verb::Doctor => doctor::run(),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "fthost", &mut std::io::stdout());

@@ -3,15 +3,16 @@
 use std::io::{IsTerminal, stderr, stdout};
 
 use fthost_run::sft::{self, RunOptions};
-use fthost_run::{Interrupt, Plugins, Result, RunConfig, RunError};
+use fthost_run::{Interrupt, Result, RunError};
 
 use crate::args::RunArgs;
+use crate::plugin;
 use crate::render::Renderer;
 
 /// Trains, or says what would be done.
 pub fn run(args: &RunArgs) -> Result<()> {
-    let config = RunConfig::read(&args.file.file, &args.file.overrides)?;
-    let mut plugins = Plugins::none();
+    let config = plugin::config(&args.file)?;
+    let mut plugins = plugin::load(&config, &args.file.file)?;
     let mut renderer = if args.json {
         Renderer::json()
     } else if args.quiet {

@@ -69,7 +69,7 @@ pub enum Finish {
 }
 
 /// One completion to be scored.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     /// The decoded text, special tokens left out.
     pub text: String,

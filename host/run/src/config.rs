@@ -5,10 +5,12 @@ mod parse;
 use std::path::{Path, PathBuf};
 
 use fthost_engine::adapters::LoraConfig;
+use fthost_engine::generate::GenerateConfig;
 use fthost_engine::nn::ComputeDtype;
 use fthost_engine::optim::{AdamWConfig, ScheduleConfig};
 use fthost_engine::train::ActivationCheckpointing;
 use fthost_engine::train::early_stop::EarlyStopConfig;
+use fthost_sandbox::{PluginTable, SearchPath};
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::{DataConfig, HeldOut};
@@ -46,6 +48,12 @@ pub struct RunConfig {
     /// What is kept to go on from.
     #[serde(default)]
     pub checkpoint: CheckpointConfig,
+    /// Plugin sets, by name or file; `[plugins]` is laid over them, and a later set over an earlier one.
+    #[serde(default)]
+    pub plugin_sets: Vec<String>,
+    /// Who plays the roles.
+    #[serde(default)]
+    pub plugins: PluginTable,
     /// Where results go.
     pub output: OutputConfig,
 }
@@ -189,12 +197,36 @@ pub struct EvalConfig {
     pub before: bool,
     /// After the last step.
     pub after: bool,
+    /// How answers are generated, where plugins score or judge them.
+    pub generation: GenerateConfig,
+    /// Answers that grow at one time.
+    pub batch_size: usize,
+    /// What a reward means that fails on an answer.
+    pub on_reward_failure: OnRewardFailure,
 }
 
 impl Default for EvalConfig {
     fn default() -> Self {
-        Self { every_steps: 0, before: true, after: true }
+        Self {
+            every_steps: 0,
+            before: true,
+            after: true,
+            generation: GenerateConfig::default(),
+            batch_size: 16,
+            on_reward_failure: OnRewardFailure::Stop,
+        }
     }
+}
+
+/// What a reward means that fails on an answer. It is never a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRewardFailure {
+    /// The run ends, naming plugin and limit.
+    #[default]
+    Stop,
+    /// The answer is left out of the reward's figures and counted.
+    Skip,
 }
 
 impl EvalConfig {
@@ -242,21 +274,29 @@ pub struct OutputConfig {
 }
 
 impl RunConfig {
-    /// Reads a run file and applies `key=value` overrides, whose values are TOML or bare text.
+    /// Reads a run file and applies `key=value` overrides, whose values are TOML or bare text. `sets` take the place of
+    /// the file's `plugin_sets` where there are any.
     ///
     /// Paths stand relative to the run file.
     ///
     /// # Errors
-    /// Unknown keys and wrong types with their lines, and every impossible value at once.
-    pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+    /// Unknown keys and wrong types with their lines, every impossible value at once, and a plugin set that is not found.
+    pub fn read(path: &Path, overrides: &[String], sets: &[String]) -> Result<Self> {
         let fail = |problems| RunError::Config { path: path.display().to_string(), problems };
         let text = std::fs::read_to_string(path).map_err(|error| fail(vec![error.to_string()]))?;
-        let mut config = parse::parse(&text, overrides).map_err(fail)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let search = SearchPath::from_environment(folder);
+        let named = if sets.is_empty() { parse::plugin_sets(&text) } else { sets.to_vec() };
+        let below = named.iter().map(|name| search.set(name)).collect::<std::result::Result<Vec<_>, _>>()?;
+        let mut config = parse::parse(&text, overrides, &below).map_err(fail)?;
+        config.plugin_sets = named;
         let problems = config.problems();
         if !problems.is_empty() {
             return Err(fail(problems));
         }
-        let folder = path.parent().unwrap_or(Path::new(""));
+        for (_, plugin) in &mut config.plugins.0 {
+            plugin.component = plugin.component.take().map(|it| folder.join(it));
+        }
         config.model.path = folder.join(&config.model.path);
         config.output.dir = folder.join(&config.output.dir);
         config.data.files.iter_mut().for_each(|file| *file = folder.join(&file));
@@ -284,9 +324,16 @@ impl RunConfig {
         let Optimizer::Adamw(adamw) = &self.optimizer;
         under("optimizer.adamw", adamw.problems());
         under("schedule", self.schedule.problems());
+        under("eval.generation", self.eval.generation.problems());
+        for (name, plugin) in &self.plugins.0 {
+            under(&format!("plugins.{name}.limits"), plugin.limits.problems());
+        }
         under("train", self.train.problems(self.data.max_length));
         if let Some(early_stop) = &self.early_stop {
             under("early_stop", early_stop.problems());
+        }
+        if self.eval.batch_size == 0 {
+            problems.push("`eval.batch_size` must be > 0, got `0`".into());
         }
         if self.checkpoint.keep_last == 0 {
             problems.push("`checkpoint.keep_last` must be > 0, got `0`".into());
@@ -319,7 +366,7 @@ mod tests {
 
     fn parsed(text: &str, overrides: &[&str]) -> std::result::Result<RunConfig, String> {
         let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-        parse::parse(text, &overrides).map_err(|it| it.join("\n"))
+        parse::parse(text, &overrides, &[]).map_err(|it| it.join("\n"))
     }
 
     fn problems(overrides: &[&str]) -> String {
@@ -355,8 +402,22 @@ mod tests {
         insta::assert_snapshot!(parsed(&text, &["eval.often=1", "data.files=[\"b\"]"]).unwrap_err(), @r"
         `train.step` (line 8): unknown field `step`, expected one of `steps`, `epochs`, `micro_batch_size`, `micro_batch_tokens`, `gradient_accumulation_steps`, `seed`, `max_grad_norm`, `activation_checkpointing`, `compute_dtype`
         `adapter.lora.rnak` (line 12): unknown field `rnak`, expected one of `rank`, `alpha`, `dropout`, `target_modules`, `use_rslora`, `loraplus_lr_ratio`
-        `eval.often` (`--set eval.often=1`): unknown field `often`, expected one of `every_steps`, `before`, `after`
+        `eval.often` (`--set eval.often=1`): unknown field `often`, expected one of `every_steps`, `before`, `after`, `generation`, `batch_size`, `on_reward_failure`
         ");
+    }
+
+    #[test]
+    fn a_run_file_and_its_overrides_stand_above_a_plugin_set() {
+        let set =
+            "[plugins.b.config]\nkey = 1\nother = 2\n[plugins.b.limits]\nfuel = 5\n[plugins.a]\n".to_string();
+        let text = format!("{FILE}[plugins.c]\n[plugins.b.config]\nkey = 3\n");
+        let overrides = ["plugins.b.limits.fuel=7".to_string()];
+        let config = parse::parse(&text, &overrides, &[set]).unwrap();
+        let names: Vec<&str> = config.plugins.0.iter().map(|it| it.0.as_str()).collect();
+        assert_eq!(names, ["b", "a", "c"]);
+        let b = &config.plugins.0[0].1;
+        assert_eq!((b.config["key"].as_i64(), b.config["other"].as_i64()), (Some(3), Some(2)));
+        assert_eq!(b.limits.fuel, Some(7));
     }
 
     #[test]
@@ -414,7 +475,7 @@ mod tests {
     fn evaluations_are_due_before_between_and_after() {
         let due = |config: EvalConfig| (0..=6).filter(|it| config.is_due(*it, 6)).collect::<Vec<_>>();
         assert_eq!(due(EvalConfig::default()), [0, 6]);
-        assert_eq!(due(EvalConfig { every_steps: 4, before: false, after: true }), [4, 6]);
-        assert_eq!(due(EvalConfig { every_steps: 3, before: true, after: false }), [0, 3]);
+        assert_eq!(due(EvalConfig { every_steps: 4, before: false, ..Default::default() }), [4, 6]);
+        assert_eq!(due(EvalConfig { every_steps: 3, after: false, ..Default::default() }), [0, 3]);
     }
 }

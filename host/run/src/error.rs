@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use fthost_data::{DataError, RoleError};
 use fthost_engine::EngineError;
+use fthost_sandbox::SandboxError;
 
 /// Errors of a run; the program prints them as they stand.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,19 @@ pub enum RunError {
     /// A plugin failed, or hit a limit.
     #[error("{}", told(.0))]
     Plugin(#[from] RoleError),
+    /// A plugin or plugin set that can't be used.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// Two plugins make examples of the same rows.
+    #[error(
+        "plugins `{first}` and `{second}` both build data, and a run has one data builder\nhint: give one of them `roles` without `data-builder`, or leave it out"
+    )]
+    TwoBuilders {
+        /// The first in the run file.
+        first: String,
+        /// The other.
+        second: String,
+    },
     /// The engine stopped.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -87,7 +101,11 @@ impl RunError {
             Self::Data(_)
             | Self::NothingToTrainOn { .. }
             | Self::Engine(EngineError::NothingSupervised { .. }) => 3,
-            Self::Plugin(_) => 4,
+            Self::TwoBuilders { .. }
+            | Self::Sandbox(
+                SandboxError::NotFound { .. } | SandboxError::Set { .. } | SandboxError::Config { .. },
+            ) => 2,
+            Self::Plugin(_) | Self::Sandbox(_) => 4,
             Self::Engine(EngineError::NotFiniteStep { .. }) => 5,
             Self::Interrupted { signal, .. } => 128 + *signal as u8,
             Self::Engine(_)

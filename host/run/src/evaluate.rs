@@ -6,6 +6,7 @@ use fthost_engine::train::{TrainState, evaluate};
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::judge::Judgement;
 
 /// Held-out rows, laid into batches once for every evaluation of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +61,11 @@ impl HeldOutRows {
 }
 
 impl Evaluation {
+    /// Adds what plugins say of the model's answers.
+    pub fn add(&mut self, judgement: &Judgement) {
+        self.metrics.extend(judgement.metrics.iter().map(|it| (it.name.clone(), it.value)));
+    }
+
     /// The value of a metric, where it was measured.
     pub fn value(&self, name: &str) -> Option<f64> {
         self.metrics.iter().find(|it| it.0 == name).map(|it| it.1)

@@ -30,7 +30,7 @@ impl Settings {
         Self(json!({
             "data": data, "plugins": plugins, "adapter": config.adapter, "objective": config.objective,
             "optimizer": config.optimizer, "schedule": config.schedule, "train": config.train,
-            "eval": config.eval, "early_stop": config.early_stop,
+            "eval": config.eval, "early_stop": config.early_stop, "plugin_settings": config.plugins,
         }))
     }
 

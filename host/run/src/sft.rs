@@ -18,12 +18,13 @@ use crate::error::{Result, RunError};
 use crate::evaluate::HeldOutRows;
 use crate::event::{Event, Plan, PlannedPlugin, Stepped};
 use crate::interrupt::Interrupt;
+use crate::judge::Judge;
 use crate::metrics::MetricSink;
 use crate::plugins::Plugins;
 use crate::rows::Rows;
 use crate::settings::Settings;
 use crate::summary::{Pace, Summary};
-use crate::{dataset, digest};
+use crate::{dataset, digest, lock};
 
 /// Skipped rows that a plan shows.
 const SKIPPED_SHOWN: usize = 5;
@@ -57,7 +58,8 @@ pub fn run(
     observe(Event::Previewed(&Preview::new(&rows.sample, &tokenizer, config.data.max_length)?));
 
     let folder = &config.output.dir;
-    let mut course = Course::new(config, &settings, digest::of_model(&config.model.path)?);
+    let base_digest = digest::of_model(&config.model.path)?;
+    let mut course = Course::new(config, &settings, base_digest.clone());
     let mut metrics = if options.resume {
         let checkpoint = course.resume(&mut state, &settings)?;
         observe(Event::Resumed { step: state.step, checkpoint: &checkpoint });
@@ -68,6 +70,7 @@ pub fn run(
         MetricSink::create(folder)?
     };
     let held_out = HeldOutRows::new(std::mem::take(&mut rows.held_out), config.layout());
+    let mut judge = Judge::new(plugins, &tokenizer, &config.eval, &held_out.examples)?;
     let DataPosition { epoch, rows: seen } = course.progress.data;
     let (count, window) = (rows.train.len(), config.train.global_batch_size());
     let mut windows = Windows::resume(count, window, config.train.seed, epoch, seen as usize);
@@ -81,7 +84,11 @@ pub fn run(
         let mut improved = false;
         if config.eval.is_due(state.step, plan.steps) && course.progress.evaluated != Some(state.step) {
             pace.pause();
-            if let Some(evaluation) = held_out.evaluate(&state)? {
+            if let Some(mut evaluation) = held_out.evaluate(&state)? {
+                if let Some(judgement) = judge.judge(&state.model, state.step)? {
+                    judgement.write(folder)?;
+                    evaluation.add(&judgement);
+                }
                 improved = course.judge(&evaluation);
                 metrics.evaluated(&evaluation, course.epoch)?;
                 observe(Event::Evaluated(&evaluation));
@@ -120,6 +127,7 @@ pub fn run(
     }
 
     let result = save(&mut state, config)?;
+    lock::write(config, plugins, &plan.data_digest, &base_digest, &result)?;
     let summary = Summary::new(&plan, &course, &state, metrics.evaluations(), &pace, result);
     summary.write(folder)?;
     Ok(summary)

@@ -70,11 +70,10 @@ impl<'de> Deserialize<'de> for PluginTable {
 struct SetFile {
     /// One sentence; for `plugin list`.
     #[serde(default)]
-    #[allow(dead_code)]
     summary: String,
-    /// Kept as it stands: a run file may change single keys of it.
     #[serde(default)]
-    plugins: toml::Table,
+    #[expect(dead_code, reason = "read to be checked; the tables themselves are handed on")]
+    plugins: PluginTable,
 }
 
 /// Files by the name under which they are found.
@@ -126,29 +125,45 @@ impl SearchPath {
         }
     }
 
-    /// The plugins of a set, named or given as a file; paths in it stand relative to it.
+    /// The plugins of a set, named or given as a file, as a document of `[plugins]` tables; paths in it are absolute.
     ///
     /// # Errors
     /// A set that is not found or can't be understood.
-    pub fn set(&self, name: &str) -> Result<toml::Table> {
+    pub fn set(&self, name: &str) -> Result<String> {
         let given = Path::new(name);
         let path = match given.extension().is_some_and(|it| it == "toml") {
             true => given.to_path_buf(),
             false => self.find("plugin set", name, &[format!("sets/{name}.toml")])?,
         };
         let text = std::fs::read_to_string(&path).map_err(crate::error::io("read", &path))?;
-        let set: SetFile = toml::from_str(&text).map_err(|error| SandboxError::Set {
-            path: path.clone(),
-            problem: error.to_string().trim_end().to_string(),
-        })?;
-        let mut plugins = set.plugins;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        for (_, plugin) in &mut plugins {
+        let fail = |problem: String| SandboxError::Set { path: path.clone(), problem };
+        let parse = |error: toml::de::Error| fail(error.to_string().trim_end().to_string());
+        // Checked here, where lines are the set's own; a run file is laid over the tables as they stand.
+        toml::from_str::<SetFile>(&text).map_err(parse)?;
+        let mut set: toml::Table = toml::from_str(&text).map_err(parse)?;
+        set.retain(|key, _| key == "plugins");
+        let folder = std::path::absolute(&path).map_err(crate::error::io("read", &path))?;
+        let folder = folder.parent().unwrap_or(Path::new(""));
+        let plugins = set.get_mut("plugins").and_then(toml::Value::as_table_mut);
+        for (_, plugin) in plugins.into_iter().flatten() {
             if let Some(toml::Value::String(component)) = plugin.get_mut("component") {
                 *component = folder.join(&*component).to_string_lossy().into_owned();
             }
         }
-        Ok(plugins)
+        toml::to_string(&set).map_err(|error| fail(error.to_string()))
+    }
+
+    /// What a set file says of itself.
+    ///
+    /// # Errors
+    /// As [`SearchPath::set`].
+    pub fn summary(path: &Path) -> Result<String> {
+        let text = std::fs::read_to_string(path).map_err(crate::error::io("read", path))?;
+        let set: SetFile = toml::from_str(&text).map_err(|error| SandboxError::Set {
+            path: path.to_path_buf(),
+            problem: error.to_string().trim_end().to_string(),
+        })?;
+        Ok(set.summary)
     }
 
     /// Names of all components and sets on the path, sorted.
@@ -209,8 +224,9 @@ mod tests {
         std::fs::write(folder.path().join("sets/a.toml"), "[plugins.b]\ncomponent = \"../x/b.wasm\"\n")
             .unwrap();
         let path = SearchPath(vec![folder.path().to_path_buf()]);
-        let set = path.set("a").unwrap();
-        assert_eq!(set["b"]["component"].as_str(), folder.path().join("sets/../x/b.wasm").to_str());
+        let set: toml::Table = toml::from_str(&path.set("a").unwrap()).unwrap();
+        let component = set["plugins"]["b"]["component"].as_str();
+        assert_eq!(component, folder.path().join("sets/../x/b.wasm").to_str());
         let error = path.set("c").unwrap_err().to_string();
         assert!(error.starts_with("plugin set `c` was not found; looked for `"), "{error}");
     }

@@ -8,17 +8,23 @@ use toml::de::{DeTable, DeValue, Deserializer, Error};
 
 use super::RunConfig;
 
-/// Reads `text` with `overrides` (`key=value`, the value TOML or bare text) laid over it.
+/// Reads `text` with `overrides` (`key=value`, the value TOML or bare text) laid over it, and the whole over `sets`, which
+/// are documents of `[plugins]` tables that were checked before.
 ///
 /// # Errors
 /// What is no TOML; an override that is no `key=value` or reaches into something that is no table; every unknown
 /// key; the first value of a wrong type or missing key. Each problem says its line, or the override it came from.
-pub fn parse(text: &str, overrides: &[String]) -> Result<RunConfig, Vec<String>> {
+pub fn parse(text: &str, overrides: &[String], sets: &[String]) -> Result<RunConfig, Vec<String>> {
     let whole = |error: Error| vec![error.to_string().trim_end().to_string()];
     let sources = Sources::new(text, overrides)?;
     let mut table = DeTable::parse(text).map_err(whole)?.into_inner();
     for source in &sources.overrides {
         source.apply(&mut table).map_err(|problem| vec![problem])?;
+    }
+    for set in sets.iter().rev() {
+        let mut below = DeTable::parse(set).map_err(whole)?.into_inner();
+        lay_over(&mut below, table);
+        table = below;
     }
     let mut problems = Vec::new();
     loop {
@@ -38,6 +44,16 @@ pub fn parse(text: &str, overrides: &[String]) -> Result<RunConfig, Vec<String>>
             }
         }
     }
+}
+
+/// The sets that a run file names; what is wrong with the file is told when it is read whole.
+pub fn plugin_sets(text: &str) -> Vec<String> {
+    #[derive(Default, Deserialize)]
+    struct Named {
+        #[serde(default)]
+        plugin_sets: Vec<String>,
+    }
+    toml::from_str::<Named>(text).unwrap_or_default().plugin_sets
 }
 
 /// Makes a document of a value.
@@ -126,6 +142,24 @@ impl Override {
         inner.remove(last.as_str());
         inner.insert(Spanned::new(self.span.clone(), last.clone().into()), value);
         Ok(())
+    }
+}
+
+/// Lays `above` over `below`, table by table; keys of `below` keep their places and come first.
+fn lay_over<'a>(below: &mut DeTable<'a>, above: DeTable<'a>) {
+    for (key, value) in above {
+        match below.get_mut(key.get_ref().as_ref()) {
+            None => {
+                below.insert(key, value);
+            }
+            Some(there) => {
+                let span = value.span();
+                match (there.get_mut(), value.into_inner()) {
+                    (DeValue::Table(below), DeValue::Table(above)) => lay_over(below, above),
+                    (_, value) => *there = Spanned::new(span, value),
+                }
+            }
+        }
     }
 }
 

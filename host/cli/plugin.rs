@@ -1,0 +1,94 @@
+//! `fthost plugin`, and what every verb does to get its plugins.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use fthost_run::plugins::PluginReport;
+use fthost_run::{LogLevel, LogSink, Plugins, Result, RunConfig, SearchPath};
+use serde_json::json;
+
+use crate::args::{FileArgs, PluginVerb};
+
+/// The run file with what the command line changes in it.
+pub fn config(args: &FileArgs) -> Result<RunConfig> {
+    RunConfig::read(&args.file, &args.overrides, &args.plugin_sets)
+}
+
+/// The plugins of a run file; what they log goes to stderr.
+pub fn load(config: &RunConfig, file: &Path) -> Result<Plugins> {
+    let search = SearchPath::from_environment(file.parent().unwrap_or(Path::new("")));
+    Plugins::load(&config.plugins, &search, config.train.seed, log())
+}
+
+fn log() -> LogSink {
+    Arc::new(|plugin, level, line| {
+        if level > LogLevel::Debug {
+            let level = format!("{level:?}").to_lowercase();
+            eprintln!("plugin `{plugin}` ({level}): {line}");
+        }
+    })
+}
+
+/// Lists or inspects.
+pub fn run(verb: &PluginVerb) -> Result<()> {
+    let search = SearchPath::from_environment(Path::new(""));
+    match verb {
+        PluginVerb::List => list(&search),
+        PluginVerb::Inspect { plugin, json } => inspect(&search, plugin, *json),
+    }
+}
+
+fn list(search: &SearchPath) -> Result<()> {
+    let (components, sets) = search.list();
+    if components.is_empty() && sets.is_empty() {
+        println!(
+            "no plugins found\nhint: `plugins/build` builds the standard ones; FTHOST_PLUGIN_PATH names folders"
+        );
+        return Ok(());
+    }
+    let width = components.iter().chain(&sets).map(|it| it.0.len()).max().unwrap_or(0);
+    println!("plugins");
+    for (name, path) in &components {
+        // A component that can't be loaded is listed with the reason: it is what somebody looks for.
+        match PluginReport::of(name, path) {
+            Ok(it) => {
+                println!("  {name:<width$}  {:<12}  {:<7}  {}", it.roles.join(", "), it.version, it.summary)
+            }
+            Err(error) => println!("  {name:<width$}  can't be loaded: {error}"),
+        }
+    }
+    println!("sets");
+    for (name, path) in &sets {
+        println!("  {name:<width$}  {}", SearchPath::summary(path)?);
+    }
+    Ok(())
+}
+
+fn inspect(search: &SearchPath, plugin: &str, as_json: bool) -> Result<()> {
+    let given = Path::new(plugin);
+    let (name, path) = match given.extension().is_some_and(|it| it == "wasm") {
+        true => (given.file_stem().unwrap_or_default().to_string_lossy().into_owned(), given.to_path_buf()),
+        false => (plugin.to_string(), search.component(plugin, &fthost_run::PluginConfig::default())?),
+    };
+    let report = PluginReport::of(&name, &path)?;
+    if as_json {
+        println!("{:#}", json!(report));
+        return Ok(());
+    }
+    println!("{} {}\n  {}", report.name, report.version, report.summary);
+    println!("  file      {}", path.display());
+    println!("  digest    {}", report.digest);
+    println!("  roles     {}", report.roles.join(", "));
+    let imports = if report.imports.is_empty() { "nothing".to_string() } else { report.imports.join(", ") };
+    println!("  imports   {imports}");
+    println!("  config");
+    let properties = report.config_schema["properties"].as_object().cloned().unwrap_or_default();
+    for (key, schema) in &properties {
+        let default = schema.get("default").map_or(String::new(), |it| format!(" (default {it})"));
+        println!("    {key}: {}{default}", schema["description"].as_str().unwrap_or("").replace('\n', " "));
+    }
+    if properties.is_empty() {
+        println!("    none");
+    }
+    Ok(())
+}

@@ -1,0 +1,377 @@
+//! Answers to the held-out prompts: generated, scored by rewards, judged by evaluators.
+//!
+//! A reward that fails on an answer gives no number: `eval.on_reward_failure` says what follows, and failures are
+//! counted apart.
+
+use std::path::{Path, PathBuf};
+
+use fthost_data::{
+    Candidate, Columns, Completion, Content, Detail, Direction, EvalSample, Example, Group, Outcome, Prompt,
+    Reward, Role, RoleError, Tokenizer, encode,
+};
+use fthost_engine::generate::generate;
+use fthost_engine::models::CausalLm;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{EvalConfig, OnRewardFailure};
+use crate::error::{Result, RunError};
+use crate::host_model::EngineModel;
+use crate::plugins::Plugins;
+
+/// Samples an evaluator is called with at a time.
+const BATCH: usize = 256;
+
+/// In the output folder: a file an evaluation.
+pub const FOLDER: &str = "evaluations";
+
+/// A held-out example as a question.
+#[derive(Debug, Clone, PartialEq)]
+struct Question {
+    prompt: Prompt,
+    prompt_ids: Vec<u32>,
+    reference: Option<String>,
+    columns: Columns,
+}
+
+/// One figure of a judgement.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JudgedMetric {
+    /// `eval_rewards/<plugin>/mean`, `eval_<plugin>/<metric>`.
+    pub name: String,
+    /// Its value.
+    pub value: f64,
+    /// Which way it improves; `None` for counts.
+    pub direction: Option<Direction>,
+    /// Low and high end of a 95% confidence interval.
+    pub confidence: Option<(f64, f64)>,
+}
+
+/// One answer with what was said of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JudgedAnswer {
+    /// Position of the question in the held-out part.
+    pub question: usize,
+    /// What was asked: the text, or the last turn of the conversation.
+    pub prompt: String,
+    /// The answer expected.
+    pub reference: Option<String>,
+    /// The model's answer.
+    pub answer: Candidate,
+    /// Score by reward; absent where the outcome was no score.
+    pub scores: Vec<(String, f64)>,
+    /// Values by evaluator.
+    pub values: Vec<(String, f64)>,
+    /// Outcomes that were no scores, and evaluators' remarks.
+    pub notes: Vec<String>,
+}
+
+/// What plugins say of a model's answers to the held-out prompts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Figures in a fixed order.
+    pub metrics: Vec<JudgedMetric>,
+    /// Every answer.
+    pub answers: Vec<JudgedAnswer>,
+}
+
+/// Asks a model the held-out questions and plugins for their opinion.
+pub struct Judge<'a> {
+    plugins: &'a mut Plugins,
+    tokenizer: &'a Tokenizer,
+    config: &'a EvalConfig,
+    questions: Vec<Question>,
+}
+
+impl<'a> Judge<'a> {
+    /// Questions of every held-out example that asks something.
+    ///
+    /// # Errors
+    /// A prompt that the chat template refuses.
+    pub fn new(
+        plugins: &'a mut Plugins,
+        tokenizer: &'a Tokenizer,
+        config: &'a EvalConfig,
+        held_out: &[Example],
+    ) -> Result<Self> {
+        let mut questions = Vec::new();
+        if !(plugins.rewards.is_empty() && plugins.evaluators.is_empty()) {
+            for example in held_out {
+                questions.extend(question(example, tokenizer)?);
+            }
+        }
+        Ok(Self { plugins, tokenizer, config, questions })
+    }
+
+    /// Generates, scores and judges; `None` where nothing is asked or nobody judges.
+    ///
+    /// # Errors
+    /// A model that can't generate, an evaluator that fails, and a reward that fails where that stops the run.
+    pub fn judge(&mut self, model: &CausalLm, step: u64) -> Result<Option<Judgement>> {
+        if self.questions.is_empty() {
+            return Ok(None);
+        }
+        let (generation, batch) = (&self.config.generation, self.config.batch_size);
+        let prompts: Vec<Vec<u32>> = self.questions.iter().map(|it| it.prompt_ids.clone()).collect();
+        let completions = generate(model, self.tokenizer, &prompts, generation, batch)?;
+        let candidates: Vec<Vec<Candidate>> = completions
+            .into_iter()
+            .map(|all| all.into_iter().map(EngineModel::candidate).collect())
+            .collect();
+        let asked = self.plugins.asks_model();
+        if asked {
+            let model = EngineModel::new(model.clone(), self.tokenizer.clone(), batch);
+            self.plugins.model.set(Some(Box::new(model)));
+        }
+        let judgement = self.opinions(candidates, step);
+        if asked {
+            self.plugins.model.set(None);
+        }
+        judgement.map(Some)
+    }
+
+    fn opinions(&mut self, candidates: Vec<Vec<Candidate>>, step: u64) -> Result<Judgement> {
+        let groups: Vec<Group> = (0..)
+            .zip(self.questions.iter().zip(&candidates))
+            .map(|(id, (question, completions))| Group {
+                id,
+                step,
+                prompt: question.prompt.clone(),
+                completions: completions.clone(),
+                columns: question.columns.clone(),
+            })
+            .collect();
+        let mut answers = self.answers(&candidates);
+        let mut metrics = Vec::new();
+        for reward in &mut self.plugins.rewards {
+            let outcomes = scored(reward.as_mut(), &groups, self.config.on_reward_failure)?;
+            metrics.extend(reward_metrics(&reward.identity().name, &outcomes, &mut answers));
+        }
+        let samples = samples(&self.questions, &candidates);
+        for evaluator in &mut self.plugins.evaluators {
+            let name = evaluator.identity().name.clone();
+            let mut details = Vec::with_capacity(samples.len());
+            for batch in samples.chunks(BATCH) {
+                details.extend(evaluator.grade(batch)?);
+            }
+            for (answer, Detail { values, note, .. }) in answers.iter_mut().zip(details) {
+                answer.values.extend(values.into_iter().map(|(key, value)| (format!("{name}/{key}"), value)));
+                answer.notes.extend(note.map(|it| format!("{name}: {it}")));
+            }
+            metrics.extend(evaluator.finish()?.into_iter().map(|it| JudgedMetric {
+                name: format!("eval_{name}/{}", it.name),
+                value: it.value,
+                direction: Some(it.direction),
+                confidence: it.confidence,
+            }));
+        }
+        Ok(Judgement { step, metrics, answers })
+    }
+
+    fn answers(&self, candidates: &[Vec<Candidate>]) -> Vec<JudgedAnswer> {
+        let of_question = |(index, (question, all)): (usize, (&Question, &Vec<Candidate>))| {
+            let answer = |it: &Candidate| JudgedAnswer {
+                question: index,
+                prompt: last_turn(&question.prompt),
+                reference: question.reference.clone(),
+                answer: it.clone(),
+                scores: Vec::new(),
+                values: Vec::new(),
+                notes: Vec::new(),
+            };
+            all.iter().map(answer).collect::<Vec<_>>()
+        };
+        self.questions.iter().zip(candidates).enumerate().flat_map(of_question).collect()
+    }
+}
+
+impl Judgement {
+    /// Where the judgement after `step` steps stands in an output folder.
+    pub fn path(folder: &Path, step: u64) -> PathBuf {
+        folder.join(FOLDER).join(format!("step-{step}.json"))
+    }
+
+    /// Writes the judgement into an output folder, whole or not at all.
+    ///
+    /// # Errors
+    /// Files that can't be written.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let path = Self::path(folder, self.step);
+        let parent = folder.join(FOLDER);
+        let temporary = parent.join(".judgement.json");
+        let text = serde_json::to_string_pretty(self).expect("a judgement serialises");
+        std::fs::create_dir_all(&parent)
+            .and_then(|()| std::fs::write(&temporary, format!("{text}\n")))
+            .and_then(|()| std::fs::rename(&temporary, &path))
+            .map_err(RunError::output(&path))
+    }
+
+    /// Reads the judgement after `step` steps, where there is one.
+    pub fn read(folder: &Path, step: u64) -> Option<Self> {
+        serde_json::from_str(&std::fs::read_to_string(Self::path(folder, step)).ok()?).ok()
+    }
+}
+
+/// The prompt and the expected answer of an example; `None` for plain text and conversations without an answer.
+fn question(example: &Example, tokenizer: &Tokenizer) -> Result<Option<Question>> {
+    let (prompt, reference) = match &example.content {
+        Content::PromptCompletion { prompt, completion } => (prompt.clone(), Some(answer_text(completion))),
+        Content::Prompt(prompt) => (prompt.clone(), None),
+        Content::Preference(pair) => (pair.prompt.clone(), Some(answer_text(&pair.chosen))),
+        Content::Messages(messages) => match messages.split_last() {
+            Some((last, before)) if last.role == Role::Assistant && !before.is_empty() => {
+                (Prompt::Messages(before.to_vec()), Some(last.content.clone()))
+            }
+            _ => return Ok(None),
+        },
+        Content::Text(_) => return Ok(None),
+    };
+    let prompt_ids = encode::encode_prompt(&prompt, tokenizer)?;
+    Ok(Some(Question { prompt, prompt_ids, reference, columns: example.columns.clone() }))
+}
+
+fn answer_text(completion: &Completion) -> String {
+    match completion {
+        Completion::Text(text) => text.clone(),
+        Completion::Messages(messages) => {
+            messages.last().map_or_else(String::new, |message| message.content.clone())
+        }
+    }
+}
+
+fn last_turn(prompt: &Prompt) -> String {
+    match prompt {
+        Prompt::Text(text) => text.clone(),
+        Prompt::Messages(messages) => messages.last().map_or_else(String::new, |it| it.content.clone()),
+    }
+}
+
+/// A sample an answer; ids count answers, so that several to one question are told apart.
+fn samples(questions: &[Question], candidates: &[Vec<Candidate>]) -> Vec<EvalSample> {
+    let of_question = questions.iter().zip(candidates).flat_map(|(question, all)| {
+        all.iter().map(|completion| EvalSample {
+            id: 0,
+            prompt: question.prompt.clone(),
+            completion: completion.clone(),
+            reference: question.reference.clone(),
+            columns: question.columns.clone(),
+        })
+    });
+    (0..).zip(of_question).map(|(id, sample)| EvalSample { id, ..sample }).collect()
+}
+
+/// Outcomes of every answer, in the order of answers.
+fn scored(reward: &mut dyn Reward, groups: &[Group], on_failure: OnRewardFailure) -> Result<Vec<Outcome>> {
+    let outcomes: Vec<Outcome> = reward.score(groups).into_iter().flatten().collect();
+    if on_failure == OnRewardFailure::Stop {
+        let failed = outcomes.iter().find_map(|it| match it {
+            Outcome::Failed(failure) => Some(failure.clone()),
+            Outcome::Ok(_) | Outcome::Abstain { .. } => None,
+        });
+        if let Some(failure) = failed {
+            let plugin = reward.identity().name.clone();
+            return Err(RoleError { plugin, call: "score", items: outcomes.len(), failure }.into());
+        }
+    }
+    Ok(outcomes)
+}
+
+/// Mean, spread and parts over the answers that have a score, and counts of those that have none.
+fn reward_metrics(name: &str, outcomes: &[Outcome], answers: &mut [JudgedAnswer]) -> Vec<JudgedMetric> {
+    let mut values = Vec::new();
+    let mut parts: Vec<(String, Vec<f64>)> = Vec::new();
+    let mut counts: Vec<(&str, u64)> = Vec::new();
+    let mut count = |kind: &'static str| match counts.iter_mut().find(|it| it.0 == kind) {
+        Some((_, count)) => *count += 1,
+        None => counts.push((kind, 1)),
+    };
+    for (outcome, answer) in outcomes.iter().zip(answers) {
+        match outcome {
+            Outcome::Ok(score) => {
+                values.push(score.value);
+                answer.scores.push((name.to_string(), score.value));
+                for (part, value) in &score.components {
+                    match parts.iter_mut().find(|it| it.0 == *part) {
+                        Some((_, values)) => values.push(*value),
+                        None => parts.push((part.clone(), vec![*value])),
+                    }
+                }
+            }
+            Outcome::Abstain { reason } => {
+                count("abstained");
+                answer.notes.push(format!("{name} abstained: {reason}"));
+            }
+            Outcome::Failed(failure) => {
+                count(failure.kind());
+                answer.notes.push(format!("{name} {failure}"));
+            }
+        }
+    }
+    let metric = |part: &str, value, direction| JudgedMetric {
+        name: format!("eval_rewards/{name}/{part}"),
+        value,
+        direction,
+        confidence: None,
+    };
+    let mut metrics = Vec::new();
+    if !values.is_empty() {
+        metrics.push(metric("mean", mean(&values), Some(Direction::HigherIsBetter)));
+        metrics.push(metric("std", deviation(&values), None));
+        let part =
+            |(part, values): &(String, Vec<f64>)| metric(part, mean(values), Some(Direction::HigherIsBetter));
+        metrics.extend(parts.iter().map(part));
+    }
+    metrics
+        .extend(counts.iter().map(|(kind, count)| metric(&format!("outcomes/{kind}"), *count as f64, None)));
+    metrics
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Standard deviation of a sample, as torch's `std`; 0 for a single value.
+fn deviation(values: &[f64]) -> f64 {
+    let mean = mean(values);
+    let squares: f64 = values.iter().map(|it| (it - mean).powi(2)).sum();
+    if values.len() < 2 { 0.0 } else { (squares / (values.len() - 1) as f64).sqrt() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fthost_data::{Failure, Finish, Score};
+
+    #[test]
+    fn outcomes_that_are_no_scores_are_counted_and_left_out_of_the_mean() {
+        let score = |value| Outcome::Ok(Score { value, components: vec![("part".into(), value / 2.0)] });
+        let trap = Outcome::Failed(Failure::Trap { message: "unreachable".into() });
+        let abstain = Outcome::Abstain { reason: "no column".into() };
+        let outcomes = [score(1.0), trap.clone(), score(0.0), abstain, trap];
+        let answer = JudgedAnswer {
+            question: 0,
+            prompt: String::new(),
+            reference: None,
+            answer: Candidate { text: String::new(), token_count: 0, finish: Finish::Stop },
+            scores: Vec::new(),
+            values: Vec::new(),
+            notes: Vec::new(),
+        };
+        let mut answers = vec![answer; 5];
+        let metrics = reward_metrics("r", &outcomes, &mut answers);
+        let told: Vec<String> = metrics.iter().map(|it| format!("{} {:.4}", it.name, it.value)).collect();
+        assert_eq!(
+            told,
+            [
+                "eval_rewards/r/mean 0.5000",
+                "eval_rewards/r/std 0.7071",
+                "eval_rewards/r/part 0.2500",
+                "eval_rewards/r/outcomes/trap 2.0000",
+                "eval_rewards/r/outcomes/abstained 1.0000"
+            ]
+        );
+        assert_eq!(answers[1].notes, ["r trapped: unreachable"]);
+        assert!(answers[1].scores.is_empty());
+    }
+}
