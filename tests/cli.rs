@@ -213,6 +213,7 @@ fn help_names_verbs_and_exit_codes() {
       run          Train as a run file says
       check        Check a run file without loading or training anything
       generate     Print a model's answers to prompts
+      eval         Judge a model, or one with an adapter, on the held-out rows of a run file
       data         Look at data as training sees it
       plugin       Look at plugins
       doctor       Say what this machine has for fthost

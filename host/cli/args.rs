@@ -25,6 +25,8 @@ pub enum Verb {
     Check(FileArgs),
     /// Print a model's answers to prompts
     Generate(Box<GenerateArgs>),
+    /// Judge a model, or one with an adapter, on the held-out rows of a run file
+    Eval(EvalArgs),
     /// Look at data as training sees it
     #[command(subcommand)]
     Data(DataVerb),
@@ -149,6 +151,26 @@ pub struct GenerateArgs {
     #[arg(long, value_enum, default_value_t)]
     pub device: DeviceArg,
     /// Print one JSON object a completion: prompt, text, tokens, finish
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `fthost eval`.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// Run file and overrides.
+    #[command(flatten)]
+    pub file: FileArgs,
+    /// PEFT folder; the base model alone without it
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// Answers to print
+    #[arg(long, default_value_t = 2)]
+    pub answers: usize,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t)]
+    pub device: DeviceArg,
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }

@@ -2,8 +2,10 @@
 
 mod args;
 mod check;
+mod comparison;
 mod data;
 mod doctor;
+mod eval;
 mod generate;
 mod plugin;
 mod render;
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
         Verb::Check(args) => check::run(&args),
         Verb::Generate(args) => generate::run(&args),
         Verb::Data(DataVerb::Preview(args)) => data::preview(&args),
+        Verb::Eval(args) => eval::run(&args),
         Verb::Plugin(verb) => plugin::run(&verb),
         Verb::Doctor => doctor::run(),
         Verb::Completions { shell } => {

@@ -10,6 +10,8 @@ use fthost_run::summary::Summary;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use crate::comparison;
+
 /// Skipped rows that are told one by one.
 pub const SKIPPED_SHOWN: usize = 5;
 
@@ -260,15 +262,8 @@ fn summary_text(summary: &Summary) -> String {
         "{} rows, {} held out, {} skipped; {} steps",
         summary.rows, summary.held_out_rows, summary.skipped_rows, summary.steps
     )];
-    if let (Some(first), Some(last)) = (summary.evaluations.first(), summary.evaluations.last()) {
-        for (name, value) in &last.metrics {
-            if let Some(before) = first.value(name).filter(|_| first.step < last.step) {
-                lines.push(format!(
-                    "{name}: {before:.4} after step {}, {value:.4} after step {}",
-                    first.step, last.step
-                ));
-            }
-        }
+    if let Some(comparison) = &summary.comparison {
+        lines.extend([String::new(), comparison::text(comparison), String::new()]);
     }
     if let Some(best) = &summary.best {
         let kept = best.checkpoint.as_ref().map(|it| format!(", kept as `{}`", it.display()));

@@ -26,8 +26,14 @@ pub fn of_model(folder: &Path) -> Result<String> {
     }
     files.retain(|it| {
         let name = it.file_name().and_then(|it| it.to_str()).unwrap_or_default();
-        let companions =
-            ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].contains(&name);
+        let companions = [
+            "config.json",
+            "adapter_config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "chat_template.jinja",
+        ]
+        .contains(&name);
         companions || name.ends_with(".safetensors")
     });
     files.sort();

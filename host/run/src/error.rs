@@ -30,6 +30,9 @@ pub enum RunError {
         /// Rows there are.
         rows: usize,
     },
+    /// An evaluation of a run file that keeps nothing for it.
+    #[error("nothing is held out to evaluate on\nhint: set `data.held_out.rows`, `.fraction` or `.files`")]
+    NothingHeldOut,
     /// A plugin failed, or hit a limit.
     #[error("{}", told(.0))]
     Plugin(#[from] RoleError),
@@ -100,6 +103,7 @@ impl RunError {
             Self::Config { .. } => 2,
             Self::Data(_)
             | Self::NothingToTrainOn { .. }
+            | Self::NothingHeldOut
             | Self::Engine(EngineError::NothingSupervised { .. }) => 3,
             Self::TwoBuilders { .. }
             | Self::Sandbox(

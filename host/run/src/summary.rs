@@ -11,6 +11,7 @@ use crate::course::Course;
 use crate::error::{Result, RunError};
 use crate::evaluate::Evaluation;
 use crate::event::Plan;
+use crate::report::Comparison;
 
 /// What a run left behind.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -29,6 +30,8 @@ pub struct Summary {
     pub num_tokens: u64,
     /// Every evaluation, in order.
     pub evaluations: Vec<Evaluation>,
+    /// The first and the last of them side by side.
+    pub comparison: Option<Comparison>,
     /// The best of them.
     pub best: Option<BestEvaluation>,
     /// The PEFT folder, or the model's folder after full fine-tuning.
@@ -77,6 +80,7 @@ impl Summary {
             skipped_rows: plan.skipped_rows,
             num_tokens: course.progress.num_tokens,
             evaluations: evaluations.to_vec(),
+            comparison: Comparison::new(&plan.output, evaluations),
             best,
             result,
             seconds: pace.began.elapsed().as_secs_f64(),

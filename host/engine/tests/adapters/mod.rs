@@ -1,5 +1,7 @@
 //! LoRA against PEFT, and adapters on disk.
 
+use std::path::Path;
+
 use fthost_engine::adapters::merge::{merge_lora, save_merged};
 use fthost_engine::adapters::peft::{load_adapter, save_adapter};
 use fthost_engine::adapters::{LoraConfig, TargetModules, attach_lora};
@@ -75,6 +77,23 @@ fn a_saved_adapter_loads_with_the_same_bits() {
     assert_eq!(logits(&loaded, &ids), logits(&model, &ids));
 }
 
+/// PEFT's logits on `base` with `adapter` against ours of `model`.
+fn peft_agrees(python: &str, model: &CausalLm, base: &Path, adapter: &Path) {
+    let ids: Vec<u32> = (3..20).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("logits.safetensors");
+    let tensors = [
+        ("input_ids".to_string(), vec![ids.len()], ids.iter().map(|it| *it as f32).collect()),
+        ("logits".to_string(), vec![ids.len(), model.config.vocab_size], logits(model, &ids)),
+    ];
+    write_f32(&path, &tensors).unwrap();
+    let script = golden("generate/check_peft.py");
+    let arguments = [script.as_path(), base, adapter, &path];
+    let output = std::process::Command::new(python).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    eprint!("{}", String::from_utf8_lossy(&output.stdout));
+}
+
 /// The other direction needs PEFT itself: `FTHOST_TEST_PYTHON` names a Python with torch, transformers and peft.
 #[test]
 fn a_saved_adapter_loads_in_peft_with_equal_logits() {
@@ -82,21 +101,28 @@ fn a_saved_adapter_loads_in_peft_with_equal_logits() {
         eprintln!("SKIPPED a_saved_adapter_loads_in_peft_with_equal_logits: FTHOST_TEST_PYTHON is not set");
         return;
     };
-    let ids: Vec<u32> = (3..20).collect();
     let (mut model, config) = adapted();
     let folder = tempfile::tempdir().unwrap();
     save_adapter(&mut model, &config, "gqa_tied", folder.path()).unwrap();
-    let path = folder.path().join("logits.safetensors");
-    let tensors = [
-        ("input_ids".to_string(), vec![ids.len()], ids.iter().map(|it| *it as f32).collect()),
-        ("logits".to_string(), vec![ids.len(), 64], logits(&model, &ids)),
-    ];
-    write_f32(&path, &tensors).unwrap();
-    let output = std::process::Command::new(python)
-        .args([golden("generate/check_peft.py"), golden("llama/gqa_tied"), folder.path().into(), path])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    peft_agrees(&python, &model, &golden("llama/gqa_tied"), folder.path());
+}
+
+/// An adapter that a whole run made, on a real model: `FTHOST_TEST_ADAPTER` is the quickstart's `adapter` folder,
+/// `FTHOST_TEST_MODEL` the model's.
+#[test]
+fn the_quickstarts_adapter_loads_in_peft_with_equal_logits() {
+    let names = ["FTHOST_TEST_PYTHON", "FTHOST_TEST_MODEL", "FTHOST_TEST_ADAPTER"];
+    let [Ok(python), Ok(base), Ok(adapter)] = names.map(std::env::var) else {
+        eprintln!(
+            "SKIPPED the_quickstarts_adapter_loads_in_peft_with_equal_logits: {} are not all set",
+            names.join(", ")
+        );
+        return;
+    };
+    let (base, adapter) = (Path::new(&base), Path::new(&adapter));
+    let mut model = load_model(base, &Device::flex()).unwrap();
+    load_adapter(&mut model, adapter).unwrap();
+    peft_agrees(&python, &model, base, adapter);
 }
 
 #[test]

@@ -1,0 +1,53 @@
+//! Evaluation without training: the held-out rows of a run file, for the base model or with an adapter.
+
+use std::path::Path;
+
+use fthost_data::{DataError, Tokenizer, encode};
+use fthost_engine::adapters::peft;
+use fthost_engine::checkpoint::load_model;
+use fthost_engine::device::{self, DeviceKind};
+use fthost_engine::train::TrainState;
+
+use crate::config::RunConfig;
+use crate::dataset::{self, OnBadRow};
+use crate::error::{Result, RunError};
+use crate::evaluate::{Evaluation, HeldOutRows};
+use crate::judge::{Judge, Judgement};
+use crate::plugins::Plugins;
+
+/// Loss over the held-out rows, and what plugins say of the answers to them.
+///
+/// # Errors
+/// A run file that holds nothing out; everything that stops an evaluation of a run.
+pub fn run(
+    config: &RunConfig,
+    plugins: &mut Plugins,
+    adapter: Option<&Path>,
+    device: DeviceKind,
+) -> Result<(Evaluation, Option<Judgement>)> {
+    let device = device::open(device)?;
+    let tokenizer = Tokenizer::load(&config.model.path)?;
+    // Held-out rows are never augmented.
+    plugins.augmenters.clear();
+    let dataset = dataset::load(&config.data, plugins)?;
+    let mut rows = Vec::with_capacity(dataset.held_out.len());
+    for example in dataset.held_out {
+        match (encode::encode(&example, &tokenizer, config.data.max_length), config.data.on_bad_row) {
+            (Ok(sequence), _) => rows.push((example, sequence)),
+            (Err(DataError::BadRow { .. }), OnBadRow::Skip) => {}
+            (Err(error), _) => return Err(error.into()),
+        }
+    }
+    let held_out = HeldOutRows::new(rows, config.layout());
+    let mut model = load_model(&config.model.path, &device)?;
+    model.compute_dtype = config.train.compute_dtype;
+    let adapter = adapter.map(|folder| peft::load_adapter(&mut model, folder)).transpose()?;
+    let state = TrainState::new(model, adapter);
+    let mut evaluation = held_out.evaluate(&state)?.ok_or(RunError::NothingHeldOut)?;
+    let judgement =
+        Judge::new(plugins, &tokenizer, &config.eval, &held_out.examples)?.judge(&state.model, state.step)?;
+    if let Some(judgement) = &judgement {
+        evaluation.add(judgement);
+    }
+    Ok((evaluation, judgement))
+}
