@@ -1,5 +1,7 @@
 //! Generation: goldens against transformers, and what must hold however sequences share a batch.
 
+mod smollm2;
+
 use fthost_data::{Finish, Tokenizer};
 use fthost_engine::Device;
 use fthost_engine::adapters::peft::load_adapter;

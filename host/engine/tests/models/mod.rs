@@ -8,11 +8,16 @@ use fthost_engine::train::{ActivationCheckpointing, Gradients};
 
 use crate::support::{Golden, assert_close, golden, whole};
 
-/// Ids of the golden, stored as integers.
+/// The golden's `input_ids`.
 pub fn input_ids(path: &Path) -> Vec<u32> {
+    stored_ids(path, "input_ids")
+}
+
+/// Ids of a golden, stored as integers.
+pub fn stored_ids(path: &Path, name: &str) -> Vec<u32> {
     let bytes = std::fs::read(path).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let data = tensors.tensor("input_ids").unwrap().data();
+    let data = tensors.tensor(name).unwrap().data();
     data.as_chunks::<4>().0.iter().map(|it| u32::from_le_bytes(*it)).collect()
 }
 
