@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use fthost_data::Tokenizer;
 use fthost_engine::adapters::merge::{merge_lora, save_merged};
 use fthost_engine::adapters::peft::{load_adapter, save_adapter};
 use fthost_engine::adapters::{LoraConfig, TargetModules, attach_lora};
@@ -78,20 +79,20 @@ fn a_saved_adapter_loads_with_the_same_bits() {
 }
 
 /// PEFT's logits on `base` with `adapter` against ours of `model`.
-fn peft_agrees(python: &str, model: &CausalLm, base: &Path, adapter: &Path) {
-    let ids: Vec<u32> = (3..20).collect();
+fn peft_agrees(python: &str, model: &CausalLm, base: &Path, adapter: &Path, ids: &[u32]) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("logits.safetensors");
     let tensors = [
         ("input_ids".to_string(), vec![ids.len()], ids.iter().map(|it| *it as f32).collect()),
-        ("logits".to_string(), vec![ids.len(), model.config.vocab_size], logits(model, &ids)),
+        ("logits".to_string(), vec![ids.len(), model.config.vocab_size], logits(model, ids)),
     ];
     write_f32(&path, &tensors).unwrap();
     let script = golden("generate/check_peft.py");
     let arguments = [script.as_path(), base, adapter, &path];
     let output = std::process::Command::new(python).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    eprint!("{}", String::from_utf8_lossy(&output.stdout));
+    let said = [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned());
+    assert!(output.status.success(), "{}", said.concat());
+    eprint!("{}", said[0]);
 }
 
 /// The other direction needs PEFT itself: `FTHOST_TEST_PYTHON` names a Python with torch, transformers and peft.
@@ -104,7 +105,7 @@ fn a_saved_adapter_loads_in_peft_with_equal_logits() {
     let (mut model, config) = adapted();
     let folder = tempfile::tempdir().unwrap();
     save_adapter(&mut model, &config, "gqa_tied", folder.path()).unwrap();
-    peft_agrees(&python, &model, &golden("llama/gqa_tied"), folder.path());
+    peft_agrees(&python, &model, &golden("llama/gqa_tied"), folder.path(), &(3..20).collect::<Vec<_>>());
 }
 
 /// An adapter that a whole run made, on a real model: `FTHOST_TEST_ADAPTER` is the quickstart's `adapter` folder,
@@ -122,7 +123,9 @@ fn the_quickstarts_adapter_loads_in_peft_with_equal_logits() {
     let (base, adapter) = (Path::new(&base), Path::new(&adapter));
     let mut model = load_model(base, &Device::flex()).unwrap();
     load_adapter(&mut model, adapter).unwrap();
-    peft_agrees(&python, &model, base, adapter);
+    let text = "<|im_start|>user\nText: Ada is a 36-year-old engineer from London.\nJSON:<|im_end|>\n";
+    let ids = Tokenizer::load(base).unwrap().encode(text).unwrap().ids;
+    peft_agrees(&python, &model, base, adapter, &ids);
 }
 
 #[test]
