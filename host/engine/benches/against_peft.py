@@ -66,14 +66,14 @@ def measure(command: list[str], threads: int) -> dict:
     }
 
 
-def bench_binary() -> str:
+def bench_binary(bench: str) -> str:
     """Builds our bench and returns its path."""
-    command = ["cargo", "bench", "-p", "fthost-engine", "--bench", "sft_step", "--no-run", "--profile", "release"]
+    command = ["cargo", "bench", "-p", "fthost-engine", "--bench", bench, "--no-run", "--profile", "release"]
     output = subprocess.run(command + ["--message-format", "json"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if output.returncode != 0:
         sys.exit("the bench does not build; see above")
     artifacts = [json.loads(line) for line in output.stdout.splitlines() if line.startswith("{")]
-    return next(it["executable"] for it in artifacts if it.get("executable") and it["target"]["name"] == "sft_step")
+    return next(it["executable"] for it in artifacts if it.get("executable") and it["target"]["name"] == bench)
 
 
 def main() -> None:
@@ -90,7 +90,7 @@ def main() -> None:
         return peer(arguments.model, arguments.steps, arguments.threads)
 
     steps = ["--steps", str(arguments.steps)]
-    ours = [arguments.ours or bench_binary(), arguments.model, "--rank", str(RANK), "--batch", str(BATCH), "--length", str(LENGTH), *steps]
+    ours = [arguments.ours or bench_binary("sft_step"), arguments.model, "--rank", str(RANK), "--batch", str(BATCH), "--length", str(LENGTH), *steps]
     theirs = [sys.executable, __file__, arguments.model, "--peer", "--threads", str(arguments.threads), *steps]
     results = {"ours": [], "peft": [], "load": []}
     for pair in range(arguments.pairs):
