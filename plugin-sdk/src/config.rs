@@ -58,3 +58,49 @@ pub fn schema(all: &[Schema]) -> String {
     let named = all.iter().find(|it| it.get("properties").is_some()).or(all.first());
     named.map_or_else(|| "{}".into(), |it| it.as_value().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemars::schema_for;
+
+    #[derive(Debug, Default, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields, default)]
+    struct Config {
+        /// How much.
+        inner: Inner,
+    }
+
+    #[derive(Debug, Default, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields, default)]
+    struct Inner {
+        weight: f64,
+    }
+
+    fn problem(text: &str) -> (String, String) {
+        let problem = configure::<Config>(text).unwrap_err().remove(0);
+        (problem.key, problem.message)
+    }
+
+    #[test]
+    fn a_problem_names_the_path_of_its_key() {
+        assert_eq!(configure::<Config>(r#"{"inner": {"weight": 2}}"#).unwrap().inner.weight, 2.0);
+        let (key, message) = problem(r#"{"inner": {"weight": "much"}}"#);
+        assert_eq!((&*key, &*message), ("inner.weight", "invalid type: string \"much\", expected f64"));
+        let (key, message) = problem(r#"{"iner": {}}"#);
+        assert_eq!((&*key, &*message), ("iner", "unknown field `iner`, expected `inner`"));
+    }
+
+    #[test]
+    fn a_plugin_without_configuration_refuses_every_key() {
+        assert!(configure::<NoConfig>("{}").is_ok());
+        assert!(configure::<NoConfig>(r#"{"a": 1}"#).is_err());
+    }
+
+    #[test]
+    fn the_schema_is_that_of_the_role_with_a_configuration() {
+        let text = schema(&[schema_for!(NoConfig), schema_for!(Config)]);
+        let schema: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(schema["properties"]["inner"]["description"], "How much.");
+    }
+}

@@ -17,7 +17,7 @@
 //!
 //! Name, version and summary are those of the plugin's `Cargo.toml`. A plugin with a configuration is made `from` it:
 //! `export!(reward: Short from ShortConfig)`, where `ShortConfig` derives `serde::Deserialize` and
-//! `schemars::JsonSchema`, and `Short: TryFrom<ShortConfig, Error = ConfigProblem>`.
+//! `schemars::JsonSchema`, and `Short` is `From<ShortConfig>`, or `TryFrom` with a [`ConfigProblem`] for what is impossible.
 //!
 //! There is no clock, no network, no file system: see [`log`], [`random`] and [`model`] for what the host offers.
 

@@ -37,11 +37,9 @@ struct ExactAndF1 {
     without_reference: u64,
 }
 
-impl TryFrom<Config> for ExactAndF1 {
-    type Error = std::convert::Infallible;
-
-    fn try_from(config: Config) -> Result<Self, Self::Error> {
-        Ok(Self { config, exact: Vec::new(), f1: Vec::new(), without_reference: 0 })
+impl From<Config> for ExactAndF1 {
+    fn from(config: Config) -> Self {
+        Self { config, exact: Vec::new(), f1: Vec::new(), without_reference: 0 }
     }
 }
 
@@ -155,7 +153,7 @@ mod tests {
 
     fn judged(config: &str, pairs: &[(&str, &str)]) -> (Vec<Detail>, Vec<Metric>) {
         let config: Config = serde_json::from_str(config).unwrap();
-        let Ok(mut evaluator) = ExactAndF1::try_from(config);
+        let mut evaluator = ExactAndF1::from(config);
         let sample = |(id, (answer, reference)): (usize, &(&str, &str))| Sample {
             id: id as u64,
             prompt: Prompt::Text("?".into()),
@@ -205,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_finished_evaluation_starts_afresh() {
-        let Ok(mut evaluator) = ExactAndF1::try_from(Config::default());
+        let mut evaluator = ExactAndF1::from(Config::default());
         assert!(evaluator.finish().is_empty());
     }
 }
