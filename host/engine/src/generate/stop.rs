@@ -45,3 +45,48 @@ impl<'a> StopScan<'a> {
 pub(super) fn text(ids: &[u32], tokenizer: &Tokenizer) -> Result<String> {
     tokenizer.decode(ids, true).map_err(EngineError::Data)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A byte-level tokenizer: most characters below are several tokens, and `</s>` is special.
+    fn tokenizer() -> Tokenizer {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/chat_template");
+        Tokenizer::load(&folder).unwrap()
+    }
+
+    /// At every length, looking at the end of the text says what looking at all of it says.
+    #[test]
+    fn the_end_of_the_text_tells_as_much_as_all_of_it() {
+        let tokenizer = tokenizer();
+        let stop: Vec<String> = ["###", "Ende \u{20ac}!", "\n\n"].map(String::from).into();
+        let scan = StopScan::new(&stop);
+        let special = "</s>".repeat(60);
+        let texts = [
+            "It has none of them: # here and # there, nor ## together, again and again and again."
+                .to_string(),
+            "The first answer.\n###\nThe second".to_string(),
+            "caf\u{e9} \u{1f600} \u{20ac} is not Ende \u{20ac}! but that was".to_string(),
+            format!("a paragraph that goes on for a while\n{special}\nand the next"),
+        ];
+        let mut found = 0;
+        for all in &texts {
+            let ids = tokenizer.encode(all).unwrap().ids;
+            let ended = (1..=ids.len()).find(|end| scan.ends(&ids[..*end], &tokenizer).unwrap());
+            let contains = |end: &usize| scan.position(&text(&ids[..*end], &tokenizer).unwrap()).is_some();
+            assert_eq!(ended, (1..=ids.len()).find(contains), "{all}");
+            found += usize::from(ended.is_some());
+        }
+        assert_eq!(found, 3);
+    }
+
+    #[test]
+    fn the_first_of_several_is_where_the_text_is_cut() {
+        let stop = ["later".to_string(), "soon".to_string()];
+        assert_eq!(StopScan::new(&stop).position("as soon as later"), Some(3));
+        assert_eq!(StopScan::new(&[]).position("text"), None);
+    }
+}
