@@ -106,3 +106,24 @@ fn what_cant_be_generated_says_why() {
     assert_eq!(output.status.code(), Some(3));
     assert!(said(&output, folder.path()).starts_with("error: chat template: the model has none"));
 }
+
+#[test]
+fn an_adapter_that_a_run_left_changes_the_answers() {
+    let folder = workplace();
+    let row = json!({"prompt": "What is it?", "completion": " It is that."});
+    std::fs::write(folder.path().join("rows.jsonl"), format!("{row}\n")).unwrap();
+    let run_file = "[model]\npath = \"model\"\n[data]\nfiles = [\"rows.jsonl\"]\n[adapter.lora]\nrank = 4\n\
+                    [optimizer.adamw]\nlearning_rate = 2e-2\n[train]\nsteps = 30\nmicro_batch_size = 1\n\
+                    [output]\ndir = \"out\"\n";
+    let path = folder.path().join("run.toml");
+    std::fs::write(&path, run_file).unwrap();
+    let trained = fthost(&["run", "--quiet", path.to_str().unwrap()]);
+    assert!(trained.status.success(), "{}", said(&trained, folder.path()));
+    let adapter = folder.path().join("out/adapter");
+    let asked = ["--json", "--raw", "What is it?"];
+    let before = lines(&generate(folder.path(), &asked));
+    let after =
+        lines(&generate(folder.path(), &[&asked[..], &["--adapter", adapter.to_str().unwrap()]].concat()));
+    assert_eq!(before[0]["prompt"], after[0]["prompt"]);
+    assert_ne!(before[0]["tokens"], after[0]["tokens"]);
+}
