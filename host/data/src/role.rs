@@ -296,9 +296,22 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The limit that was hit, by its full key, and what to do; empty where none was.
+    pub fn advice(&self, plugin: &str) -> String {
+        match (self, self.limit()) {
+            (_, Some((key, value))) => format!(
+                "\n  limit: `plugins.{plugin}.{key}` = {value}\nhint: raise the limit, or give the plugin less to do"
+            ),
+            (Self::Denied { grant, .. }, None) => format!("\nhint: {grant} would grant it"),
+            _ => String::new(),
+        }
+    }
+}
+
 /// A call into a plugin that gave no result.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("plugin `{plugin}` {failure} in `{call}` of {items} items")]
+#[error("plugin `{plugin}` {failure} in `{call}` of {items} items{}", failure.advice(plugin))]
 pub struct RoleError {
     /// The plugin's name.
     pub plugin: String,

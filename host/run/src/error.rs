@@ -34,7 +34,7 @@ pub enum RunError {
     #[error("nothing is held out to evaluate on\nhint: set `data.held_out.rows`, `.fraction` or `.files`")]
     NothingHeldOut,
     /// A plugin failed, or hit a limit.
-    #[error("{}", told(.0))]
+    #[error(transparent)]
     Plugin(#[from] RoleError),
     /// A plugin or plugin set that can't be used.
     #[error(transparent)]
@@ -124,17 +124,6 @@ impl RunError {
     pub(crate) fn output(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.display().to_string();
         move |source| Self::Output { path, source }
-    }
-}
-
-/// A plugin's failure with the key of the limit it hit.
-fn told(error: &RoleError) -> String {
-    match error.failure.limit() {
-        Some((key, value)) => format!(
-            "{error}\n  limit: `plugins.{}.{key}` = {value}\nhint: raise the limit, or give the plugin less to do",
-            error.plugin
-        ),
-        None => error.to_string(),
     }
 }
 

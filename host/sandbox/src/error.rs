@@ -94,7 +94,7 @@ pub enum SandboxError {
         problems: Vec<String>,
     },
     /// The plugin failed before its first batch.
-    #[error("plugin `{plugin}` {failure} in `{call}`")]
+    #[error("plugin `{plugin}` {failure} in `{call}`{}", failure.advice(plugin))]
     Start {
         /// The plugin.
         plugin: String,

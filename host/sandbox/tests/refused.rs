@@ -112,6 +112,16 @@ fn a_plugin_that_traps_while_it_is_configured() {
 }
 
 #[test]
+fn a_plugin_that_needs_more_than_it_has_to_be_configured() {
+    let error = refused("hostile", component("tests/guests", "hostile"), "limits.fuel = 100");
+    insta::assert_snapshot!(error, @r"
+    plugin `hostile` ran out of fuel in `describe`
+      limit: `plugins.hostile.limits.fuel` = 100
+    hint: raise the limit, or give the plugin less to do
+    ");
+}
+
+#[test]
 fn a_compiled_component_is_kept_and_a_damaged_one_is_made_anew() {
     let folder = tempfile::tempdir().unwrap();
     let (_, _, model) = sandbox();

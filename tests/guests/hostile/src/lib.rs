@@ -14,9 +14,13 @@ struct Config {
     level: i64,
     /// Whether `configure` traps.
     trap_in_configure: bool,
+    /// What to do at every score, whatever the completions say.
+    always: Option<String>,
 }
 
-struct Hostile;
+struct Hostile {
+    always: Option<String>,
+}
 
 impl TryFrom<Config> for Hostile {
     type Error = ConfigProblem;
@@ -28,7 +32,7 @@ impl TryFrom<Config> for Hostile {
         if config.level < 0 {
             return Err(ConfigProblem::new("level", format!("must be >= 0, got `{}`", config.level)));
         }
-        Ok(Self)
+        Ok(Self { always: config.always })
     }
 }
 
@@ -98,8 +102,8 @@ fn misbehave(how: &str, group: &Group) -> Vec<Score> {
 
 impl Reward for Hostile {
     fn score(&self, group: &Group) -> Vec<Score> {
-        let how = group.completions.first().map_or("", |it| it.text.as_str());
-        misbehave(how, group)
+        let first = group.completions.first().map_or("", |it| it.text.as_str());
+        misbehave(self.always.as_deref().unwrap_or(first), group)
     }
 }
 
