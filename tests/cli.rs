@@ -216,6 +216,7 @@ fn help_names_verbs_and_exit_codes() {
       eval         Judge a model, or one with an adapter, on the held-out rows of a run file
       data         Look at data as training sees it
       plugin       Look at plugins
+      model        Make, merge and look at models' files
       doctor       Say what this machine has for fthost
       completions  Print a completion script
       help         Print this message or the help of the given subcommand(s)

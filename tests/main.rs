@@ -4,4 +4,5 @@ mod architecture;
 mod ci;
 mod cli;
 mod generate;
+mod models;
 mod support;

@@ -1,8 +1,12 @@
 //! The command line, as typed.
 
+mod model;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use model::{ImportArgs, InitArgs, InspectArgs, MergeArgs, ModelVerb};
 
 /// Fine-tunes language models.
 ///
@@ -33,6 +37,9 @@ pub enum Verb {
     /// Look at plugins
     #[command(subcommand)]
     Plugin(PluginVerb),
+    /// Make, merge and look at models' files
+    #[command(subcommand)]
+    Model(ModelVerb),
     /// Say what this machine has for fthost
     Doctor,
     /// Print a completion script

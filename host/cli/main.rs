@@ -7,6 +7,7 @@ mod data;
 mod doctor;
 mod eval;
 mod generate;
+mod model;
 mod plugin;
 mod render;
 mod run;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Verb::Data(DataVerb::Preview(args)) => data::preview(&args),
         Verb::Eval(args) => eval::run(&args),
         Verb::Plugin(verb) => plugin::run(&verb),
+        Verb::Model(verb) => model::run(&verb),
         Verb::Doctor => doctor::run(),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "fthost", &mut std::io::stdout());

@@ -7,6 +7,7 @@ pub mod batch;
 pub mod chat_template;
 pub mod encode;
 pub mod error;
+pub mod gguf_tokenizer;
 pub mod pack;
 pub mod preview;
 pub mod record;

@@ -31,6 +31,26 @@ pub enum EngineError {
         /// Why.
         reason: String,
     },
+    /// A GGUF file is damaged, or of a kind that is not known here.
+    #[error("`{}` is not a GGUF file that can be read: {reason}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What, and where in the file.
+        reason: String,
+    },
+    /// A weight of a GGUF file is stored in a way that is not known here.
+    #[error("`{}`: `{tensor}` is stored as {found}, known are {known}\nhint: take a file of the model in one of these types", path.display())]
+    GgufType {
+        /// The file.
+        path: PathBuf,
+        /// llama.cpp's name.
+        tensor: String,
+        /// ggml's name of the type.
+        found: String,
+        /// What can be read.
+        known: &'static str,
+    },
     /// `architectures` names no family known here.
     #[error("`{}`: architecture `{found}` is not known here (known: {known})", path.display())]
     UnknownArchitecture {

@@ -1,6 +1,7 @@
 //! Goldens and invariants of the engine. One binary, so that Burn is linked once.
 
 mod adapters;
+mod checkpoint;
 mod generate;
 mod models;
 mod support;

@@ -80,6 +80,24 @@ pub enum RunError {
         /// What differs, key by key.
         changes: Vec<String>,
     },
+    /// A folder is to be made where something stands.
+    #[error("`{}` is already there\nhint: replace it with `--force`, or give another folder with `--out`", folder.display())]
+    ModelInTheWay {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A folder is to be replaced that holds something else.
+    #[error("`{}` is no model's folder, so it is not replaced\nhint: give another folder with `--out`", folder.display())]
+    NoModelInTheWay {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A path leads to nothing that can be looked at.
+    #[error("`{}` is neither a GGUF file nor a folder with `config.json` or `adapter_config.json`", path.display())]
+    NoModel {
+        /// As given.
+        path: PathBuf,
+    },
     /// SIGINT or SIGTERM came; the step was finished and a checkpoint saved.
     #[error("interrupted by {} after step {step}; `{}` is saved\nhint: go on with `--resume`", signal_name(*signal), checkpoint.display())]
     Interrupted {
@@ -116,6 +134,9 @@ impl RunError {
             | Self::Output { .. }
             | Self::NothingToResume { .. }
             | Self::CheckpointsInTheWay { .. }
+            | Self::ModelInTheWay { .. }
+            | Self::NoModelInTheWay { .. }
+            | Self::NoModel { .. }
             | Self::AnotherRun { .. } => 1,
         }
     }

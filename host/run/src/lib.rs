@@ -15,6 +15,7 @@ pub mod interrupt;
 pub mod judge;
 pub mod lock;
 pub mod metrics;
+pub mod models;
 pub mod plugins;
 pub mod report;
 pub mod rows;

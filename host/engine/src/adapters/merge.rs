@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::checkpoint::safetensors::{write_f32, write_whole};
+use crate::checkpoint::safetensors::{StoredDtype, write_as, write_whole};
 use crate::error::{EngineError, Result};
 use crate::models::CausalLm;
 
@@ -35,6 +35,14 @@ const COMPANIONS: [&str; 8] = [
 /// # Errors
 /// Files that can't be read or written.
 pub fn save_merged(model: &mut CausalLm, base: &Path, folder: &Path) -> Result<()> {
+    save_merged_as(model, base, folder, StoredDtype::F32)
+}
+
+/// As [`save_merged`], the weights as `dtype`.
+///
+/// # Errors
+/// Files that can't be read or written.
+pub fn save_merged_as(model: &mut CausalLm, base: &Path, folder: &Path, dtype: StoredDtype) -> Result<()> {
     merge_lora(model);
     std::fs::create_dir_all(folder).map_err(EngineError::io("write", folder))?;
     for name in COMPANIONS {
@@ -42,7 +50,7 @@ pub fn save_merged(model: &mut CausalLm, base: &Path, folder: &Path) -> Result<(
         if source.exists() {
             let mut bytes = std::fs::read(&source).map_err(EngineError::io("read", &source))?;
             if name == "config.json" {
-                bytes = stating_f32(&source, &bytes)?;
+                bytes = stating_dtype(&source, &bytes, dtype)?;
             }
             write_whole(&folder.join(name), &bytes)?;
         }
@@ -52,17 +60,19 @@ pub fn save_merged(model: &mut CausalLm, base: &Path, folder: &Path) -> Result<(
         let (shape, values) = parameter.to_f32();
         tensors.push((name.to_string(), shape, values));
     });
-    write_f32(&folder.join("model.safetensors"), &tensors)
+    write_as(&folder.join("model.safetensors"), &tensors, dtype)
 }
 
 /// `config.json` with the type the weights are written in: transformers loads them as it says.
-fn stating_f32(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
+fn stating_dtype(path: &Path, bytes: &[u8], dtype: StoredDtype) -> Result<Vec<u8>> {
     let json = |source| EngineError::Json { path: path.to_path_buf(), source };
     let mut config: serde_json::Value = serde_json::from_slice(bytes).map_err(json)?;
-    for key in ["dtype", "torch_dtype"] {
-        if config.get(key).is_some() {
-            config[key] = "float32".into();
-        }
+    let stated: Vec<&str> =
+        ["dtype", "torch_dtype"].into_iter().filter(|it| config.get(it).is_some()).collect();
+    // A file that does not say is taken for f32.
+    let silent = stated.is_empty() && dtype != StoredDtype::F32;
+    for key in stated.into_iter().chain(silent.then_some("dtype")) {
+        config[key] = dtype.name().into();
     }
     serde_json::to_vec_pretty(&config).map_err(json)
 }

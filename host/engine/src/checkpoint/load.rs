@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::safetensors::TensorFiles;
 use crate::error::{EngineError, Result};
 use crate::models::{Block, CausalLm, LlamaConfig};
-use crate::nn::{ComputeDtype, Linear};
+use crate::nn::{ComputeDtype, Linear, Rope};
 
 /// Loads `config.json` and the safetensors beside it, as f32, onto `device`.
 ///
@@ -21,43 +21,65 @@ pub fn load_model(folder: &Path, device: &Device) -> Result<CausalLm> {
         problems: vec![problem],
     })?;
     let files = TensorFiles::open_model(folder)?;
-    let mut reader = Reader { files: &files, device, read: Vec::new() };
-    let (vocab, hidden) = (config.vocab_size, config.hidden_size);
-    let embed_tokens = reader.matrix("model.embed_tokens.weight", [vocab, hidden])?;
-    let blocks =
-        (0..config.num_hidden_layers).map(|layer| reader.block(&config, layer)).collect::<Result<_>>()?;
-    let norm = reader.vector("model.norm.weight", hidden)?;
-    let lm_head = match config.tie_word_embeddings {
-        true => None,
-        false => Some(reader.matrix("lm_head.weight", [vocab, hidden])?),
-    };
+    let mut read = Vec::new();
+    let model = build(&config, rope, device, &mut |name, shape| {
+        read.push(name.to_string());
+        match *shape {
+            [length] => files.read(name, [length]),
+            [rows, columns] => files.read(name, [rows, columns]),
+            _ => unreachable!("a model has vectors and matrices"),
+        }
+    })?;
     // Files of tied models sometimes repeat the head; older ones store the rotary frequencies.
-    let mut unknown = files.unknown(&reader.read);
+    let mut unknown = files.unknown(&read);
     unknown.retain(|name| {
         !(name.ends_with("rotary_emb.inv_freq") || config.tie_word_embeddings && name == "lm_head.weight")
     });
     if !unknown.is_empty() {
         return Err(EngineError::UnknownTensors { folder: folder.to_path_buf(), names: unknown });
     }
-    let compute_dtype = ComputeDtype::F32;
+    Ok(model)
+}
+
+/// The values of one weight from its Hugging Face name and its shape.
+pub(crate) type Values<'a> = &'a mut dyn FnMut(&str, &[usize]) -> Result<TensorData>;
+
+/// A model of `config` from the weights that `values` gives, asked for in the model's order.
+///
+/// # Errors
+/// Those of `values`.
+pub(crate) fn build(
+    config: &LlamaConfig,
+    rope: Rope,
+    device: &Device,
+    values: Values<'_>,
+) -> Result<CausalLm> {
+    let mut reader = Reader { values, device };
+    let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+    let embed_tokens = reader.matrix("model.embed_tokens.weight", [vocab, hidden])?;
+    let blocks =
+        (0..config.num_hidden_layers).map(|layer| reader.block(config, layer)).collect::<Result<_>>()?;
+    let norm = reader.vector("model.norm.weight", hidden)?;
+    let lm_head = match config.tie_word_embeddings {
+        true => None,
+        false => Some(reader.matrix("lm_head.weight", [vocab, hidden])?),
+    };
+    let (config, compute_dtype) = (config.clone(), ComputeDtype::F32);
     Ok(CausalLm { config, embed_tokens, blocks, norm, lm_head, rope, compute_dtype })
 }
 
 struct Reader<'a> {
-    files: &'a TensorFiles,
+    values: Values<'a>,
     device: &'a Device,
-    read: Vec<String>,
 }
 
 impl Reader<'_> {
     fn vector(&mut self, name: &str, length: usize) -> Result<Tensor<1>> {
-        self.read.push(name.to_string());
-        Ok(Tensor::from_data(self.files.read(name, [length])?, self.device))
+        Ok(Tensor::from_data((self.values)(name, &[length])?, self.device))
     }
 
     fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>> {
-        self.read.push(name.to_string());
-        Ok(Tensor::from_data(self.files.read(name, shape)?, self.device))
+        Ok(Tensor::from_data((self.values)(name, &shape)?, self.device))
     }
 
     fn linear(&mut self, name: &str, shape: [usize; 2], bias: bool) -> Result<Linear> {

@@ -1,7 +1,11 @@
 //! Weights on disk: reading models, writing whole folders or none.
 
+pub mod gguf;
+pub mod init;
 pub mod load;
 pub mod safetensors;
 pub mod training;
 
+pub use init::init_model;
 pub use load::load_model;
+pub use safetensors::StoredDtype;

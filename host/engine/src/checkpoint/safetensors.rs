@@ -10,7 +10,7 @@ use burn::tensor::TensorData;
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo, TensorView};
 use serde_json::Value;
 
 use crate::error::{EngineError, Result};
@@ -56,6 +56,21 @@ impl TensorFiles {
             maps.push((path, map));
         }
         Ok(Self { folder: folder.to_path_buf(), maps, names })
+    }
+
+    /// Name, shape and type of every tensor, in the order of names.
+    ///
+    /// # Errors
+    /// A file that is no longer sound.
+    pub fn list(&self) -> Result<Vec<(String, Vec<usize>, String)>> {
+        let mut all = Vec::with_capacity(self.names.len());
+        for (path, map) in &self.maps {
+            for (name, view) in parse(path, map)?.iter() {
+                all.push((name.to_string(), view.shape().to_vec(), format!("{:?}", view.dtype())));
+            }
+        }
+        all.sort();
+        Ok(all)
     }
 
     /// Names not in `known`.
@@ -114,35 +129,112 @@ fn to_f32(name: &str, view: &TensorView<'_>) -> Result<Vec<f32>> {
     })
 }
 
+/// How floats are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StoredDtype {
+    /// Four bytes, exact.
+    #[default]
+    F32,
+    /// Two bytes, the range of f32.
+    Bf16,
+    /// Two bytes, more digits and a smaller range.
+    F16,
+}
+
+impl StoredDtype {
+    /// As `config.json` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::Bf16 => "bfloat16",
+            Self::F16 => "float16",
+        }
+    }
+
+    fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::Bf16 => Dtype::BF16,
+            Self::F16 => Dtype::F16,
+        }
+    }
+
+    /// Rounds to the nearest, ties to even.
+    fn bytes(self, values: &[f32]) -> Vec<u8> {
+        match self {
+            Self::F32 => values.iter().flat_map(|it| it.to_le_bytes()).collect(),
+            Self::Bf16 => values.iter().flat_map(|it| bf16::from_f32(*it).to_le_bytes()).collect(),
+            Self::F16 => values.iter().flat_map(|it| f16::from_f32(*it).to_le_bytes()).collect(),
+        }
+    }
+}
+
+/// A tensor whose values are made when they are written.
+pub(crate) struct LazyTensor<'a> {
+    name: String,
+    shape: Vec<usize>,
+    values: Box<dyn Fn() -> Vec<f32> + 'a>,
+}
+
+impl<'a> LazyTensor<'a> {
+    /// `values` must give as many as `shape` says.
+    pub(crate) fn new(name: String, shape: Vec<usize>, values: impl Fn() -> Vec<f32> + 'a) -> Self {
+        Self { name, shape, values: Box::new(values) }
+    }
+}
+
 /// Writes f32 tensors to `path`: to a temporary name in the same folder, synced, then renamed.
 pub fn write_f32(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Result<()> {
-    let bytes: Vec<Vec<u8>> = tensors
+    write_as(path, tensors, StoredDtype::F32)
+}
+
+/// As [`write_f32`], every value rounded to `dtype`.
+pub fn write_as(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)], dtype: StoredDtype) -> Result<()> {
+    let lazy = tensors
         .iter()
-        .map(|(_, _, values)| values.iter().flat_map(|it| it.to_le_bytes()).collect())
-        .collect();
-    let damaged = |error: safetensors::SafeTensorError| EngineError::Safetensors {
-        path: path.to_path_buf(),
-        reason: error.to_string(),
-    };
-    let views = tensors
-        .iter()
-        .zip(&bytes)
-        .map(|((name, shape, _), bytes)| {
-            Ok((name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes)?))
-        })
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(damaged)?;
-    let metadata = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
-    let serialized = safetensors::serialize(views, Some(metadata)).map_err(damaged)?;
-    write_whole(path, &serialized)
+        .map(|(name, shape, values)| LazyTensor::new(name.clone(), shape.clone(), || values.clone()));
+    write_lazy(path, lazy.collect(), dtype)
+}
+
+/// Writes tensors one by one, the file whole or not at all.
+pub(crate) fn write_lazy(path: &Path, mut tensors: Vec<LazyTensor<'_>>, dtype: StoredDtype) -> Result<()> {
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut end = 0;
+    let infos = tensors.iter().map(|it| {
+        let start = end;
+        end += it.shape.iter().product::<usize>() * dtype.dtype().bitsize() / 8;
+        let info = TensorInfo { dtype: dtype.dtype(), shape: it.shape.clone(), data_offsets: (start, end) };
+        (it.name.clone(), info)
+    });
+    let damaged = |reason: String| EngineError::Safetensors { path: path.to_path_buf(), reason };
+    let format = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
+    let metadata =
+        Metadata::new(Some(format), infos.collect()).map_err(|error| damaged(error.to_string()))?;
+    let mut header = serde_json::to_vec(&metadata).map_err(|error| damaged(error.to_string()))?;
+    // The values begin at a multiple of 8.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    write_with(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        tensors.iter().try_for_each(|it| file.write_all(&dtype.bytes(&(it.values)())))
+    })
 }
 
 /// Writes a file whole or not at all.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, |file| file.write_all(bytes))
+}
+
+fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(EngineError::io("write", path))?;
-    file.write_all(bytes).map_err(EngineError::io("write", path))?;
-    file.as_file().sync_all().map_err(EngineError::io("write", path))?;
-    file.persist(path).map_err(|error| EngineError::io("write", path)(error.error))?;
+    let io = || EngineError::io("write", path);
+    let mut builder = tempfile::Builder::new();
+    // As any new file, not private as temporary ones are: others may load the model too.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder).map_err(io())?;
+    write(&mut file).map_err(io())?;
+    file.as_file().sync_all().map_err(io())?;
+    file.persist(path).map_err(|error| io()(error.error))?;
     Ok(())
 }

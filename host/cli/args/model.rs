@@ -1,0 +1,108 @@
+//! `fthost model`, as typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use fthost_run::models::StoredDtype;
+
+/// `fthost model`.
+#[derive(Debug, Subcommand)]
+pub enum ModelVerb {
+    /// Make a model's folder of a GGUF file, or of a folder in another type of float
+    Import(ImportArgs),
+    /// Make a model that has learned nothing, to be trained from scratch
+    Init(InitArgs),
+    /// Fold an adapter into its base model
+    Merge(MergeArgs),
+    /// Say what is in a model's folder, an adapter's folder or a GGUF file
+    Inspect(InspectArgs),
+}
+
+/// How a folder is written.
+#[derive(Debug, Args)]
+pub struct WrittenArgs {
+    /// How weights are written: f32 keeps every value as it is
+    #[arg(long, value_enum, default_value_t)]
+    pub dtype: DtypeArg,
+    /// Replace a model that is there already
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `fthost model import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// A GGUF file, or a folder in Hugging Face's layout
+    pub source: PathBuf,
+    /// The folder to make; beside the file, without its `.gguf`, if absent
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Type and replacement.
+    #[command(flatten)]
+    pub written: WrittenArgs,
+}
+
+/// `fthost model init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// A folder with `config.json` and the tokenizer's files
+    pub source: PathBuf,
+    /// The folder to make
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Decides every weight
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Type and replacement.
+    #[command(flatten)]
+    pub written: WrittenArgs,
+}
+
+/// `fthost model merge`.
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// The base model's folder
+    #[arg(long)]
+    pub model: PathBuf,
+    /// The adapter's folder, as PEFT writes it
+    #[arg(long)]
+    pub adapter: PathBuf,
+    /// The folder to make
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Type and replacement.
+    #[command(flatten)]
+    pub written: WrittenArgs,
+}
+
+/// `fthost model inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// A folder or a GGUF file
+    pub path: PathBuf,
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How weights are written.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub enum DtypeArg {
+    /// Four bytes, exact
+    #[default]
+    F32,
+    /// Two bytes, the range of f32
+    Bf16,
+    /// Two bytes, more digits and a smaller range
+    F16,
+}
+
+impl From<DtypeArg> for StoredDtype {
+    fn from(dtype: DtypeArg) -> Self {
+        match dtype {
+            DtypeArg::F32 => Self::F32,
+            DtypeArg::Bf16 => Self::Bf16,
+            DtypeArg::F16 => Self::F16,
+        }
+    }
+}

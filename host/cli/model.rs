@@ -1,0 +1,75 @@
+//! `fthost model`: models' files.
+
+use fthost_run::Result;
+use fthost_run::models::{folder, import, init, inspect, merge};
+
+use crate::args::{ImportArgs, InitArgs, InspectArgs, MergeArgs, ModelVerb};
+
+/// Does what was asked and says where the result is.
+pub fn run(verb: &ModelVerb) -> Result<()> {
+    match verb {
+        ModelVerb::Import(args) => imported(args),
+        ModelVerb::Init(args) => initialised(args),
+        ModelVerb::Merge(args) => merged(args),
+        ModelVerb::Inspect(args) => inspected(args),
+    }
+}
+
+fn imported(args: &ImportArgs) -> Result<()> {
+    let out = args.out.clone().unwrap_or_else(|| folder::beside(&args.source));
+    import::import(&args.source, &out, args.written.dtype.into(), args.written.force)?;
+    println!("`{}` is written", out.display());
+    Ok(())
+}
+
+fn initialised(args: &InitArgs) -> Result<()> {
+    let written = &args.written;
+    init::init(&args.source, &args.out, args.seed, written.dtype.into(), written.force)?;
+    println!("`{}` is written", args.out.display());
+    Ok(())
+}
+
+fn merged(args: &MergeArgs) -> Result<()> {
+    let written = &args.written;
+    merge::merge(&args.model, &args.adapter, &args.out, written.dtype.into(), written.force)?;
+    println!("`{}` is written", args.out.display());
+    Ok(())
+}
+
+fn inspected(args: &InspectArgs) -> Result<()> {
+    let found = inspect::inspect(&args.path)?;
+    if args.json {
+        println!("{}", serde_json::json!(found));
+    } else {
+        print!("{}", told(&found));
+    }
+    Ok(())
+}
+
+fn told(found: &inspect::Inspection) -> String {
+    let mut text = format!("{} `{}`\n", found.kind, found.path.display());
+    for (name, value) in &found.facts {
+        // What is said in several lines stays in its column.
+        let value = value.replace('\n', &format!("\n  {:26}", ""));
+        text += &format!("  {name:<26}{value}\n");
+    }
+    text += &format!("  {:<26}{}\n", "parameters", grouped(found.parameters));
+    for (name, parameters) in &found.parts {
+        let share = 100.0 * *parameters as f64 / found.parameters.max(1) as f64;
+        text += &format!("    {name:<24}{} ({share:.1} %)\n", grouped(*parameters));
+    }
+    text
+}
+
+/// `134,515,008`.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -1,0 +1,121 @@
+//! `fthost model`: importing, merging, initialising and looking.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use crate::support::{fthost, root};
+
+fn golden(path: &str) -> String {
+    format!("tests/golden/{path}")
+}
+
+fn at(folder: &Path, name: &str) -> String {
+    folder.join(name).display().to_string()
+}
+
+#[track_caller]
+fn said(output: &Output, place: &Path) -> String {
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    text.replace(&place.display().to_string(), "[place]")
+}
+
+#[track_caller]
+fn done(args: &[&str]) {
+    let output = fthost(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn names(folder: PathBuf) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|it| it.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_gguf_file_becomes_a_whole_folder() {
+    let place = tempfile::tempdir().unwrap();
+    let out = at(place.path(), "tiny");
+    done(&["model", "import", &golden("gguf/tiny.gguf"), "--out", &out]);
+    assert_eq!(
+        names(place.path().join("tiny")),
+        [
+            "chat_template.jinja",
+            "config.json",
+            "generation_config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json"
+        ]
+    );
+    let again = fthost(&["model", "import", &golden("gguf/tiny.gguf"), "--out", &out]);
+    assert_eq!(again.status.code(), Some(1));
+    insta::assert_snapshot!(said(&again, place.path()), @r"
+    error: `[place]/tiny` is already there
+    hint: replace it with `--force`, or give another folder with `--out`
+    ");
+    done(&["model", "import", &golden("gguf/tiny.gguf"), "--out", &out, "--force", "--dtype", "bf16"]);
+    let seen = fthost(&["model", "inspect", &out]);
+    insta::assert_snapshot!("inspect_imported", said(&seen, place.path()));
+    assert_eq!(names(place.path().to_path_buf()), ["tiny"], "nothing temporary is left");
+}
+
+#[test]
+fn inspect_tells_what_a_gguf_file_holds() {
+    let seen = fthost(&["model", "inspect", &golden("gguf/tiny.gguf")]);
+    insta::assert_snapshot!(said(&seen, &root()));
+}
+
+#[test]
+fn inspect_tells_what_an_adapter_holds() {
+    let seen = fthost(&["model", "inspect", &golden("lora")]);
+    insta::assert_snapshot!(said(&seen, &root()));
+    let seen = fthost(&["model", "inspect", &golden("lora"), "--json"]);
+    let seen: serde_json::Value = serde_json::from_slice(&seen.stdout).unwrap();
+    assert_eq!(seen["kind"], "adapter");
+}
+
+#[test]
+fn inspect_refuses_what_is_no_model() {
+    let seen = fthost(&["model", "inspect", "tests/golden"]);
+    assert_eq!(seen.status.code(), Some(1));
+    insta::assert_snapshot!(said(&seen, &root()), @"error: `tests/golden` is neither a GGUF file nor a folder with `config.json` or `adapter_config.json`");
+}
+
+/// The merge itself is compared with PEFT's in the engine's tests.
+#[test]
+fn a_merged_folder_has_the_base_models_weights_and_no_adapter() {
+    let place = tempfile::tempdir().unwrap();
+    let out = at(place.path(), "merged");
+    let (base, adapter) = (golden("llama/gqa_tied"), golden("lora"));
+    done(&["model", "merge", "--model", &base, "--adapter", &adapter, "--out", &out, "--dtype", "f16"]);
+    let seen = |path: &str| -> serde_json::Value {
+        serde_json::from_slice(&fthost(&["model", "inspect", "--json", path]).stdout).unwrap()
+    };
+    let (merged, base) = (seen(&out), seen(&base));
+    assert_eq!(merged["parts"], base["parts"]);
+    assert!(merged["facts"].to_string().contains("F16"), "{}", merged["facts"]);
+    let bytes = std::fs::read(place.path().join("merged/model.safetensors")).unwrap();
+    let base = std::fs::read(root().join("tests/golden/llama/gqa_tied/model.safetensors")).unwrap();
+    let name = "model.layers.0.self_attn.q_proj.weight";
+    let tensor = |bytes: &[u8]| {
+        let tensors = safetensors::SafeTensors::deserialize(bytes).unwrap();
+        tensors.tensor(name).unwrap().data().to_vec()
+    };
+    assert_ne!(tensor(&bytes).len(), tensor(&base).len(), "two bytes a value, not four");
+}
+
+#[test]
+fn a_model_from_nothing_is_decided_by_its_seed() {
+    let place = tempfile::tempdir().unwrap();
+    let made = |name: &str, seed: &str| {
+        let out = at(place.path(), name);
+        done(&["model", "init", &golden("train/model"), "--out", &out, "--seed", seed]);
+        std::fs::read(place.path().join(name).join("model.safetensors")).unwrap()
+    };
+    let first = made("first", "1");
+    assert_eq!(first, made("second", "1"));
+    assert_ne!(first, made("third", "2"));
+}
