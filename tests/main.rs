@@ -3,6 +3,8 @@
 mod architecture;
 mod ci;
 mod cli;
+mod embedded;
 mod generate;
+mod hub;
 mod models;
 mod support;

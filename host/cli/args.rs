@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use model::{ImportArgs, InitArgs, InspectArgs, MergeArgs, ModelVerb};
+pub use model::{ImportArgs, InitArgs, InspectArgs, MergeArgs, ModelVerb, PullArgs};
 
 /// Fine-tunes language models.
 ///
@@ -109,9 +109,9 @@ pub struct GenerateArgs {
     /// What is asked; each is a person's turn, rendered with the model's chat template
     #[arg(required_unless_present = "file", conflicts_with = "file")]
     pub prompts: Vec<String>,
-    /// The model: a folder in Hugging Face's layout
+    /// The model: a folder in Hugging Face's layout; the embedded model if absent
     #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
+    pub model: Option<PathBuf>,
     /// An adapter: a PEFT folder
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,

@@ -24,7 +24,17 @@ fn told(config: &RunConfig) -> String {
     let files = |files: &[std::path::PathBuf]| {
         files.iter().map(|it| format!("{}{}", it.display(), there(it))).collect::<Vec<_>>().join(", ")
     };
-    line("model", format!("{}{}", config.model.path.display(), there(&config.model.path)));
+    line(
+        "model",
+        match (&config.model.path, &config.model.hub) {
+            (Some(path), _) => format!("{}{}", path.display(), there(path)),
+            (None, Some(hub)) => {
+                let revision = config.model.revision.as_deref().unwrap_or("main");
+                format!("{hub} at {revision}, of the hub")
+            }
+            (None, None) => "the embedded one".to_string(),
+        },
+    );
     line("data", files(&config.data.files));
     line(
         "held out",

@@ -4,15 +4,15 @@ use std::io::{IsTerminal, stdout};
 
 use fthost_data::{DataError, Preview, Tokenizer};
 use fthost_run::dataset::{OnBadRow, Skipped};
-use fthost_run::{Result, dataset};
+use fthost_run::{Result, dataset, models};
 
 use crate::args::PreviewArgs;
 use crate::{plugin, render};
 
 /// Prints the first rows of the training part, and what there is in all.
 pub fn preview(args: &PreviewArgs) -> Result<()> {
-    let config = plugin::config(&args.file)?;
-    let tokenizer = Tokenizer::load(&config.model.path)?;
+    let config = models::found(&plugin::config(&args.file)?)?;
+    let tokenizer = Tokenizer::load(config.model.folder())?;
     let dataset = dataset::load(&config.data, &mut plugin::load(&config, &args.file.file)?)?;
     let styled = render::is_styled(stdout().is_terminal());
     println!("{}", render::legend(styled));

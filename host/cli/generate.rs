@@ -3,7 +3,7 @@
 use std::io::{BufWriter, Write, stdout};
 
 use fthost_run::generate::{self, Answer, GenerateConfig, GenerateRequest, PromptSource};
-use fthost_run::{Result, RunError};
+use fthost_run::{Result, RunError, models};
 use serde_json::json;
 
 use crate::args::GenerateArgs;
@@ -15,7 +15,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         None => PromptSource::Texts { texts: args.prompts.clone(), raw: args.raw },
     };
     let answers = generate::run(&GenerateRequest {
-        model: args.model.clone(),
+        model: args.model.clone().map_or_else(models::embedded::unpack, Ok)?,
         adapter: args.adapter.clone(),
         prompts,
         system: args.system.clone(),

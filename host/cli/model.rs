@@ -1,14 +1,15 @@
 //! `fthost model`: models' files.
 
 use fthost_run::Result;
-use fthost_run::models::{folder, import, init, inspect, merge};
+use fthost_run::models::{folder, hub, import, init, inspect, merge};
 
-use crate::args::{ImportArgs, InitArgs, InspectArgs, MergeArgs, ModelVerb};
+use crate::args::{ImportArgs, InitArgs, InspectArgs, MergeArgs, ModelVerb, PullArgs};
 
 /// Does what was asked and says where the result is.
 pub fn run(verb: &ModelVerb) -> Result<()> {
     match verb {
         ModelVerb::Import(args) => imported(args),
+        ModelVerb::Pull(args) => fetched(args),
         ModelVerb::Init(args) => initialised(args),
         ModelVerb::Merge(args) => merged(args),
         ModelVerb::Inspect(args) => inspected(args),
@@ -19,6 +20,13 @@ fn imported(args: &ImportArgs) -> Result<()> {
     let out = args.out.clone().unwrap_or_else(|| folder::beside(&args.source));
     import::import(&args.source, &out, args.written.dtype.into(), args.written.force)?;
     println!("`{}` is written", out.display());
+    Ok(())
+}
+
+fn fetched(args: &PullArgs) -> Result<()> {
+    let tell = &mut |name: &str| eprintln!("fetching {name}");
+    let folder = hub::Hub::from_env().fetch(&args.repo, args.revision.as_deref(), tell)?;
+    println!("`{}`", folder.display());
     Ok(())
 }
 

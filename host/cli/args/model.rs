@@ -10,6 +10,8 @@ use fthost_run::models::StoredDtype;
 pub enum ModelVerb {
     /// Make a model's folder of a GGUF file, or of a folder in another type of float
     Import(ImportArgs),
+    /// Fetch a model from the hub
+    Pull(PullArgs),
     /// Make a model that has learned nothing, to be trained from scratch
     Init(InitArgs),
     /// Fold an adapter into its base model
@@ -40,6 +42,16 @@ pub struct ImportArgs {
     /// Type and replacement.
     #[command(flatten)]
     pub written: WrittenArgs,
+}
+
+/// `fthost model pull`.
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    /// The model's name on the hub, `owner/name`
+    pub repo: String,
+    /// Branch, tag or commit
+    #[arg(long)]
+    pub revision: Option<String>,
 }
 
 /// `fthost model init`.

@@ -15,12 +15,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::{DataConfig, HeldOut};
 use crate::error::{Result, RunError};
+pub use crate::models::ModelConfig;
 
 /// A whole run file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
-    /// What is fine-tuned.
+    /// What is fine-tuned; the embedded model if absent.
+    #[serde(default)]
     pub model: ModelConfig,
     /// What it learns from.
     pub data: DataConfig,
@@ -56,14 +58,6 @@ pub struct RunConfig {
     pub plugins: PluginTable,
     /// Where results go.
     pub output: OutputConfig,
-}
-
-/// `[model]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ModelConfig {
-    /// A folder in Hugging Face's layout.
-    pub path: PathBuf,
 }
 
 /// `[adapter.<kind>]`.
@@ -297,7 +291,7 @@ impl RunConfig {
         for (_, plugin) in &mut config.plugins.0 {
             plugin.component = plugin.component.take().map(|it| folder.join(it));
         }
-        config.model.path = folder.join(&config.model.path);
+        config.model.path = config.model.path.map(|it| folder.join(it));
         config.output.dir = folder.join(&config.output.dir);
         config.data.files.iter_mut().for_each(|file| *file = folder.join(&file));
         if let Some(HeldOut::Files(files)) = &mut config.data.held_out {
@@ -317,6 +311,7 @@ impl RunConfig {
         let mut under = |section: &str, found: Vec<String>| {
             problems.extend(found.iter().map(|it| it.replacen('`', &format!("`{section}."), 1)));
         };
+        under("model", self.model.problems());
         under("data", self.data.problems());
         if let Some(Adapter::Lora(lora)) = &self.adapter {
             under("adapter.lora", lora.problems());
@@ -390,7 +385,7 @@ mod tests {
         .unwrap();
         assert!(matches!(&config.adapter, Some(Adapter::Lora(lora)) if lora.rank == 4));
         assert_eq!(config.data.held_out, Some(HeldOut::Rows(32)));
-        assert_eq!(config.model.path, Path::new("some/where"));
+        assert_eq!(config.model.folder(), Path::new("some/where"));
         assert_eq!(config.data.files, [Path::new("b.csv"), Path::new("c.json")]);
         assert_eq!((config.train.epochs, config.train.compute_dtype), (Some(1.5), ComputeDtype::Bf16));
         assert_eq!(config.early_stop.map(|it| it.patience), Some(2));

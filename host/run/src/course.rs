@@ -41,7 +41,7 @@ impl Course {
             progress,
             epoch: 0.0,
             folder: config.output.dir.clone(),
-            base: config.model.path.to_string_lossy().into_owned(),
+            base: config.model.reference(),
             checkpoint: config.checkpoint.clone(),
             early_stop: config.early_stop.clone(),
         }

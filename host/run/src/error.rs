@@ -98,6 +98,18 @@ pub enum RunError {
         /// As given.
         path: PathBuf,
     },
+    /// The hub gives no model.
+    #[error("can't get {model} from {endpoint}: {reason}\nhint: {hint}")]
+    Hub {
+        /// Name, and revision where it is not `main`.
+        model: String,
+        /// The hub's address.
+        endpoint: String,
+        /// What happened.
+        reason: String,
+        /// What to do.
+        hint: String,
+    },
     /// SIGINT or SIGTERM came; the step was finished and a checkpoint saved.
     #[error("interrupted by {} after step {step}; `{}` is saved\nhint: go on with `--resume`", signal_name(*signal), checkpoint.display())]
     Interrupted {
@@ -137,6 +149,7 @@ impl RunError {
             | Self::ModelInTheWay { .. }
             | Self::NoModelInTheWay { .. }
             | Self::NoModel { .. }
+            | Self::Hub { .. }
             | Self::AnotherRun { .. } => 1,
         }
     }

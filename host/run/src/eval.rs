@@ -13,6 +13,7 @@ use crate::dataset::{self, OnBadRow};
 use crate::error::{Result, RunError};
 use crate::evaluate::{Evaluation, HeldOutRows};
 use crate::judge::{Judge, Judgement};
+use crate::models;
 use crate::plugins::Plugins;
 
 /// Loss over the held-out rows, and what plugins say of the answers to them.
@@ -25,8 +26,9 @@ pub fn run(
     adapter: Option<&Path>,
     device: DeviceKind,
 ) -> Result<(Evaluation, Option<Judgement>)> {
+    let config = &models::found(config)?;
     let device = device::open(device)?;
-    let tokenizer = Tokenizer::load(&config.model.path)?;
+    let tokenizer = Tokenizer::load(config.model.folder())?;
     // Held-out rows are never augmented.
     plugins.augmenters.clear();
     let dataset = dataset::load(&config.data, plugins)?;
@@ -39,7 +41,7 @@ pub fn run(
         }
     }
     let held_out = HeldOutRows::new(rows, config.layout());
-    let mut model = load_model(&config.model.path, &device)?;
+    let mut model = load_model(config.model.folder(), &device)?;
     model.compute_dtype = config.train.compute_dtype;
     let adapter = adapter.map(|folder| peft::load_adapter(&mut model, folder)).transpose()?;
     let state = TrainState::new(model, adapter);

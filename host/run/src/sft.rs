@@ -24,7 +24,7 @@ use crate::plugins::Plugins;
 use crate::rows::Rows;
 use crate::settings::Settings;
 use crate::summary::{Pace, Summary};
-use crate::{dataset, digest, lock};
+use crate::{dataset, digest, lock, models};
 
 /// Skipped rows that a plan shows.
 const SKIPPED_SHOWN: usize = 5;
@@ -52,13 +52,14 @@ pub fn run(
     options: &RunOptions,
     observe: &mut dyn FnMut(Event<'_>),
 ) -> Result<Summary> {
+    let config = &models::found(config)?;
     let Prepared { tokenizer, mut rows, mut state, plan, settings } =
         prepare(config, plugins, options.device)?;
     observe(Event::Planned(&plan));
     observe(Event::Previewed(&Preview::new(&rows.sample, &tokenizer, config.data.max_length)?));
 
     let folder = &config.output.dir;
-    let base_digest = digest::of_model(&config.model.path)?;
+    let base_digest = digest::of_model(config.model.folder())?;
     let mut course = Course::new(config, &settings, base_digest.clone());
     let mut metrics = if options.resume {
         let checkpoint = course.resume(&mut state, &settings)?;
@@ -138,7 +139,7 @@ pub fn run(
 /// # Errors
 /// Everything that stops a run before its first step.
 pub fn plan(config: &RunConfig, plugins: &mut Plugins, device: DeviceKind) -> Result<Plan> {
-    prepare(config, plugins, device).map(|it| it.plan)
+    prepare(&models::found(config)?, plugins, device).map(|it| it.plan)
 }
 
 /// A run before its first step.
@@ -153,12 +154,12 @@ struct Prepared {
 fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceKind) -> Result<Prepared> {
     // Opened first: a device that is not there is told before anything is read.
     let device = device::open(device)?;
-    let tokenizer = Tokenizer::load(&config.model.path)?;
+    let tokenizer = Tokenizer::load(config.model.folder())?;
     let dataset = dataset::load(&config.data, plugins)?;
     let settings = Settings::new(config, &dataset.digest, plugins);
     let data_digest = dataset.digest.clone();
     let rows = Rows::encode(dataset, &tokenizer, config)?;
-    let mut model = load_model(&config.model.path, &device)?;
+    let mut model = load_model(config.model.folder(), &device)?;
     model.compute_dtype = config.train.compute_dtype;
     let parameters = count_parameters(|visit| model.visit_base(visit));
     let adapter = match &config.adapter {
@@ -172,7 +173,7 @@ fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceKind) -> Res
     let mut state = TrainState::new(model, adapter);
     state.seed = config.train.seed;
     let plan = Plan {
-        model: config.model.path.clone(),
+        model: config.model.folder().to_path_buf(),
         parameters,
         trainable_parameters,
         rows: rows.train.len(),
@@ -229,10 +230,10 @@ fn step_config(config: &RunConfig, step: u64, steps: u64) -> StepConfig {
 }
 
 fn save(state: &mut TrainState, config: &RunConfig) -> Result<PathBuf> {
-    let base = &config.model.path;
+    let base = config.model.folder();
     if let Some(lora) = state.adapter.clone() {
         let folder = config.output.dir.join("adapter");
-        peft::save_adapter(&mut state.model, &lora, &base.to_string_lossy(), &folder)?;
+        peft::save_adapter(&mut state.model, &lora, &config.model.reference(), &folder)?;
         return Ok(folder);
     }
     let folder = config.output.dir.join("model");

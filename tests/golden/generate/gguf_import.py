@@ -2,10 +2,11 @@
 
 Written with gguf 0.19, numpy 2, safetensors 0.8, regex:
     python tests/golden/generate/gguf_import.py
-Writes tests/golden/gguf/tiny.gguf (one block of Llama, random weights, a byte-level BPE vocabulary of a few merges),
-tiny.safetensors (the same weights dequantised and with the rows of queries and keys put back, under Hugging Face's
-names) and pre_tokenizers.json (pieces of texts by the expressions of llama.cpp's `llama-vocab.cpp`, run by the Python
-module regex: another engine than the one under test).
+Writes into tests/golden/gguf: tiny.gguf (one block of Llama, random weights, a byte-level BPE vocabulary of a few
+merges), tiny.safetensors (its weights dequantised and with the rows of queries and keys put back, under Hugging Face's
+names), tiny_llama3.gguf (the same weights with Llama 3.2's rotary scaling, as llama.cpp stores it) and
+pre_tokenizers.json (pieces of texts by the expressions of llama.cpp's `llama-vocab.cpp`, run by the Python module
+regex: another engine than the one under test).
 """
 import json
 import unicodedata
@@ -89,24 +90,50 @@ def unpermute(weight, heads):
     return weight.reshape(heads, rows // heads // 2, 2, -1).swapaxes(1, 2).reshape(weight.shape)
 
 
+def llama3_factors(theta):
+    """What llama.cpp's converter stores of Llama 3.2's scaling (`LlamaModel.generate_extra_tensors`)."""
+    factor, low, high, original = 32.0, 1.0, 4.0, 8192
+    factors = []
+    for frequency in 1.0 / theta ** (np.arange(0, HEAD, 2, dtype=np.float32) / HEAD):
+        wavelength = 2 * np.pi / frequency
+        if wavelength < original / high:
+            factors.append(1.0)
+        elif wavelength > original / low:
+            factors.append(factor)
+        else:
+            smooth = (original / wavelength - low) / (high - low)
+            factors.append(1 / ((1 - smooth) / factor + smooth))
+    return np.array(factors, dtype=np.float32)
+
+
 def main():
     ROOT.mkdir(exist_ok=True)
+    write("tiny", llama3=False)
+    write("tiny_llama3", llama3=True)
+    cut = {name: [pieces(unicodedata.normalize("NFC", text) if name == "qwen2" else text, rules) for text in TEXTS]
+           for name, rules in RULES.items()}
+    (ROOT / "pre_tokenizers.json").write_text(
+        json.dumps({"texts": TEXTS, "pieces": cut}, ensure_ascii=True, indent=1) + "\n")
+
+
+def write(name, llama3):
     rng = np.random.default_rng(7)
-    writer = gguf.GGUFWriter(ROOT / "tiny.gguf", "llama")
+    theta = 500000.0 if llama3 else 10000.0
+    writer = gguf.GGUFWriter(ROOT / f"{name}.gguf", "llama")
     writer.add_name("Tiny")
-    writer.add_context_length(128)
+    writer.add_context_length(131072 if llama3 else 128)
     writer.add_embedding_length(HIDDEN)
     writer.add_block_count(1)
     writer.add_feed_forward_length(WIDE)
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(KV_HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(10000.0)
+    writer.add_rope_freq_base(theta)
     writer.add_rope_dimension_count(HEAD)
     writer.add_vocab_size(VOCAB)
     tokens, types, merges = vocabulary()
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
+    writer.add_tokenizer_pre("llama-bpe" if llama3 else "smollm")
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_token_merges(merges)
@@ -120,7 +147,9 @@ def main():
                              "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
     block = "model.layers.0."
     expected = {}
-    for source, name, shape, stored, heads in [
+    if llama3:
+        writer.add_tensor("rope_freqs.weight", llama3_factors(theta))
+    for source, target, shape, stored, heads in [
         ("token_embd", "model.embed_tokens", (VOCAB, HIDDEN), Q.Q8_0, None),
         ("blk.0.attn_norm", block + "input_layernorm", (HIDDEN,), Q.F32, None),
         ("blk.0.ffn_norm", block + "post_attention_layernorm", (HIDDEN,), Q.F32, None),
@@ -139,16 +168,13 @@ def main():
         data = gguf.quants.quantize(weight, stored)
         writer.add_tensor(source + ".weight", data, raw_dtype=stored)
         values = gguf.quants.dequantize(data, stored).reshape(shape)
-        expected[name + ".weight"] = np.ascontiguousarray(unpermute(values, heads) if heads else values)
+        expected[target + ".weight"] = np.ascontiguousarray(unpermute(values, heads) if heads else values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    save_file(expected, ROOT / "tiny.safetensors", {"format": "np"})
-    cut = {name: [pieces(unicodedata.normalize("NFC", text) if name == "qwen2" else text, rules) for text in TEXTS]
-           for name, rules in RULES.items()}
-    (ROOT / "pre_tokenizers.json").write_text(
-        json.dumps({"texts": TEXTS, "pieces": cut}, ensure_ascii=True, indent=1) + "\n")
+    if not llama3:
+        save_file(expected, ROOT / "tiny.safetensors", {"format": "np"})
 
 
 main()

@@ -73,6 +73,27 @@ fn the_configuration_says_what_the_metadata_says() {
     assert_eq!(generation, serde_json::json!({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}));
 }
 
+/// Oracle: llama.cpp's converter, `tests/golden/generate/gguf_import.py`: it stores only what Llama 3.2's published
+/// parameters give.
+#[test]
+fn llama3_scaling_is_known_by_its_factors() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = std::fs::read(golden("gguf/tiny_llama3.gguf")).unwrap();
+    import(&bytes, folder.path()).unwrap();
+    let config = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    let expected = serde_json::json!({
+        "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    });
+    assert_eq!(config["rope_scaling"], expected);
+    // Factors of another scaling are refused, not ignored: the base they were made for is changed.
+    let at = position(&bytes, "llama.rope.freq_base") + "llama.rope.freq_base".len() + 4;
+    bytes[at..at + 4].copy_from_slice(&600_000f32.to_le_bytes());
+    let refused = import(&bytes, folder.path()).unwrap_err();
+    assert!(refused.contains("`rope_freqs.weight` holds factors of no scaling known here"), "{refused}");
+}
+
 /// Two-byte types hold the nearest value, and `config.json` says which type it is.
 #[test]
 fn weights_are_written_in_the_type_asked_for() {

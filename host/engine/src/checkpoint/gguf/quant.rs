@@ -59,7 +59,7 @@ impl TensorType {
         known.map_or_else(|| format!("type {}", self.0), |it| it.1.to_string())
     }
 
-    /// Whether [`TensorType::dequantize`] knows it.
+    /// Whether its values can be read here.
     pub fn is_known(self) -> bool {
         self.layout().is_some()
     }
