@@ -250,3 +250,18 @@ fn what_goes_wrong_is_told_with_one_hint() {
     ];
     insta::assert_snapshot!(all.join("\n"));
 }
+
+#[test]
+fn a_hub_that_says_nothing_is_given_up_after_ten_seconds() {
+    // Connections are taken by the system and never answered.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let (home, began) = (tempfile::tempdir().unwrap(), std::time::Instant::now());
+    let output = fthost(&["model", "pull", "tiny/whole"], &endpoint, home.path(), &[]);
+    let took = began.elapsed().as_secs();
+    assert!((9..30).contains(&took), "{took} s");
+    insta::assert_snapshot!(refused(&output, &endpoint), @r"
+    error: can't get `tiny/whole` from [hub]: there was no answer within 10 s
+    hint: check the network, or set `HF_ENDPOINT`; a model's folder (`model.path`) needs no network
+    ");
+}

@@ -18,7 +18,7 @@ VOCAB = 1024
 # Questions of knowledge and everyday talk; topics in which a small model parrots opinions are left out.
 TOPICS = ["ai", "botprofile", "computers", "conversations", "food", "greetings", "health", "history", "literature",
           "money", "science", "sports", "tech_support", "trivia"]
-FACTS, HELD_OUT = 5000, 64
+FACTS, HELD_OUT = 3000, 64
 CAPITALS = {"France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "Portugal": "Lisbon",
             "Greece": "Athens", "Norway": "Oslo", "Sweden": "Stockholm", "Finland": "Helsinki", "Denmark": "Copenhagen",
             "Poland": "Warsaw", "Austria": "Vienna", "Hungary": "Budapest", "Ireland": "Dublin", "Japan": "Tokyo",
@@ -63,7 +63,7 @@ def made(rng):
     for a in range(10):
         for b in range(10):
             rows.append(chat(f"What is {a} + {b}?", str(a + b)))
-    for _ in range(250):
+    for _ in range(600):
         name, thing, colour, count = rng.choice(NAMES), rng.choice(THINGS), rng.choice(COLOURS), rng.randint(2, 99)
         record = {"owner": name, "item": thing, "colour": colour, "count": count}
         ask = f"Write as JSON: {name} owns {count} things of kind {thing}, all {colour}."

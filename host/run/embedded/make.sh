@@ -5,7 +5,7 @@
 #
 # Needs Python 3 with pip, `tokenizers` 0.23 and `PyYAML` 6 (PYTHON=..., default python3) and, for the two packages of
 # the corpus, a package index. Everything is seeded and runs on one thread; on another machine sums may be rounded in
-# another way, so expect a model as good, not the same bytes. About five minutes on one core of 2020.
+# another way, so expect a model as good, not the same bytes. About six minutes on one core.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
