@@ -68,7 +68,8 @@ def measure(command: list[str], threads: int) -> dict:
 
 def bench_binary(bench: str) -> str:
     """Builds our bench and returns its path."""
-    command = ["cargo", "bench", "-p", "fthost-engine", "--bench", bench, "--no-run", "--profile", "release"]
+    # The whole workspace: one package alone has other features, and Burn would be compiled again for them.
+    command = ["cargo", "bench", "--workspace", "--bench", bench, "--no-run", "--profile", "release"]
     output = subprocess.run(command + ["--message-format", "json"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if output.returncode != 0:
         sys.exit("the bench does not build; see above")
