@@ -1,111 +1,11 @@
 //! The `fthost` program from the outside: a whole run on a tiny random model, and what it says when it can't.
 
-use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::path::Path;
 
-use safetensors::tensor::{Dtype, TensorView};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::support::{fthost, root};
-
-const VOCAB: usize = 420;
-const HIDDEN: usize = 16;
-const WIDE: usize = 24;
-
-/// A one-block Llama with weights from a fixed recurrence, and the golden tokenizer.
-pub fn write_model(folder: &Path) {
-    std::fs::create_dir_all(folder).unwrap();
-    let config = json!({
-        "architectures": ["LlamaForCausalLM"], "vocab_size": VOCAB, "hidden_size": HIDDEN,
-        "intermediate_size": WIDE, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
-        "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "tie_word_embeddings": true, "rope_theta": 10000.0,
-    });
-    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
-    std::fs::write(folder.join("tokenizer_config.json"), r#"{"eos_token": "</s>"}"#).unwrap();
-    std::fs::copy(root().join("tests/golden/chat_template/tokenizer.json"), folder.join("tokenizer.json"))
-        .unwrap();
-    let mut shapes =
-        vec![("model.embed_tokens".to_string(), vec![VOCAB, HIDDEN]), ("model.norm".into(), vec![HIDDEN])];
-    for (name, shape) in [
-        ("input_layernorm", vec![HIDDEN]),
-        ("post_attention_layernorm", vec![HIDDEN]),
-        ("self_attn.q_proj", vec![HIDDEN, HIDDEN]),
-        ("self_attn.k_proj", vec![HIDDEN / 2, HIDDEN]),
-        ("self_attn.v_proj", vec![HIDDEN / 2, HIDDEN]),
-        ("self_attn.o_proj", vec![HIDDEN, HIDDEN]),
-        ("mlp.gate_proj", vec![WIDE, HIDDEN]),
-        ("mlp.up_proj", vec![WIDE, HIDDEN]),
-        ("mlp.down_proj", vec![HIDDEN, WIDE]),
-    ] {
-        shapes.push((format!("model.layers.0.{name}"), shape));
-    }
-    let mut state = 1u32;
-    let mut draw = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
-    };
-    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = shapes
-        .into_iter()
-        .map(|(name, shape)| {
-            let values = (0..shape.iter().product::<usize>()).flat_map(|_| draw().to_le_bytes()).collect();
-            (format!("{name}.weight"), shape, values)
-        })
-        .collect();
-    let views = bytes.iter().map(|(name, shape, values)| {
-        (name.clone(), TensorView::new(Dtype::F32, shape.clone(), values).unwrap())
-    });
-    std::fs::write(folder.join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
-}
-
-const RUN_FILE: &str = r#"
-[model]
-path = "model"
-
-[data]
-files = ["rows.jsonl"]
-
-[adapter.lora]
-rank = 4
-dropout = 0.1
-
-[optimizer.adamw]
-learning_rate = 1e-2
-
-[train]
-steps = 12
-micro_batch_size = 2
-gradient_accumulation_steps = 2
-
-[output]
-dir = "out"
-"#;
-
-/// A folder with model, six rows (the third is unknown) and `run_file`; and the run file's path.
-fn workplace(run_file: &str) -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    write_model(&folder.path().join("model"));
-    let row =
-        |i: u32| json!({"prompt": format!("What is {i} + 1?"), "completion": format!(" It is {}.", i + 1)});
-    let rows: Vec<String> = (0..6)
-        .map(|i| if i == 2 { json!({"question": "?"}).to_string() } else { row(i).to_string() })
-        .collect();
-    std::fs::write(folder.path().join("rows.jsonl"), rows.join("\n")).unwrap();
-    let path = folder.path().join("run.toml");
-    std::fs::write(&path, run_file).unwrap();
-    (folder, path)
-}
-
-fn run(path: &Path, more: &[&str]) -> Output {
-    let mut args = vec!["run", path.to_str().unwrap()];
-    args.extend(more);
-    fthost(&args)
-}
-
-/// What the program printed, the temporary folder's name left out.
-fn said(output: &Output, folder: &Path) -> String {
-    let bytes = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
-    String::from_utf8_lossy(bytes).replace(&format!("{}/", folder.display()), "")
-}
+use crate::support::fthost;
+use crate::support::workplace::{RUN_FILE, run, said, workplace};
 
 fn losses(folder: &Path) -> Vec<f64> {
     let text = std::fs::read_to_string(folder.join("out/metrics.jsonl")).unwrap();

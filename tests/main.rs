@@ -3,8 +3,13 @@
 mod architecture;
 mod ci;
 mod cli;
+mod data;
 mod embedded;
 mod generate;
 mod hub;
+mod interrupt;
 mod models;
+mod output;
+mod plugins;
 mod support;
+mod tensorboard;

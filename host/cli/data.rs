@@ -34,6 +34,7 @@ pub fn preview(args: &PreviewArgs) -> Result<()> {
             (Err(error), _) => return Err(error.into()),
         }
     }
+    skipped.sort_by(|a, b| (&a.origin.source, a.origin.line).cmp(&(&b.origin.source, b.origin.line)));
     println!(
         "\n{} rows to train on, {} held out, {} skipped",
         lengths.len(),

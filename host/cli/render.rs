@@ -206,7 +206,9 @@ pub fn preview(row: &Preview, styled: bool) -> String {
         text.push_str(&segment.text);
         text.push_str(close);
     }
-    text.push('\n');
+    if !row.segments.last().is_some_and(|it| it.text.ends_with('\n')) {
+        text.push('\n');
+    }
     text
 }
 

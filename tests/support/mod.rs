@@ -1,5 +1,8 @@
 //! Shared by the modules of this binary: where the repository is, what git tracks, how the program is run.
 
+pub mod model;
+pub mod workplace;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -12,6 +12,25 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/chat_template")
 }
 
+/// Oracle: pyarrow, `tests/golden/generate/parquet.py`: two row groups, a list of structs, numbers and nulls.
+#[test]
+fn parquet_rows_are_read_as_pyarrow_wrote_them() {
+    let path = folder().join("../parquet/conversations.parquet");
+    let rows: Vec<_> = fthost_data::source::read_rows(&path).unwrap().map(|it| it.unwrap()).collect();
+    let lines: Vec<String> =
+        rows.iter().map(|it| format!("{}: {}", it.origin.line, Value::Object(it.columns.clone()))).collect();
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    1: {"messages":[{"role":"user","content":"What is 0 + 1?"},{"role":"assistant","content":"It is 1. Grüße, 你好"}],"id":0,"score":0.0,"note":"note 0"}
+    2: {"messages":[{"role":"user","content":"What is 1 + 1?"},{"role":"assistant","content":"It is 2. Grüße, 你好"}],"id":1,"score":0.25,"note":null}
+    3: {"messages":[{"role":"user","content":"What is 2 + 1?"},{"role":"assistant","content":"It is 3. Grüße, 你好"}],"id":2,"score":0.5,"note":"note 2"}
+    4: {"messages":[{"role":"user","content":"What is 3 + 1?"},{"role":"assistant","content":"It is 4. Grüße, 你好"}],"id":3,"score":0.75,"note":null}
+    5: {"messages":[{"role":"user","content":"What is 4 + 1?"},{"role":"assistant","content":"It is 5. Grüße, 你好"}],"id":4,"score":1.0,"note":"note 4"}
+    "#);
+    let example = fthost_data::rows::example(rows[1].clone()).unwrap();
+    assert!(matches!(&example.content, Content::Messages(turns) if turns.len() == 2));
+    assert_eq!(example.columns.keys().collect::<Vec<_>>(), ["id", "score", "note"]);
+}
+
 fn cases() -> Vec<Value> {
     serde_json::from_str(&std::fs::read_to_string(folder().join("cases.json")).unwrap()).unwrap()
 }

@@ -16,8 +16,7 @@ use crate::settings::Settings;
 pub struct Course {
     /// As a checkpoint keeps it.
     pub progress: Progress,
-    /// Passes over the training rows so far.
-    pub epoch: f64,
+    rows: usize,
     folder: PathBuf,
     base: String,
     checkpoint: CheckpointConfig,
@@ -25,8 +24,8 @@ pub struct Course {
 }
 
 impl Course {
-    /// The beginning of a run with `settings` on the base model of `base_digest`.
-    pub fn new(config: &RunConfig, settings: &Settings, base_digest: String) -> Self {
+    /// The beginning of a run with `settings` over `rows` rows, on the base model of `base_digest`.
+    pub fn new(config: &RunConfig, settings: &Settings, rows: usize, base_digest: String) -> Self {
         let progress = Progress {
             seed: config.train.seed,
             data: DataPosition::default(),
@@ -39,7 +38,7 @@ impl Course {
         };
         Self {
             progress,
-            epoch: 0.0,
+            rows,
             folder: config.output.dir.clone(),
             base: config.model.reference(),
             checkpoint: config.checkpoint.clone(),
@@ -81,11 +80,16 @@ impl Course {
         Ok(checkpoint)
     }
 
-    /// Takes note of a step that brought the run to `data` of `rows` rows.
-    pub fn advance(&mut self, data: DataPosition, rows: usize, tokens: usize) {
+    /// Takes note of a step over `tokens` tokens that brought the run to `data`.
+    pub fn advance(&mut self, data: DataPosition, tokens: usize) {
         self.progress.data = data;
         self.progress.num_tokens += tokens as u64;
-        self.epoch = data.epoch as f64 + data.rows as f64 / rows as f64;
+    }
+
+    /// Passes over the training rows so far.
+    pub fn epoch(&self) -> f64 {
+        let DataPosition { epoch, rows } = self.progress.data;
+        epoch as f64 + rows as f64 / self.rows as f64
     }
 
     /// Takes note of an evaluation; whether it is the best so far.

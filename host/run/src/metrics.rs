@@ -109,7 +109,9 @@ impl MetricSink {
         line.insert("step".into(), json!(step));
         line.insert("epoch".into(), json!(epoch));
         line.extend(figures);
-        let scalars = line.iter().skip(1).filter_map(|(name, value)| {
+        // An evaluation's epoch is its step's, which has been told.
+        let told_before = if line.contains_key("loss") { 1 } else { 2 };
+        let scalars = line.iter().skip(told_before).filter_map(|(name, value)| {
             let tag = match name.strip_prefix("eval_") {
                 Some(rest) => format!("eval/{rest}"),
                 None => format!("train/{name}"),

@@ -50,6 +50,7 @@ impl Rows {
                 held_out.push((example, sequence));
             }
         }
+        skipped.sort_by(|a, b| (&a.origin.source, a.origin.line).cmp(&(&b.origin.source, b.origin.line)));
         let Some(sample) = sample else {
             let path = data.files.first().cloned().unwrap_or_default();
             let reason = match skipped.first() {

@@ -60,7 +60,7 @@ pub fn run(
 
     let folder = &config.output.dir;
     let base_digest = digest::of_model(config.model.folder())?;
-    let mut course = Course::new(config, &settings, base_digest.clone());
+    let mut course = Course::new(config, &settings, plan.rows, base_digest.clone());
     let mut metrics = if options.resume {
         let checkpoint = course.resume(&mut state, &settings)?;
         observe(Event::Resumed { step: state.step, checkpoint: &checkpoint });
@@ -73,8 +73,8 @@ pub fn run(
     let held_out = HeldOutRows::new(std::mem::take(&mut rows.held_out), config.layout());
     let mut judge = Judge::new(plugins, &tokenizer, &config.eval, &held_out.examples)?;
     let DataPosition { epoch, rows: seen } = course.progress.data;
-    let (count, window) = (rows.train.len(), config.train.global_batch_size());
-    let mut windows = Windows::resume(count, window, config.train.seed, epoch, seen as usize);
+    let mut windows =
+        Windows::resume(plan.rows, plan.global_batch_size, config.train.seed, epoch, seen as usize);
     let mut pace = Pace::start(state.step, plan.steps);
 
     loop {
@@ -91,7 +91,7 @@ pub fn run(
                     evaluation.add(&judgement);
                 }
                 improved = course.judge(&evaluation);
-                metrics.evaluated(&evaluation, course.epoch)?;
+                metrics.evaluated(&evaluation, course.epoch())?;
                 observe(Event::Evaluated(&evaluation));
             }
         }
@@ -112,12 +112,12 @@ pub fn run(
         let step_config = step_config(config, state.step, plan.steps);
         let done = step(&mut state, &rows.micro_batches(&window, config.layout()), &step_config)?;
         let position = DataPosition { epoch: windows.epoch(), rows: windows.row() as u64 };
-        course.advance(position, count, done.num_tokens);
+        course.advance(position, done.num_tokens);
         let (tokens_per_second, left) = pace.step(done.num_tokens);
         let stepped = Stepped {
             step: state.step,
             steps: plan.steps,
-            epoch: course.epoch,
+            epoch: course.epoch(),
             num_tokens: course.progress.num_tokens,
             metrics: done,
             tokens_per_second,

@@ -1,0 +1,5 @@
+//! Whole runs, in process. One binary, a module a subject.
+
+mod packing;
+mod resume;
+mod support;
