@@ -289,7 +289,7 @@ fn every_kernel_has_a_reference() {
 }
 
 #[test]
-fn every_recipe_is_a_sound_run_file() {
+fn every_recipe_is_a_sound_run_file_and_dry_runs() {
     for recipe in files_below("host/recipes", "toml") {
         let name = recipe.to_str().expect("UTF-8");
         let first = read(&recipe).lines().next().unwrap_or_default().to_owned();
@@ -299,6 +299,10 @@ fn every_recipe_is_a_sound_run_file() {
             "{name}: its head lacks the command to run it"
         );
         let output = fthost(&["check", name]);
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        // Data, plugins and all; of models the embedded one is at hand everywhere.
+        let model = format!("model.path={}", root().join("host/run/embedded/model").display());
+        let output = fthost(&["run", name, "--dry-run", "--set", &model]);
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }

@@ -50,9 +50,12 @@ fn a_run_tells_plan_row_steps_evaluations_and_end() {
     evaluation after step 4: eval_loss 6.04… eval_entropy 6.00… eval_mean_token_accuracy 0.00…
     saved `out/checkpoint-4`
     3 rows, 2 held out, 1 skipped; 4 steps
-    eval_loss: 6.15… after step 0, 6.04… after step 4
-    eval_entropy: 6.00… after step 0, 6.00… after step 4
-    eval_mean_token_accuracy: 0.00… after step 0, 0.00… after step 4
+
+    held-out rows              step 0        step 4
+    loss                       6.15…        6.04…  better
+    entropy                    6.00…        6.00…
+    mean_token_accuracy        0.00…        0.00…
+
     best eval_loss 6.04… after step 4, kept as `out/checkpoint-4`
     192 tokens in N, N tokens/s, N MiB at most
     result: out/adapter

@@ -94,7 +94,8 @@ fn the_lock_file_names_everything_by_digest_and_the_same_run_writes_the_same() {
     let (folder, path) = extraction(RUN_FILE);
     done(&path, folder.path(), &[]);
     let read = |name: &str| std::fs::read(folder.path().join("out").join(name)).unwrap();
-    let names = ["fthost.lock.json", "adapter/adapter_model.safetensors", "metrics.jsonl", "evaluations/step-3.json"];
+    let names =
+        ["fthost.lock.json", "adapter/adapter_model.safetensors", "metrics.jsonl", "evaluations/step-3.json"];
     let first = names.map(read);
     done(&path, folder.path(), &["--overwrite"]);
     assert!(first == names.map(read), "the same run file, plugins and data gave other bytes");
@@ -172,13 +173,29 @@ fn what_is_wrong_with_plugins_is_told_by_name() {
     assert!(told.contains("plugins/sets/json-extract.toml`") && told.ends_with("exit code 2\n"), "{told}");
     let told = failed(&["--set", "plugins.json-mtach.config.column=fields"]);
     assert!(told.starts_with("error: plugin `json-mtach` was not found; looked for `"), "{told}");
-    insta::assert_snapshot!(failed(&["--set", "plugins.json-match.config.colum=fields"]), @"");
-    insta::assert_snapshot!(failed(&["--set", "plugins.json-match.limits.feul=1"]), @"");
-    insta::assert_snapshot!(failed(&["--set", "plugins.json-match.limits.memory_bytes=0"]), @"");
+    insta::assert_snapshot!(failed(&["--set", "plugins.json-match.config.colum=fields"]), @r"
+    error: plugin `json-match` refuses its configuration
+      `plugins.json-match.config.colum`: unknown field `colum`, expected one of `column`, `allow_fence`, `weights`
+    exit code 2
+    ");
+    insta::assert_snapshot!(failed(&["--set", "plugins.json-match.limits.feul=1"]), @r"
+    error: invalid run file `run.toml`
+      `plugins.json-match.limits.feul` (`--set plugins.json-match.limits.feul=1`): unknown field `feul`, expected one of `memory_bytes`, `deadline_ms`, `fuel`, `output_bytes`, `log_bytes`, `stack_bytes`, `table_elements`, `instances`
+    exit code 2
+    ");
+    insta::assert_snapshot!(failed(&["--set", "plugins.json-match.limits.memory_bytes=0"]), @r"
+    error: invalid run file `run.toml`
+      `plugins.json-match.limits.memory_bytes` must be > 0, got `0`
+    exit code 2
+    ");
     let second = ["--set", "plugins.again.component=plugins/dist/instruction-builder.wasm"];
     let component = root().join("plugins/dist/instruction-builder.wasm");
     let second = [second[0], &format!("plugins.again.component={}", component.display())];
-    insta::assert_snapshot!(failed(&second), @"");
+    insta::assert_snapshot!(failed(&second), @r"
+    error: plugins `instruction-builder` and `again` both build data, and a run has one data builder
+    hint: give one of them `roles` without `data-builder`, or leave it out
+    exit code 2
+    ");
 }
 
 #[test]
@@ -187,11 +204,33 @@ fn plugins_are_listed_and_inspected() {
         let output = fthost(args);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout).unwrap();
-        let text = regex::Regex::new("sha256:[0-9a-f]{64}").unwrap().replace_all(&text, "sha256:DIGEST").into_owned();
+        let text = regex::Regex::new("sha256:[0-9a-f]{64}")
+            .unwrap()
+            .replace_all(&text, "sha256:DIGEST")
+            .into_owned();
         text.replace(&format!("{}/", root().display()), "")
     };
-    insta::assert_snapshot!(told(&["plugin", "list"]), @"");
-    insta::assert_snapshot!(told(&["plugin", "inspect", "json-match"]), @"");
+    insta::assert_snapshot!(told(&["plugin", "list"]), @r"
+    plugins
+      constraint-augmenter  augmenter     0.1.0    Derive examples that ask for the same answer under a constraint that can be checked
+      exact-and-f1          evaluator     0.1.0    Judge answers by exact match and token F1 against the expected answer
+      instruction-builder   data-builder  0.1.0    Build prompts and answers from any columns by templates
+      json-match            reward        0.1.0    Reward how far an answer is the expected JSON object: well-formed, its keys, its values
+    sets
+      json-extraction       Sentences to JSON: rows with `text` and `fields` are built, augmented, rewarded and judged
+    ");
+    insta::assert_snapshot!(told(&["plugin", "inspect", "json-match"]), @r#"
+    json-match 0.1.0
+      Reward how far an answer is the expected JSON object: well-formed, its keys, its values
+      file      plugins/dist/json-match.wasm
+      digest    sha256:DIGEST
+      roles     reward
+      imports   log
+      config
+        column: The column that holds the expected object, as an object or as JSON text. (default "answer")
+        allow_fence: Whether an object inside a Markdown code fence counts as well-formed. (default false)
+        weights: Shares of the parts in the score; divided by their sum.
+    "#);
 }
 
 #[test]

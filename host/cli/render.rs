@@ -66,6 +66,12 @@ impl Renderer {
                 self.say(told, || format!("resumed after step {step}, from `{}`", checkpoint.display()));
             }
             Event::Stepped(stepped) => self.stepped(stepped),
+            Event::Evaluating { rows } => {
+                if let Self::Terminal(bar) = self {
+                    bar.set_message(format!("evaluating {rows} held-out rows"));
+                    bar.tick();
+                }
+            }
             Event::Evaluated(evaluation) => {
                 self.say(evaluation_json(evaluation), || evaluation_line(evaluation));
             }

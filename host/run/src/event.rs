@@ -26,6 +26,11 @@ pub enum Event<'a> {
     },
     /// An optimizer step was done.
     Stepped(&'a Stepped),
+    /// The held-out rows are being looked at, which may take longer than many steps.
+    Evaluating {
+        /// Rows held out.
+        rows: usize,
+    },
     /// The held-out rows were looked at.
     Evaluated(&'a Evaluation),
     /// A checkpoint was saved.

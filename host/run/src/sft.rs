@@ -85,6 +85,7 @@ pub fn run(
         let mut improved = false;
         if config.eval.is_due(state.step, plan.steps) && course.progress.evaluated != Some(state.step) {
             pace.pause();
+            observe(Event::Evaluating { rows: held_out.examples.len() });
             if let Some(mut evaluation) = held_out.evaluate(&state)? {
                 if let Some(judgement) = judge.judge(&state.model, state.step)? {
                     judgement.write(folder)?;
