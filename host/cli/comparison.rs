@@ -13,21 +13,17 @@ pub fn text(comparison: &Comparison) -> String {
         format!("step {last}"),
     )];
     for metric in &comparison.metrics {
-        let confidence = metric.confidence.map(|(low, high)| format!(" (95%: {low:.2} to {high:.2})"));
-        let line = format!(
-            "{:name_width$}  {:>12.4}  {:>12.4}  {}{}",
-            metric.name,
-            metric.before,
-            metric.after,
-            metric.verdict(),
-            confidence.unwrap_or_default()
-        );
+        let confidence = metric.confidence.map(|(low, high)| format!("(95%: {low:.2} to {high:.2})"));
+        let remark = format!("{} {}", metric.verdict(), confidence.unwrap_or_default());
+        let (before, after) = (metric.before, metric.after);
+        let line = format!("{:name_width$}  {before:>12.4}  {after:>12.4}  {}", metric.name, remark.trim());
         lines.push(line.trim_end().to_string());
     }
     for sample in &comparison.samples {
         lines.push(String::new());
         let mut part = |name: &str, text: &str| {
-            lines.push(format!("{name:<9} {}", text.trim().replace('\n', "\n          ")));
+            let text = format!("{name:<9} {}", text.trim().replace('\n', "\n          "));
+            lines.extend(text.lines().map(|it| it.trim_end().to_string()));
         };
         part("asked", &sample.prompt);
         if let Some(reference) = &sample.reference {
