@@ -11,5 +11,6 @@ mod interrupt;
 mod models;
 mod output;
 mod plugins;
+mod recipes;
 mod support;
 mod tensorboard;

@@ -31,7 +31,7 @@ fn a_run_tells_plan_row_steps_evaluations_and_end() {
     let output = run(&path, &[]);
     assert!(output.status.success(), "{}", said(&output, folder.path()));
     settings().bind(|| insta::assert_snapshot!(said(&output, folder.path()), @r"
-    model      model (8_688 weights, 928 trained)
+    model      model (8,688 weights, 928 trained)
     data       3 rows, 2 held out, 1 skipped; 48 tokens, 21 supervised
       skipped  rows.jsonl:3: no known shape: the columns are question (known: messages; prompt + completion; prompt + chosen + rejected; text; instruction + output (Alpaca); conversations (ShareGPT); prompt); a data-builder plugin maps anything else
     training   4 steps of 4 rows; 1 packed micro-batches an epoch
@@ -67,7 +67,7 @@ fn a_dry_run_says_what_would_be_done_and_writes_nothing() {
     let (folder, path) = workplace(&evaluated());
     let output = run(&path, &["--dry-run", "--set", "train.epochs=3", "--set", "train.steps=100"]);
     settings().bind(|| insta::assert_snapshot!(said(&output, folder.path()), @r"
-    model      model (8_688 weights, 928 trained)
+    model      model (8,688 weights, 928 trained)
     data       3 rows, 2 held out, 1 skipped; 48 tokens, 21 supervised
       skipped  rows.jsonl:3: no known shape: the columns are question (known: messages; prompt + completion; prompt + chosen + rejected; text; instruction + output (Alpaca); conversations (ShareGPT); prompt); a data-builder plugin maps anything else
     training   3 steps of 4 rows; 1 packed micro-batches an epoch

@@ -4,6 +4,7 @@ use fthost_run::Result;
 use fthost_run::models::{folder, hub, import, init, inspect, merge};
 
 use crate::args::{ImportArgs, InitArgs, InspectArgs, MergeArgs, ModelVerb, PullArgs};
+use crate::render::grouped;
 
 /// Does what was asked and says where the result is.
 pub fn run(verb: &ModelVerb) -> Result<()> {
@@ -61,23 +62,10 @@ fn told(found: &inspect::Inspection) -> String {
         let value = value.replace('\n', &format!("\n  {:26}", ""));
         text += &format!("  {name:<26}{value}\n");
     }
-    text += &format!("  {:<26}{}\n", "parameters", grouped(found.parameters));
+    text += &format!("  {:<26}{}\n", "parameters", grouped(found.parameters as u64));
     for (name, parameters) in &found.parts {
         let share = 100.0 * *parameters as f64 / found.parameters.max(1) as f64;
-        text += &format!("    {name:<24}{} ({share:.1} %)\n", grouped(*parameters));
-    }
-    text
-}
-
-/// `134,515,008`.
-fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
+        text += &format!("    {name:<24}{} ({share:.1} %)\n", grouped(*parameters as u64));
     }
     text
 }

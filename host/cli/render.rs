@@ -304,13 +304,13 @@ fn duration(duration: Duration) -> String {
     }
 }
 
-/// Thousands apart: `134_515_008`.
-fn grouped(number: u64) -> String {
+/// Thousands apart: `134,515,008`.
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push('_');
+            text.push(',');
         }
         text.push(digit);
     }
@@ -325,6 +325,6 @@ mod tests {
     fn numbers_and_times_are_short() {
         let seconds = |it| duration(Duration::from_secs(it));
         assert_eq!([seconds(7), seconds(185), seconds(3725)], ["7s", "3m05s", "1h02m"]);
-        assert_eq!([grouped(999), grouped(1_000), grouped(134_515_008)], ["999", "1_000", "134_515_008"]);
+        assert_eq!([grouped(999), grouped(1_000), grouped(134_515_008)], ["999", "1,000", "134,515,008"]);
     }
 }

@@ -16,6 +16,7 @@ pub mod judge;
 pub mod lock;
 pub mod metrics;
 pub mod models;
+pub mod place;
 pub mod plugins;
 pub mod report;
 pub mod rows;

@@ -1,6 +1,6 @@
 //! Who plays the roles of a run.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use fthost_data::{Augmenter, DataBuilder, Evaluator, PluginIdentity, Reward};
@@ -9,6 +9,7 @@ use fthost_sandbox::{
 };
 
 use crate::error::{Result, RunError};
+use crate::place::cache_dir;
 
 /// Every role of a run and whoever plays it: components of the sandbox, or closures in a test.
 #[derive(Default)]
@@ -43,7 +44,7 @@ impl Plugins {
             return Ok(plugins);
         }
         let model = plugins.model.clone();
-        let cache_dir = cache_dir().map(|it| it.join("components"));
+        let cache_dir = Some(cache_dir().join("components"));
         let sandbox = Sandbox::new(SandboxConfig { cache_dir, seed, log, model })?;
         for (name, config) in &table.0 {
             let plugin = sandbox.load(name, &search.component(name, config)?, config)?;
@@ -88,13 +89,6 @@ impl Plugins {
     }
 }
 
-/// `FTHOST_CACHE_DIR`, else `fthost` in the user's cache folder; `None` where there is neither.
-pub fn cache_dir() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
-    let user = || set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|it| it.join(".cache")));
-    set("FTHOST_CACHE_DIR").or_else(|| user().map(|it| it.join("fthost")))
-}
-
 /// What a component says of itself, for people who choose one.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct PluginReport {
@@ -120,7 +114,7 @@ impl PluginReport {
     /// # Errors
     /// A component that is refused. One that can't do without configuration refuses its default.
     pub fn of(name: &str, path: &Path) -> Result<Self> {
-        let cache_dir = cache_dir().map(|it| it.join("components"));
+        let cache_dir = Some(cache_dir().join("components"));
         let (log, model) = (Arc::new(|_: &str, _, _: &str| {}), ModelSlot::default());
         let sandbox = Sandbox::new(SandboxConfig { cache_dir, seed: 0, log, model })?;
         let plugin = sandbox.load(name, path, &PluginConfig::default())?;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::digest;
 use crate::error::{Result, RunError};
+use crate::place;
 
 macro_rules! files {
     ($($name:literal),+ $(,)?) => {
@@ -30,13 +31,9 @@ const DIGITS: usize = 16;
 /// Puts the model into the user's cache, unless it is there, and gives its folder.
 ///
 /// # Errors
-/// No home, or a cache that can't be written.
+/// A cache that can't be written.
 pub fn unpack() -> Result<PathBuf> {
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|it| it.is_absolute());
-    let home = || std::env::home_dir().map(|it| it.join(".cache"));
-    // Without a home there is still a place for files that may go.
-    let cache = absolute("XDG_CACHE_HOME").or_else(home).unwrap_or_else(std::env::temp_dir);
-    unpack_into(&cache.join("fthost").join("models"))
+    unpack_into(&place::cache_dir().join("models"))
 }
 
 /// As [`unpack`], into `cache`: the folder's name holds the digest of its contents. It is made under another name and
