@@ -15,7 +15,7 @@ pub struct Limits {
     /// Instructions of a call, about one unit each; `none` is no bound. Exact where the deadline is not: the same call uses
     /// the same fuel on every machine. Costs some 8% of speed.
     pub fuel: Option<u64>,
-    /// Bytes that a call may hand to the host, results and arguments of imports together.
+    /// Bytes of a call's result, and of the arguments of each import that it calls.
     pub output_bytes: u64,
     /// Bytes that a call may log.
     pub log_bytes: u64,

@@ -203,5 +203,6 @@ fn a_thousand_hostile_calls_leave_the_host_as_it_was() {
     round(100);
     let before = resident();
     round(900);
-    assert!(resident() < before + (64 << 10), "{before} kB before, {} kB after", resident());
+    // Eight megabytes kept at every fourth call would be seven times this.
+    assert!(resident() < before + (256 << 10), "{before} kB before, {} kB after", resident());
 }
