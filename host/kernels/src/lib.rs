@@ -1,9 +1,22 @@
 //! The operations a fine-tuning step is made of, one folder each.
 //!
 //! Every public function has a `*_reference` of plain tensor operations beside it, which tests and benches
-//! compare with. Tokens are flattened: `T` is every token of a micro-batch, sequences end to end.
+//! compare with. On Burn's CPU backend and f32 an operation runs its own forward and hand-written backward;
+//! everywhere else it is its reference. Tokens are flattened: `T` is every token of a micro-batch, sequences
+//! end to end.
+
+mod extension;
+mod flex;
+mod gate;
+mod matrix;
+mod simd;
+
+#[cfg(test)]
+mod check;
 
 pub mod attention;
+pub mod geglu;
+pub mod layer_norm;
 pub mod linear;
 pub mod linear_cross_entropy;
 pub mod lora_linear;
@@ -12,6 +25,8 @@ pub mod rope;
 pub mod swiglu;
 
 pub use attention::attention;
+pub use geglu::geglu;
+pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use linear_cross_entropy::{LinearCrossEntropy, linear_cross_entropy, token_logps};
 pub use lora_linear::lora_linear;

@@ -1,0 +1,108 @@
+//! Gated activations `act(gate) * up` on the CPU: what SwiGLU, GEGLU and the linear behind them share.
+
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+
+use crate::extension::Operation;
+use crate::flex::{tensor, unfilled, values};
+use crate::simd::{sigmoid, vectorized};
+
+/// Values of a task: a few pages of each tensor.
+const VALUES: usize = 16 * 1024;
+
+/// What is applied to the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x sigmoid(x)`.
+    Silu,
+    /// GELU by tanh, as `gelu_pytorch_tanh`.
+    GeluTanh,
+}
+
+impl Activation {
+    /// Value and derivative at `x`.
+    #[inline(always)]
+    pub(crate) fn at(self, x: f32) -> [f32; 2] {
+        match self {
+            Self::Silu => {
+                let s = sigmoid(x);
+                let value = x * s;
+                [value, s + value * (1.0 - s)]
+            }
+            Self::GeluTanh => {
+                // (1 + tanh(u)) / 2 is the sigmoid of 2 u.
+                const ROOT: f32 = 1.595_769_1;
+                let s = sigmoid(ROOT * (x + 0.044_715 * x * x * x));
+                let slope = ROOT * (1.0 + 3.0 * 0.044_715 * x * x);
+                [x * s, s + x * s * (1.0 - s) * slope]
+            }
+        }
+    }
+}
+
+/// The operation; inputs `gate`, `up`.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub activation: Activation,
+}
+
+impl Operation for Gate {
+    fn forward(&self, inputs: Vec<FlexTensor>, wanted: &[bool]) -> (FlexTensor, Vec<FlexTensor>) {
+        let [gate, up] = <[_; 2]>::try_from(inputs).expect("gate and up");
+        let mut y = unfilled(values(&gate).len());
+        let tasks = y.par_chunks_mut(VALUES).zip(values(&gate).par_chunks(VALUES));
+        tasks.zip(values(&up).par_chunks(VALUES)).for_each(|((y, gate), up)| {
+            vectorized(|| forward(self.activation, gate, up, y));
+        });
+        let y = tensor(y, gate.layout().shape());
+        (y, wanted.contains(&true).then(|| vec![gate, up]).unwrap_or_default())
+    }
+
+    fn backward(
+        &self,
+        saved: Vec<FlexTensor>,
+        gradient: FlexTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
+        let [gate, up] = <[_; 2]>::try_from(saved).expect("what forward kept");
+        let length = values(&gate).len();
+        let (mut dgate, mut dup) = (unfilled(length), unfilled(length));
+        let inputs = values(&gate).par_chunks(VALUES).zip(values(&up).par_chunks(VALUES));
+        let outputs = dgate.par_chunks_mut(VALUES).zip(dup.par_chunks_mut(VALUES));
+        inputs.zip(values(&gradient).par_chunks(VALUES)).zip(outputs).for_each(
+            |(((gate, up), dy), (dgate, dup))| {
+                vectorized(|| backward(self.activation, gate, up, dy, dgate, dup));
+            },
+        );
+        let shape = gate.layout().shape();
+        vec![wanted[0].then(|| tensor(dgate, shape)), wanted[1].then(|| tensor(dup, shape))]
+    }
+}
+
+/// `y = act(gate) * up`.
+#[inline(always)]
+pub(crate) fn forward(activation: Activation, gate: &[f32], up: &[f32], y: &mut [f32]) {
+    for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
+        *y = activation.at(*gate)[0] * up;
+    }
+}
+
+/// Gradients of `gate` and `up`.
+#[inline(always)]
+pub(crate) fn backward(
+    activation: Activation,
+    gate: &[f32],
+    up: &[f32],
+    dy: &[f32],
+    dgate: &mut [f32],
+    dup: &mut [f32],
+) {
+    let length = dy.len();
+    let (gate, up) = (&gate[..length], &up[..length]);
+    let (dgate, dup) = (&mut dgate[..length], &mut dup[..length]);
+    for index in 0..length {
+        let [value, slope] = activation.at(gate[index]);
+        dup[index] = dy[index] * value;
+        dgate[index] = dy[index] * up[index] * slope;
+    }
+}

@@ -1,0 +1,111 @@
+//! The CPU's forward and backward of layer normalisation.
+//!
+//! With `n = (x - mean) r`, `r = (var + eps)^(-1/2)` and `y = n w + b`, a row's gradients are
+//! `dx = r (g - mean(g) - n mean(g n))` for `g = dy w`, `dw = sum of dy n` and `db = sum of dy` over rows.
+
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+
+use crate::extension::Operation;
+use crate::flex::{tensor, unfilled, values};
+use crate::rms_norm::add_in_order;
+use crate::simd::{sum, vectorized};
+
+/// Rows of a task.
+const ROWS: usize = 64;
+
+/// The operation; inputs `x`, `weight`, `bias`.
+#[derive(Debug)]
+pub(crate) struct LayerNorm {
+    pub eps: f32,
+}
+
+impl Operation for LayerNorm {
+    fn forward(&self, inputs: Vec<FlexTensor>, wanted: &[bool]) -> (FlexTensor, Vec<FlexTensor>) {
+        let [x, weight, bias] = <[_; 3]>::try_from(inputs).expect("x, weight and bias");
+        let width = values(&weight).len();
+        let (weights, biases) = (values(&weight), values(&bias));
+        let rows = values(&x).len() / width;
+        let mut y = unfilled(rows * width);
+        let mut moments = unfilled(rows * 2);
+        let tasks = y.par_chunks_mut(ROWS * width).zip(values(&x).par_chunks(ROWS * width));
+        tasks.zip(moments.par_chunks_mut(ROWS * 2)).for_each(|((y, x), moments)| {
+            vectorized(|| {
+                let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
+                for ((y, x), moments) in rows.zip(moments.chunks_exact_mut(2)) {
+                    let [mean, scale] = moments_of(x, self.eps);
+                    moments.copy_from_slice(&[mean, scale]);
+                    for (index, y) in y.iter_mut().enumerate() {
+                        *y = (x[index] - mean) * scale * weights[index] + biases[index];
+                    }
+                }
+            });
+        });
+        let y = tensor(y, x.layout().shape());
+        let saved = wanted.contains(&true).then(|| vec![x, weight, tensor(moments, &[rows, 2])]);
+        (y, saved.unwrap_or_default())
+    }
+
+    fn backward(
+        &self,
+        saved: Vec<FlexTensor>,
+        gradient: FlexTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
+        let [x, weight, moments] = <[_; 3]>::try_from(saved).expect("what forward kept");
+        let (weights, width) = (values(&weight), values(&weight).len());
+        let mut dx = unfilled(values(&x).len());
+        let tasks = dx.par_chunks_mut(ROWS * width).zip(values(&x).par_chunks(ROWS * width));
+        let tasks = tasks.zip(values(&gradient).par_chunks(ROWS * width));
+        let sums = tasks.zip(values(&moments).par_chunks(ROWS * 2)).map(|(((dx, x), dy), moments)| {
+            let mut sums = vec![0.0f32; 2 * width];
+            let (dw, db) = sums.split_at_mut(width);
+            vectorized(|| {
+                let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width));
+                for (((dx, x), dy), moments) in rows.zip(dy.chunks_exact(width)).zip(moments.chunks_exact(2))
+                {
+                    backward_row(x, weights, [moments[0], moments[1]], dy, dx, dw, db);
+                }
+            });
+            sums
+        });
+        let sums = add_in_order(sums.collect(), 2 * width);
+        let shape = weight.layout().shape();
+        vec![
+            wanted[0].then(|| tensor(dx, x.layout().shape())),
+            wanted[1].then(|| tensor(sums[..width].to_vec(), shape)),
+            wanted[2].then(|| tensor(sums[width..].to_vec(), shape)),
+        ]
+    }
+}
+
+/// Mean of a row, and the factor that brings it to unit variance.
+#[inline(always)]
+fn moments_of(x: &[f32], eps: f32) -> [f32; 2] {
+    let width = x.len() as f32;
+    let mean = sum(x.len(), |it| x[it]) / width;
+    let variance = sum(x.len(), |it| (x[it] - mean) * (x[it] - mean)) / width;
+    [mean, 1.0 / (variance + eps).sqrt()]
+}
+
+#[inline(always)]
+fn backward_row(
+    x: &[f32],
+    weight: &[f32],
+    [mean, scale]: [f32; 2],
+    dy: &[f32],
+    dx: &mut [f32],
+    dw: &mut [f32],
+    db: &mut [f32],
+) {
+    let width = x.len();
+    let (dy, weight) = (&dy[..width], &weight[..width]);
+    let mean_g = sum(width, |it| dy[it] * weight[it]) / width as f32;
+    let along = sum(width, |it| dy[it] * weight[it] * (x[it] - mean) * scale) / width as f32;
+    for index in 0..width {
+        let normed = (x[index] - mean) * scale;
+        dx[index] = scale * (dy[index] * weight[index] - mean_g - normed * along);
+        dw[index] += dy[index] * normed;
+        db[index] += dy[index];
+    }
+}

@@ -1,0 +1,67 @@
+//! The CPU's rotary embedding. A rotation's transpose is the rotation back, so backward is forward with the sine's
+//! sign turned.
+
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+
+use crate::extension::Operation;
+use crate::flex::{tensor, unfilled, values};
+use crate::simd::vectorized;
+
+/// Tokens of a task.
+const TOKENS: usize = 32;
+
+/// The operation; inputs `x`, `cos`, `sin`.
+#[derive(Debug)]
+pub(crate) struct Rotation {
+    pub heads: usize,
+    pub head_dim: usize,
+}
+
+impl Operation for Rotation {
+    fn forward(&self, inputs: Vec<FlexTensor>, wanted: &[bool]) -> (FlexTensor, Vec<FlexTensor>) {
+        let [x, cos, sin] = <[_; 3]>::try_from(inputs).expect("x, cos and sin");
+        let y = self.rotate(&x, values(&cos), values(&sin), 1.0);
+        (y, wanted[0].then(|| vec![cos, sin]).unwrap_or_default())
+    }
+
+    fn backward(&self, saved: Vec<FlexTensor>, gradient: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
+        let [cos, sin] = <[_; 2]>::try_from(saved).expect("what forward kept");
+        vec![Some(self.rotate(&gradient, values(&cos), values(&sin), -1.0)), None, None]
+    }
+}
+
+impl Rotation {
+    fn rotate(&self, x: &FlexTensor, cos: &[f32], sin: &[f32], direction: f32) -> FlexTensor {
+        let (width, half) = (self.heads * self.head_dim, self.head_dim / 2);
+        let mut y = unfilled(values(x).len());
+        let tables = cos.par_chunks(TOKENS * half).zip(sin.par_chunks(TOKENS * half));
+        let tasks = y.par_chunks_mut(TOKENS * width).zip(values(x).par_chunks(TOKENS * width));
+        tasks.zip(tables).for_each(|((y, x), (cos, sin))| {
+            vectorized(|| {
+                let tables = cos.chunks_exact(half).zip(sin.chunks_exact(half));
+                let tokens = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
+                for ((y, x), (cos, sin)) in tokens.zip(tables) {
+                    let heads = y.chunks_exact_mut(self.head_dim).zip(x.chunks_exact(self.head_dim));
+                    heads.for_each(|(y, x)| rotate_row(x, cos, sin, direction, y));
+                }
+            });
+        });
+        tensor(y, x.layout().shape())
+    }
+}
+
+/// One head of one token, `[head_dim]`; `direction` -1 turns it back.
+#[inline(always)]
+pub(crate) fn rotate_row(x: &[f32], cos: &[f32], sin: &[f32], direction: f32, y: &mut [f32]) {
+    let half = cos.len();
+    let ((first, second), sin) = (x.split_at(half), &sin[..half]);
+    let second = &second[..half];
+    let (y_first, y_second) = y.split_at_mut(half);
+    let y_second = &mut y_second[..half];
+    for index in 0..half {
+        let (c, s) = (cos[index], sin[index] * direction);
+        y_first[index] = first[index] * c - second[index] * s;
+        y_second[index] = second[index] * c + first[index] * s;
+    }
+}

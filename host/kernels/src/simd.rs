@@ -1,0 +1,131 @@
+//! Loops that the compiler vectorises for the machine they run on.
+//!
+//! [`vectorized`] compiles its closure once for each instruction set and picks one at run time. What it calls must be
+//! `#[inline(always)]`, otherwise it is compiled for the lowest common set. Sums are kept in [`LANES`] partial sums,
+//! in a fixed order: a result does not depend on the number of threads.
+
+/// Partial sums of a reduction: two registers of AVX2, so that two additions are under way at a time.
+pub(crate) const LANES: usize = 16;
+
+/// Runs `f` with the widest instructions there are.
+#[inline(always)]
+pub(crate) fn vectorized<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
+/// `e^x` within 2 units in the last place for `x` in [-87, 88]; 0 (nearly) below, infinite (nearly) above, NaN for NaN.
+///
+/// Argument reduction and polynomial as in Cephes' `expf`, without a branch.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    /// 1.5 * 2^23: added to a small number, its fraction is rounded away and its integer stands in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    // Written so that NaN stays NaN; `max` would drop it.
+    let x = if x < -87.3 { -87.3 } else { x };
+    let x = if x > 88.3 { 88.3 } else { x };
+    let rounded = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = rounded - ROUND;
+    let r = n.mul_add(-0.693_359_375, x);
+    let r = n.mul_add(2.121_944_4e-4, r);
+    let mut p = 1.987_569_1e-4_f32;
+    p = p.mul_add(r, 1.398_199_9e-3);
+    p = p.mul_add(r, 8.333_452e-3);
+    p = p.mul_add(r, 4.166_579_6e-2);
+    p = p.mul_add(r, 1.666_666_5e-1);
+    p = p.mul_add(r, 5.000_000_1e-1);
+    let y = p.mul_add(r * r, r) + 1.0;
+    // The integer of `rounded` goes to the exponent; the constant's own bits are shifted out.
+    let power = f32::from_bits(rounded.to_bits().wrapping_add(127) << 23);
+    y * power
+}
+
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// Sum of `term(i)` for `i` in `0..length`.
+#[inline(always)]
+pub(crate) fn sum(length: usize, term: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let whole = length - length % LANES;
+    for begin in (0..whole).step_by(LANES) {
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += term(begin + lane);
+        }
+    }
+    let rest: f32 = (whole..length).map(&term).sum();
+    lanes.iter().sum::<f32>() + rest
+}
+
+/// Sum of products; both of one length.
+#[inline(always)]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (a, rest_a) = a.as_chunks::<LANES>();
+    let (b, rest_b) = b.as_chunks::<LANES>();
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
+            lanes[lane] = a[lane].mul_add(b[lane], lanes[lane]);
+        }
+    }
+    let rest: f32 = rest_a.iter().zip(rest_b).map(|(a, b)| a * b).sum();
+    lanes.iter().sum::<f32>() + rest
+}
+
+/// The largest element; NaN where one is NaN, negative infinity where there is none.
+#[inline(always)]
+pub(crate) fn max(values: &[f32]) -> f32 {
+    // A comparison with NaN is false either way round: the lane keeps it, or takes it.
+    let larger = |a: f32, b: f32| if a >= b || a.is_nan() { a } else { b };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] = larger(lanes[lane], chunk[lane]);
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, b| larger(a, *b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place() {
+        let mut worst = 0.0f64;
+        for step in 0..200_000 {
+            let x = -87.0 + step as f32 * (175.0 / 200_000.0);
+            let (got, expected) = (f64::from(vectorized(|| exp(x))), f64::from(x).exp());
+            let ulp = f64::from(f32::EPSILON) * expected;
+            worst = worst.max((got - expected).abs() / ulp);
+        }
+        assert!(worst < 2.0, "{worst} units");
+        assert!(exp(-1e4) < 2e-38 && exp(f32::NEG_INFINITY) < 2e-38);
+        assert!(exp(f32::INFINITY) > 1e38);
+        assert!(exp(f32::NAN).is_nan());
+        assert_eq!(exp(0.0), 1.0);
+    }
+
+    #[test]
+    fn reductions_see_every_element() {
+        for length in [0usize, 1, 15, 16, 17, 48, 50] {
+            let values: Vec<f32> = (0..length).map(|it| it as f32 - 3.0).collect();
+            let expected: f32 = values.iter().sum();
+            assert_eq!(sum(length, |it| values[it]), expected);
+            assert_eq!(dot(&values, &values), values.iter().map(|it| it * it).sum::<f32>());
+            assert_eq!(max(&values), values.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        }
+    }
+
+    #[test]
+    fn a_maximum_with_a_nan_is_nan() {
+        for place in 0..20 {
+            let mut values = [1.0f32; 20];
+            values[place] = f32::NAN;
+            assert!(max(&values).is_nan(), "{place}");
+        }
+    }
+}
