@@ -89,12 +89,27 @@ fn an_unknown_key_is_refused_where_it_stands() {
     assert!(said.contains("`adapter.lora.rnak` (line 9): unknown field `rnak`"), "{said}");
 }
 
+#[cfg(not(feature = "cuda"))]
 #[test]
 fn cuda_without_the_feature_is_refused_by_name() {
     let (folder, path) = workplace(RUN_FILE);
     let output = run(&path, &["--device", "cuda", "--set", "data.on_bad_row=skip"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output, folder.path()).contains("without the feature `cuda`"));
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn cuda_without_a_driver_is_refused_by_name() {
+    let (folder, path) = workplace(RUN_FILE);
+    let output = run(&path, &["--device", "cuda", "--set", "data.on_bad_row=skip"]);
+    let said = said(&output, folder.path());
+    if output.status.success() || said.contains("finds no device") {
+        println!("SKIPPED: this machine has a CUDA driver");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("no CUDA driver (`libcuda.so.1`)"), "{said}");
 }
 
 #[test]

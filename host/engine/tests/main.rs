@@ -2,6 +2,8 @@
 
 mod adapters;
 mod checkpoint;
+#[cfg(any(feature = "cuda", feature = "cubecl-cpu"))]
+mod cube;
 mod generate;
 mod models;
 mod support;

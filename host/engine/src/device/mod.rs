@@ -38,11 +38,19 @@ fn open_cuda() -> Result<Device> {
 #[cfg(feature = "cuda")]
 fn open_cuda() -> Result<Device> {
     use burn::tensor::DeviceType;
-    // Touching a CUDA device without a driver panics on another thread, so the driver is asked for first.
-    if cuda_driver().is_none() || Device::enumerate(DeviceType::Cuda).is_empty() {
+    // Touching a CUDA device that is not there panics on another thread, so driver and devices are asked for first.
+    let Some(version) = cuda_driver() else {
         return Err(EngineError::Device(
-            "device `cuda`: no CUDA driver (`libcuda.so.1`) or no CUDA device on this machine".into(),
+            "device `cuda`: no CUDA driver (`libcuda.so.1`) on this machine (train with `--device cpu`)"
+                .into(),
         ));
+    };
+    if Device::enumerate(DeviceType::Cuda).is_empty() {
+        return Err(EngineError::Device(format!(
+            "device `cuda`: the driver (CUDA {}.{}) finds no device (`nvidia-smi` shows what it sees)",
+            version / 1000,
+            version % 1000 / 10
+        )));
     }
     Ok(Device::cuda(0))
 }
@@ -69,5 +77,16 @@ mod tests {
     fn cuda_without_the_feature_says_so_by_name() {
         let error = open(DeviceKind::Cuda).unwrap_err().to_string();
         assert!(error.contains("without the feature `cuda`"), "{error}");
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn cuda_without_a_driver_is_an_error_and_no_panic() {
+        if cuda_driver().is_some() {
+            println!("SKIPPED: this machine has a CUDA driver");
+            return;
+        }
+        let error = open(DeviceKind::Cuda).unwrap_err().to_string();
+        assert!(error.contains("no CUDA driver (`libcuda.so.1`)"), "{error}");
     }
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::support::{Golden, assert_close, golden, tiny_model, whole};
 
 /// A tokenizer of 64 words: the letters, the digits, a space, and `</s>`, which ends a text.
-fn letters() -> Tokenizer {
+pub fn letters() -> Tokenizer {
     let folder = tempfile::tempdir().unwrap();
     let words = ('a'..='z').chain('A'..='Z').chain('0'..='9').chain([' ']).map(|it| it.to_string());
     let words: Vec<String> = words.chain(["</s>".to_string()]).collect();
@@ -42,10 +42,14 @@ fn cases(path: &str) -> Vec<Value> {
 }
 
 fn model(name: &str) -> CausalLm {
-    load_model(&golden("llama").join(name), &Device::flex()).unwrap()
+    model_on(name, &Device::flex())
 }
 
-fn prompts() -> Vec<Vec<u32>> {
+pub fn model_on(name: &str, device: &Device) -> CausalLm {
+    load_model(&golden("llama").join(name), device).unwrap()
+}
+
+pub fn prompts() -> Vec<Vec<u32>> {
     vec![vec![5, 17, 3], vec![60, 2, 9, 33, 8, 1, 1, 30], vec![41], vec![7, 7, 7, 50]]
 }
 

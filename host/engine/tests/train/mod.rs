@@ -3,4 +3,4 @@
 mod golden;
 mod invariants;
 mod resume;
-mod support;
+pub mod support;

@@ -22,17 +22,31 @@ pub fn golden_json(path: &str) -> Value {
 }
 
 pub fn model() -> CausalLm {
-    load_model(&golden("train/model"), &Device::flex()).unwrap()
+    model_on(&Device::flex())
+}
+
+fn model_on(device: &Device) -> CausalLm {
+    load_model(&golden("train/model"), device).unwrap()
 }
 
 /// Everything trained.
 pub fn full() -> TrainState {
-    TrainState::new(model(), None)
+    full_on(&Device::flex())
+}
+
+/// [`full`] on another device.
+pub fn full_on(device: &Device) -> TrainState {
+    TrainState::new(model_on(device), None)
 }
 
 /// The golden's adapter: neither A nor B is zero.
 pub fn lora() -> TrainState {
-    let mut model = model();
+    lora_on(&Device::flex())
+}
+
+/// [`lora`] on another device.
+pub fn lora_on(device: &Device) -> TrainState {
+    let mut model = model_on(device);
     let config = load_adapter(&mut model, &golden("train/adapter")).unwrap();
     TrainState::new(model, Some(config))
 }
