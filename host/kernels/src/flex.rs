@@ -36,12 +36,10 @@ pub(crate) fn tensor(values: Vec<f32>, shape: &[usize]) -> FlexTensor {
 
 /// `length` floats of unspecified value, for a caller that writes every one: clearing a large buffer first costs as
 /// much as many operations do.
+#[expect(clippy::uninit_vec, reason = "every caller writes all of it before it reads any")]
 pub(crate) fn unfilled(length: usize) -> Vec<f32> {
     let mut values: Vec<f32> = Vec::with_capacity(length);
     // SAFETY: the capacity is there, and every bit pattern is an f32. Callers write each element before reading it.
-    #[expect(clippy::uninit_vec, reason = "every caller writes all of it before it reads any")]
-    unsafe {
-        values.set_len(length);
-    }
+    unsafe { values.set_len(length) };
     values
 }

@@ -31,7 +31,7 @@ impl Activation {
             }
             Self::GeluTanh => {
                 // (1 + tanh(u)) / 2 is the sigmoid of 2 u.
-                const ROOT: f32 = 1.595_769_1;
+                const ROOT: f32 = 1.595_769_2;
                 let s = sigmoid(ROOT * (x + 0.044_715 * x * x * x));
                 let slope = ROOT * (1.0 + 3.0 * 0.044_715 * x * x);
                 [x * s, s + x * s * (1.0 - s) * slope]
@@ -55,7 +55,7 @@ impl Operation for Gate {
             vectorized(|| forward(self.activation, gate, up, y));
         });
         let y = tensor(y, gate.layout().shape());
-        (y, wanted.contains(&true).then(|| vec![gate, up]).unwrap_or_default())
+        (y, if wanted.contains(&true) { vec![gate, up] } else { Vec::new() })
     }
 
     fn backward(

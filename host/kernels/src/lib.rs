@@ -25,11 +25,12 @@ pub mod rope;
 pub mod swiglu;
 
 pub use attention::attention;
+pub use gate::Activation;
 pub use geglu::geglu;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use linear_cross_entropy::{LinearCrossEntropy, linear_cross_entropy, token_logps};
-pub use lora_linear::lora_linear;
+pub use lora_linear::{LoraLinear, LowRank, Prologue, lora_linear, lora_linears};
 pub use rms_norm::rms_norm;
 pub use rope::rope;
 pub use swiglu::swiglu;

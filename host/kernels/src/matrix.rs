@@ -26,6 +26,11 @@ impl<'a> Matrix<'a> {
         Self::strided(values, values.len() / columns.max(1), columns, columns)
     }
 
+    /// Values of a row.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
     /// The transpose, without a copy.
     pub(crate) fn t(self) -> Self {
         Self {

@@ -4,9 +4,10 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use fthost_data::Batch;
-use fthost_kernels::{attention, linear, rms_norm, rope, swiglu};
+use fthost_kernels::{Activation, Prologue, attention, linear, rms_norm, rope};
 
 use super::config::LlamaConfig;
+use crate::nn::linear::forward_all;
 use crate::nn::precision::cast;
 use crate::nn::{ComputeDtype, Linear, Rope};
 
@@ -100,25 +101,30 @@ impl Parameter<'_> {
 impl Block {
     /// Queries, keys and values, rotated: `[T, heads, head_dim]` and twice `[T, kv_heads, head_dim]`.
     pub fn qkv(&self, x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>) -> (Tensor<3>, Tensor<3>, Tensor<3>) {
-        let weight = cast(self.input_layernorm.clone(), x.dtype());
-        let x = rms_norm(x, weight, self.rms_norm_eps);
-        let split = |y: Tensor<2>| {
-            let [tokens, width] = y.dims();
-            y.reshape([tokens, width / self.head_dim, self.head_dim])
+        let norm = self.norm(&self.input_layernorm, x.dtype());
+        let qkv = forward_all([&self.q_proj, &self.k_proj, &self.v_proj], x, norm, None);
+        let tokens = qkv.dims()[0];
+        let heads = |first: usize, width: usize| {
+            qkv.clone().narrow(1, first, width).reshape([tokens, width / self.head_dim, self.head_dim])
         };
-        let q = rope(split(self.q_proj.forward(x.clone())), cos.clone(), sin.clone());
-        let k = rope(split(self.k_proj.forward(x.clone())), cos, sin);
-        (q, k, split(self.v_proj.forward(x)))
+        let (queries, keys) = (self.q_proj.weight.dims()[0], self.k_proj.weight.dims()[0]);
+        let q = rope(heads(0, queries), cos.clone(), sin.clone());
+        let k = rope(heads(queries, keys), cos, sin);
+        (q, k, heads(queries + keys, keys))
+    }
+
+    fn norm(&self, weight: &Tensor<1>, dtype: DType) -> Prologue {
+        Prologue::RmsNorm { weight: cast(weight.clone(), dtype), eps: self.rms_norm_eps }
     }
 
     /// The block after attention: `x` and what attention mixed, `[T, heads, head_dim]`, to the block's output.
     pub fn finish(&self, x: Tensor<2>, mixed: Tensor<3>) -> Tensor<2> {
         let [tokens, heads, head_dim] = mixed.dims();
-        let x = x + self.o_proj.forward(mixed.reshape([tokens, heads * head_dim]));
-        let weight = cast(self.post_attention_layernorm.clone(), x.dtype());
-        let h = rms_norm(x.clone(), weight, self.rms_norm_eps);
-        let h = swiglu(self.gate_proj.forward(h.clone()), self.up_proj.forward(h));
-        x + self.down_proj.forward(h)
+        let mixed = mixed.reshape([tokens, heads * head_dim]);
+        let x = forward_all([&self.o_proj], mixed, Prologue::None, Some(x));
+        let norm = self.norm(&self.post_attention_layernorm, x.dtype());
+        let gate_up = forward_all([&self.gate_proj, &self.up_proj], x.clone(), norm, None);
+        forward_all([&self.down_proj], gate_up, Prologue::Gated(Activation::Silu), Some(x))
     }
 
     /// `[T, D]` to `[T, D]`.

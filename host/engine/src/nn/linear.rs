@@ -1,7 +1,7 @@
-//! A linear layer, alone or with a low-rank adapter beside its weight.
+//! Linear layers, alone or with low-rank adapters beside their weights.
 
-use burn::tensor::Tensor;
-use fthost_kernels::{linear, lora_linear};
+use burn::tensor::{DType, Tensor};
+use fthost_kernels::{Activation, LoraLinear, LowRank, Prologue, geglu, lora_linears, rms_norm, swiglu};
 
 use super::precision::cast;
 use crate::adapters::dropout::Dropout;
@@ -33,28 +33,67 @@ pub struct Linear {
 impl Linear {
     /// `[T, in]` to `[T, out]`, in the type of `x`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        if let Some(lora) = &self.lora {
-            let dtype = x.dtype();
-            let (a, b) = (cast(lora.a.clone(), dtype), cast(lora.b.clone(), dtype));
-            if let Some(dropout) = &lora.dropout {
-                let share = dropout.apply(x.clone()).matmul(a.transpose());
-                let share = share.mul_scalar(lora.scaling).matmul(b.transpose());
-                return self.base(x) + share;
-            }
-            let weight = cast(self.weight.clone(), dtype);
-            let bias = self.bias.clone().map(|it| cast(it, dtype));
-            return lora_linear(x, weight, bias, a, b, lora.scaling);
-        }
-        self.base(x)
+        forward_all([self], x, Prologue::None, None)
     }
 
-    /// The layer without its adapter.
-    fn base(&self, x: Tensor<2>) -> Tensor<2> {
-        let dtype = x.dtype();
-        let y = linear(x, cast(self.weight.clone(), dtype));
-        match &self.bias {
-            Some(bias) => y + cast(bias.clone(), dtype).unsqueeze(),
-            None => y,
+    /// The layer with its weights in `dtype`, as the fused operation takes it.
+    fn layer(&self, dtype: DType) -> LoraLinear {
+        let lora = self.lora.as_ref().map(|it| LowRank {
+            a: cast(it.a.clone(), dtype),
+            b: cast(it.b.clone(), dtype),
+            scaling: it.scaling,
+        });
+        LoraLinear {
+            weight: cast(self.weight.clone(), dtype),
+            bias: self.bias.clone().map(|it| cast(it, dtype)),
+            lora,
+        }
+    }
+}
+
+/// The outputs of `linears` side by side, plus `residual`: see [`lora_linears`].
+pub fn forward_all<const N: usize>(
+    linears: [&Linear; N],
+    x: Tensor<2>,
+    prologue: Prologue,
+    residual: Option<Tensor<2>>,
+) -> Tensor<2> {
+    let dtype = x.dtype();
+    if linears.iter().all(|it| it.lora.as_ref().is_none_or(|it| it.dropout.is_none())) {
+        return lora_linears(x, prologue, &linears.map(|it| it.layer(dtype)), residual);
+    }
+    // Each adapter drops other values of the input: base and adapters go separate ways.
+    let base = linears.map(|it| LoraLinear { lora: None, ..it.layer(dtype) });
+    let x = apply_prologue(x, prologue);
+    let shares = linears.map(|it| match &it.lora {
+        Some(lora) => dropped_share(lora, x.clone()),
+        None => Tensor::zeros([x.dims()[0], it.weight.dims()[0]], (&x.device(), dtype)),
+    });
+    lora_linears(x, Prologue::None, &base, residual) + Tensor::cat(shares.to_vec(), 1)
+}
+
+/// `scaling (dropout(x) a^T) b^T`.
+fn dropped_share(lora: &LoraWeights, x: Tensor<2>) -> Tensor<2> {
+    let dtype = x.dtype();
+    let x = match &lora.dropout {
+        Some(dropout) => dropout.apply(x),
+        None => x,
+    };
+    let share = x.matmul(cast(lora.a.clone(), dtype).transpose()).mul_scalar(lora.scaling);
+    share.matmul(cast(lora.b.clone(), dtype).transpose())
+}
+
+fn apply_prologue(x: Tensor<2>, prologue: Prologue) -> Tensor<2> {
+    match prologue {
+        Prologue::None => x,
+        Prologue::RmsNorm { weight, eps } => rms_norm(x, weight, eps),
+        Prologue::Gated(activation) => {
+            let width = x.dims()[1] / 2;
+            let (gate, up) = (x.clone().narrow(1, 0, width), x.narrow(1, width, width));
+            match activation {
+                Activation::Silu => swiglu(gate, up),
+                Activation::GeluTanh => geglu(gate, up),
+            }
         }
     }
 }

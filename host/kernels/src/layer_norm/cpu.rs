@@ -42,8 +42,7 @@ impl Operation for LayerNorm {
             });
         });
         let y = tensor(y, x.layout().shape());
-        let saved = wanted.contains(&true).then(|| vec![x, weight, tensor(moments, &[rows, 2])]);
-        (y, saved.unwrap_or_default())
+        (y, if wanted.contains(&true) { vec![x, weight, tensor(moments, &[rows, 2])] } else { Vec::new() })
     }
 
     fn backward(

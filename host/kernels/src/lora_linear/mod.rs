@@ -1,45 +1,269 @@
-//! A linear layer with a low-rank adapter: <https://arxiv.org/abs/2106.09685>, in PEFT's layout.
+//! Linear layers with low-rank adapters, <https://arxiv.org/abs/2106.09685>, in PEFT's layout: one layer, or several of
+//! one input side by side (queries, keys and values; gate and up), with what stands before and after them in a block.
+//!
+//! Side by side, the input is read once and the outputs lie beside each other in one tensor. The norm or the gated
+//! activation in front is computed again in backward instead of being kept, and the sum with the residual stream is
+//! part of the product. The product `b a` is never formed, and a frozen weight costs no gradient.
+
+mod cpu;
+mod low_rank;
 
 use burn::tensor::Tensor;
 
-use crate::linear::linear;
+use crate::extension::{Input, apply, is_ours};
+use crate::gate::Activation;
+use crate::geglu::geglu_reference;
+use crate::linear::linear_reference;
+use crate::rms_norm::rms_norm_reference;
+use crate::swiglu::swiglu_reference;
 
-/// `x weight^T + bias + scaling * (x a^T) b^T`.
-///
-/// The product `b a` is never formed, and a frozen `weight` costs no gradient.
+/// One layer: `x weight^T + bias + scaling (x a^T) b^T`.
+#[derive(Debug, Clone)]
+pub struct LoraLinear {
+    /// `[out, in]`.
+    pub weight: Tensor<2>,
+    /// `[out]`.
+    pub bias: Option<Tensor<1>>,
+    /// The adapter.
+    pub lora: Option<LowRank>,
+}
+
+/// The adapter of one layer.
+#[derive(Debug, Clone)]
+pub struct LowRank {
+    /// `[rank, in]`.
+    pub a: Tensor<2>,
+    /// `[out, rank]`.
+    pub b: Tensor<2>,
+    /// What the pair's product is multiplied by.
+    pub scaling: f64,
+}
+
+/// What an input goes through before the layers see it.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "made once a call and moved once")]
+pub enum Prologue {
+    /// Nothing.
+    None,
+    /// RMS normalisation.
+    RmsNorm {
+        /// `[in]`.
+        weight: Tensor<1>,
+        /// Added to the mean square.
+        eps: f64,
+    },
+    /// `act(gate) * up` of an input whose rows hold the gate and, behind it, up: `[T, 2 in]`.
+    Gated(Activation),
+}
+
+/// The outputs of `layers` side by side, plus `residual`.
 ///
 /// # Shapes
-/// - `x`: `[T, in]`, `weight`: `[out, in]`, `bias`: `[out]`, `a`: `[rank, in]`, `b`: `[out, rank]`
-/// - result: `[T, out]`
-pub fn lora_linear(
+/// - `x`: `[T, in]`, or `[T, 2 in]` for [`Prologue::Gated`]; every layer's input is `in` wide
+/// - `residual` and result: `[T, sum of the layers' out]`
+pub fn lora_linears(
     x: Tensor<2>,
-    weight: Tensor<2>,
-    bias: Option<Tensor<1>>,
-    a: Tensor<2>,
-    b: Tensor<2>,
-    scaling: f64,
+    prologue: Prologue,
+    layers: &[LoraLinear],
+    residual: Option<Tensor<2>>,
 ) -> Tensor<2> {
-    let base = linear(x.clone(), weight);
-    let base = match bias {
-        Some(bias) => base + bias.unsqueeze(),
-        None => base,
+    if takes(&x, &prologue, layers, residual.as_ref()) {
+        return fused(x, prologue, layers, residual);
+    }
+    lora_linears_reference(x, prologue, layers, residual)
+}
+
+/// [`lora_linears`] in plain tensor operations.
+pub fn lora_linears_reference(
+    x: Tensor<2>,
+    prologue: Prologue,
+    layers: &[LoraLinear],
+    residual: Option<Tensor<2>>,
+) -> Tensor<2> {
+    let x = match prologue {
+        Prologue::None => x,
+        Prologue::RmsNorm { weight, eps } => rms_norm_reference(x, weight, eps),
+        Prologue::Gated(activation) => {
+            let width = x.dims()[1] / 2;
+            let (gate, up) = (x.clone().narrow(1, 0, width), x.narrow(1, width, width));
+            match activation {
+                Activation::Silu => swiglu_reference(gate, up),
+                Activation::GeluTanh => geglu_reference(gate, up),
+            }
+        }
     };
-    base + linear(linear(x, a).mul_scalar(scaling), b)
+    let outputs = layers.iter().map(|it| one_reference(x.clone(), it)).collect();
+    let output = Tensor::cat(outputs, 1);
+    match residual {
+        Some(residual) => residual + output,
+        None => output,
+    }
+}
+
+/// `x weight^T + bias + scaling (x a^T) b^T`: [`lora_linears`] of one layer and nothing else.
+///
+/// # Shapes
+/// - `x`: `[T, in]`, result: `[T, out]`
+pub fn lora_linear(x: Tensor<2>, layer: &LoraLinear) -> Tensor<2> {
+    lora_linears(x, Prologue::None, std::slice::from_ref(layer), None)
 }
 
 /// [`lora_linear`] in plain tensor operations.
-pub fn lora_linear_reference(
-    x: Tensor<2>,
-    weight: Tensor<2>,
-    bias: Option<Tensor<1>>,
-    a: Tensor<2>,
-    b: Tensor<2>,
-    scaling: f64,
-) -> Tensor<2> {
-    let base = x.clone().matmul(weight.transpose());
-    let base = match bias {
-        Some(bias) => base + bias.unsqueeze(),
-        None => base,
+pub fn lora_linear_reference(x: Tensor<2>, layer: &LoraLinear) -> Tensor<2> {
+    one_reference(x, layer)
+}
+
+fn one_reference(x: Tensor<2>, layer: &LoraLinear) -> Tensor<2> {
+    let mut y = linear_reference(x.clone(), layer.weight.clone());
+    if let Some(bias) = &layer.bias {
+        y = y + bias.clone().unsqueeze();
+    }
+    if let Some(LowRank { a, b, scaling }) = &layer.lora {
+        let share = linear_reference(x, a.clone()).mul_scalar(*scaling);
+        y = y + linear_reference(share, b.clone());
+    }
+    y
+}
+
+fn takes(x: &Tensor<2>, prologue: &Prologue, layers: &[LoraLinear], residual: Option<&Tensor<2>>) -> bool {
+    let of_layer = |it: &LoraLinear| {
+        let lora = it.lora.as_ref().is_none_or(|it| is_ours(&it.a) && is_ours(&it.b));
+        is_ours(&it.weight) && it.bias.as_ref().is_none_or(is_ours) && lora
     };
-    base + x.matmul(a.transpose()).mul_scalar(scaling).matmul(b.transpose())
+    let of_prologue = match prologue {
+        Prologue::RmsNorm { weight, .. } => is_ours(weight),
+        Prologue::None | Prologue::Gated(_) => true,
+    };
+    is_ours(x) && of_prologue && layers.iter().all(of_layer) && residual.is_none_or(is_ours)
+}
+
+fn fused(x: Tensor<2>, prologue: Prologue, layers: &[LoraLinear], residual: Option<Tensor<2>>) -> Tensor<2> {
+    let mut inputs: Vec<Input> = vec![x.into()];
+    let prologue = match prologue {
+        Prologue::None => cpu::Prologue::None,
+        Prologue::RmsNorm { weight, eps } => {
+            inputs.push(weight.into());
+            cpu::Prologue::RmsNorm { eps: eps as f32 }
+        }
+        Prologue::Gated(activation) => cpu::Prologue::Gated(activation),
+    };
+    let has_residual = residual.is_some();
+    inputs.extend(residual.map(Input::from));
+    let shape = |it: &LoraLinear| cpu::Layer {
+        out: it.weight.dims()[0],
+        bias: it.bias.is_some(),
+        lora: it.lora.as_ref().map(|it| (it.a.dims()[0], it.scaling as f32)),
+    };
+    for layer in layers {
+        inputs.push(layer.weight.clone().into());
+        inputs.extend(layer.bias.clone().map(Input::from));
+        if let Some(LowRank { a, b, .. }) = &layer.lora {
+            inputs.extend([a.clone().into(), b.clone().into()]);
+        }
+    }
+    let layers = layers.iter().map(shape).collect();
+    apply(inputs, cpu::LoraLinears { prologue, residual: has_residual, layers })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{Value, compare, random};
+
+    /// Which parts a case has; the inputs are made, and taken apart again, in one order.
+    #[derive(Clone, Copy)]
+    struct Case {
+        norm: bool,
+        gated: Option<Activation>,
+        residual: bool,
+        bias: bool,
+        lora: bool,
+        outs: &'static [usize],
+        tokens: usize,
+        width: usize,
+    }
+
+    const RANK: usize = 5;
+
+    impl Case {
+        fn inputs(self) -> Vec<Value> {
+            let x_width = if self.gated.is_some() { 2 * self.width } else { self.width };
+            let mut inputs: Vec<Value> = vec![random([self.tokens, x_width], 1).into()];
+            if self.norm {
+                inputs.push(random([self.width], 2).into());
+            }
+            if self.residual {
+                inputs.push(random([self.tokens, self.outs.iter().sum()], 3).into());
+            }
+            for (index, out) in self.outs.iter().enumerate() {
+                let seed = 10 * index as u64;
+                inputs.push(random([*out, self.width], seed + 4).into());
+                if self.bias {
+                    inputs.push(random([*out], seed + 5).into());
+                }
+                if self.lora {
+                    inputs.push(random([RANK, self.width], seed + 6).into());
+                    inputs.push(random([*out, RANK], seed + 7).into());
+                }
+            }
+            inputs
+        }
+
+        fn run(
+            self,
+            inputs: &[Value],
+            f: impl Fn(Tensor<2>, Prologue, &[LoraLinear], Option<Tensor<2>>) -> Tensor<2>,
+        ) -> Tensor<2> {
+            let mut inputs = inputs.iter();
+            let mut next = || inputs.next().expect("made for this case");
+            let x = next().matrix();
+            let prologue = match self.gated {
+                Some(activation) => Prologue::Gated(activation),
+                None if self.norm => Prologue::RmsNorm { weight: next().vector(), eps: 1e-5 },
+                None => Prologue::None,
+            };
+            let residual = self.residual.then(|| next().matrix());
+            let layers: Vec<LoraLinear> = (self.outs.iter())
+                .map(|_| LoraLinear {
+                    weight: next().matrix(),
+                    bias: self.bias.then(|| next().vector()),
+                    lora: self.lora.then(|| LowRank { a: next().matrix(), b: next().matrix(), scaling: 0.7 }),
+                })
+                .collect();
+            f(x, prologue, &layers, residual)
+        }
+    }
+
+    /// Sums of at most 80 products of three f32 factors, in two orders: 1e-5 of the largest value.
+    #[test]
+    fn values_and_gradients_equal_the_reference() {
+        let plain = Case {
+            norm: false,
+            gated: None,
+            residual: false,
+            bias: false,
+            lora: false,
+            outs: &[24],
+            tokens: 70,
+            width: 40,
+        };
+        let cases = [
+            plain,
+            Case { bias: true, residual: true, tokens: 1, ..plain },
+            Case { lora: true, ..plain },
+            Case { lora: true, bias: true, norm: true, outs: &[24, 7, 8], ..plain },
+            Case { lora: true, residual: true, gated: Some(Activation::Silu), ..plain },
+            Case { residual: true, gated: Some(Activation::GeluTanh), outs: &[33], ..plain },
+            Case { norm: true, outs: &[80, 80], tokens: 3, ..plain },
+        ];
+        for case in cases {
+            let inputs = case.inputs();
+            compare(
+                &inputs,
+                |it| case.run(it, lora_linears),
+                |it| case.run(it, lora_linears_reference),
+                1e-5,
+            );
+        }
+    }
 }

@@ -28,8 +28,7 @@ impl Operation for RmsNorm {
         forward_rows(values(&x), values(&weight), self.eps, &mut y, &mut scales);
         let y = tensor(y, x.layout().shape());
         let rows = scales.len();
-        let saved = wanted.contains(&true).then(|| vec![x, weight, tensor(scales, &[rows])]);
-        (y, saved.unwrap_or_default())
+        (y, if wanted.contains(&true) { vec![x, weight, tensor(scales, &[rows])] } else { Vec::new() })
     }
 
     fn backward(

@@ -22,7 +22,7 @@ impl Operation for Rotation {
     fn forward(&self, inputs: Vec<FlexTensor>, wanted: &[bool]) -> (FlexTensor, Vec<FlexTensor>) {
         let [x, cos, sin] = <[_; 3]>::try_from(inputs).expect("x, cos and sin");
         let y = self.rotate(&x, values(&cos), values(&sin), 1.0);
-        (y, wanted[0].then(|| vec![cos, sin]).unwrap_or_default())
+        (y, if wanted[0] { vec![cos, sin] } else { Vec::new() })
     }
 
     fn backward(&self, saved: Vec<FlexTensor>, gradient: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {

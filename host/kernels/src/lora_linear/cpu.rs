@@ -1,0 +1,343 @@
+//! The CPU's forward and backward of linear layers side by side.
+//!
+//! With `n` the input behind the prologue, `h = n a^T` and `y = n w^T + bias + s h b^T + residual`, backward is
+//! `dh = s dy b`, `db = s dy^T h`, `da = dh^T n`, `dw = dy^T n`, `dn = dy w + dh a`, and `dn` goes back through the
+//! prologue. `n` is computed again from the input.
+
+use std::borrow::Cow;
+
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::low_rank::{Columns, add_product};
+use crate::extension::Operation;
+use crate::flex::{dims2, into_values, tensor, unfilled, values};
+use crate::gate::{self, Activation};
+use crate::matrix::{Into, Matrix, MatrixMut, Threads, product};
+use crate::rms_norm::{add_in_order, backward_rows, forward_rows, weight_gradient};
+use crate::simd::vectorized;
+
+/// Rows of a task where rows are taken one by one.
+const ROWS: usize = 32;
+
+/// What the input goes through first.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Prologue {
+    None,
+    RmsNorm { eps: f32 },
+    Gated(Activation),
+}
+
+/// Shape of one layer.
+#[derive(Debug)]
+pub(super) struct Layer {
+    pub out: usize,
+    pub bias: bool,
+    /// Rank and scaling.
+    pub lora: Option<(usize, f32)>,
+}
+
+/// The operation. Inputs: `x`, the norm's weight, the residual, then of each layer weight, bias, `a` and `b`; those
+/// that are there.
+#[derive(Debug)]
+pub(super) struct LoraLinears {
+    pub prologue: Prologue,
+    pub residual: bool,
+    pub layers: Vec<Layer>,
+}
+
+/// Where a layer's tensors stand among the inputs, and its columns among the outputs.
+#[derive(Debug, Clone, Copy)]
+struct Places {
+    weight: usize,
+    bias: Option<usize>,
+    /// Of `a`; `b` follows.
+    lora: Option<usize>,
+    columns: Columns,
+    /// Columns of `h`.
+    ranks: Columns,
+    scaling: f32,
+}
+
+impl LoraLinears {
+    fn norm_place(&self) -> Option<usize> {
+        matches!(self.prologue, Prologue::RmsNorm { .. }).then_some(1)
+    }
+
+    fn residual_place(&self) -> Option<usize> {
+        self.residual.then(|| 1 + usize::from(self.norm_place().is_some()))
+    }
+
+    fn places(&self) -> Vec<Places> {
+        let width = self.layers.iter().map(|it| it.out).sum();
+        let total_rank = self.layers.iter().filter_map(|it| it.lora).map(|it| it.0).sum();
+        let mut next = 1 + usize::from(self.norm_place().is_some()) + usize::from(self.residual);
+        let (mut column, mut rank) = (0, 0);
+        let mut take = |count: usize| {
+            next += count;
+            next - count
+        };
+        let places = self.layers.iter().map(|layer| {
+            let weight = take(1);
+            let bias = layer.bias.then(|| take(1));
+            let lora = layer.lora.map(|_| take(2));
+            let (count, scaling) = layer.lora.unwrap_or((0, 0.0));
+            let columns = Columns { first: column, count: layer.out, stride: width };
+            let ranks = Columns { first: rank, count, stride: total_rank };
+            (column, rank) = (column + layer.out, rank + count);
+            Places { weight, bias, lora, columns, ranks, scaling }
+        });
+        places.collect()
+    }
+
+    /// The input behind the prologue, `[T, in]`, and the norm's factors, `[T]`.
+    fn input<'a>(&self, x: &'a FlexTensor, norm: Option<&FlexTensor>) -> (Cow<'a, [f32]>, Vec<f32>) {
+        let x_values = values(x);
+        match self.prologue {
+            Prologue::None => (Cow::Borrowed(x_values), Vec::new()),
+            Prologue::RmsNorm { eps } => {
+                let mut normed = unfilled(x_values.len());
+                let mut scales = unfilled(dims2(x)[0]);
+                forward_rows(x_values, values(norm.expect("a norm's weight")), eps, &mut normed, &mut scales);
+                (Cow::Owned(normed), scales)
+            }
+            Prologue::Gated(activation) => {
+                let width = dims2(x)[1] / 2;
+                let mut gated = unfilled(x_values.len() / 2);
+                let tasks = gated.par_chunks_mut(ROWS * width).zip(x_values.par_chunks(ROWS * 2 * width));
+                tasks.for_each(|(gated, x)| {
+                    vectorized(|| {
+                        let rows = gated.chunks_exact_mut(width).zip(x.chunks_exact(2 * width));
+                        rows.for_each(|(y, x)| gate::forward(activation, &x[..width], &x[width..], y));
+                    });
+                });
+                (Cow::Owned(gated), Vec::new())
+            }
+        }
+    }
+
+    /// The gradient of `x` from that of the input behind the prologue.
+    fn through_prologue(
+        &self,
+        x: &FlexTensor,
+        norm: Option<&FlexTensor>,
+        scales: &[f32],
+        dn: Vec<f32>,
+    ) -> Vec<f32> {
+        let x_values = values(x);
+        match self.prologue {
+            Prologue::None => dn,
+            Prologue::RmsNorm { .. } => {
+                let mut dx = unfilled(x_values.len());
+                backward_rows(x_values, values(norm.expect("a norm's weight")), scales, &dn, &mut dx);
+                dx
+            }
+            Prologue::Gated(activation) => {
+                let width = dims2(x)[1] / 2;
+                let mut dx = unfilled(x_values.len());
+                let tasks = dx.par_chunks_mut(ROWS * 2 * width).zip(x_values.par_chunks(ROWS * 2 * width));
+                tasks.zip(dn.par_chunks(ROWS * width)).for_each(|((dx, x), dn)| {
+                    vectorized(|| {
+                        let rows = dx.chunks_exact_mut(2 * width).zip(x.chunks_exact(2 * width));
+                        for ((dx, x), dn) in rows.zip(dn.chunks_exact(width)) {
+                            let (dgate, dup) = dx.split_at_mut(width);
+                            gate::backward(activation, &x[..width], &x[width..], dn, dgate, dup);
+                        }
+                    });
+                });
+                dx
+            }
+        }
+    }
+}
+
+/// The `a` of every adapter, one below the other: `[sum of ranks, in]`.
+fn stacked(inputs: &[FlexTensor], places: &[Places]) -> Vec<f32> {
+    let each = places.iter().filter_map(|it| it.lora).map(|it| values(&inputs[it]));
+    each.collect::<Vec<_>>().concat()
+}
+
+/// `scaling b^T`, `[rank, out]`.
+fn transposed(b: &FlexTensor, scaling: f32) -> Vec<f32> {
+    let [out, rank] = dims2(b);
+    let b = values(b);
+    let mut transposed = unfilled(out * rank);
+    for (term, row) in transposed.chunks_exact_mut(out).enumerate() {
+        row.iter_mut().enumerate().for_each(|(index, it)| *it = scaling * b[index * rank + term]);
+    }
+    transposed
+}
+
+fn columns_of(matrix: &[f32], rows: usize, of: Columns) -> Matrix<'_> {
+    Matrix::strided(&matrix[of.first..], rows, of.count, of.stride)
+}
+
+fn columns_of_mut(matrix: &mut [f32], rows: usize, of: Columns) -> MatrixMut<'_> {
+    MatrixMut::strided(&mut matrix[of.first..], rows, of.count, of.stride)
+}
+
+impl Operation for LoraLinears {
+    fn forward(&self, mut inputs: Vec<FlexTensor>, wanted: &[bool]) -> (FlexTensor, Vec<FlexTensor>) {
+        let (places, tokens) = (self.places(), dims2(&inputs[0])[0]);
+        let width = self.layers.iter().map(|it| it.out).sum::<usize>();
+        let (mut y, into) = match self.residual_place() {
+            // Taken out of the inputs: where nobody else holds it, the sum is formed in its place.
+            Some(place) => {
+                let empty = tensor(Vec::new(), &[0]);
+                (into_values(std::mem::replace(&mut inputs[place], empty)), Into::Add)
+            }
+            None => (unfilled(tokens * width), Into::Overwrite),
+        };
+        let (n, scales) = self.input(&inputs[0], self.norm_place().map(|it| &inputs[it]));
+        let in_width = n.len() / tokens.max(1);
+        let n = Matrix::strided(&n, tokens, in_width, in_width);
+        let mut h = Vec::new();
+        let total_rank = places[0].ranks.stride;
+        if total_rank > 0 {
+            h = unfilled(tokens * total_rank);
+            let a = stacked(&inputs, &places);
+            let out = MatrixMut::strided(&mut h, tokens, total_rank, total_rank);
+            product(out, Into::Overwrite, 1.0, n, Matrix::new(&a, in_width).t(), Threads::All);
+        }
+        for it in &places {
+            let weight = Matrix::new(values(&inputs[it.weight]), in_width);
+            product(columns_of_mut(&mut y, tokens, it.columns), into, 1.0, n, weight.t(), Threads::All);
+            if let Some(bias) = it.bias {
+                add_bias(&mut y, it.columns, values(&inputs[bias]));
+            }
+            if let Some(lora) = it.lora {
+                let b = transposed(&inputs[lora + 1], it.scaling);
+                add_product(&mut y, it.columns, &h, it.ranks, &b);
+            }
+        }
+        if !wanted.contains(&true) {
+            return (tensor(y, &[tokens, width]), Vec::new());
+        }
+        inputs.push(tensor(h, &[tokens, total_rank]));
+        let count = scales.len();
+        inputs.push(tensor(scales, &[count]));
+        (tensor(y, &[tokens, width]), inputs)
+    }
+
+    fn backward(
+        &self,
+        mut inputs: Vec<FlexTensor>,
+        gradient: FlexTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
+        let (scales, h) = (inputs.pop().expect("kept"), inputs.pop().expect("kept"));
+        let (places, tokens, dy) = (self.places(), dims2(&inputs[0])[0], values(&gradient));
+        let norm = self.norm_place().map(|it| &inputs[it]);
+        let (n, _) = self.input(&inputs[0], norm);
+        let in_width = n.len() / tokens.max(1);
+        let n_matrix = Matrix::strided(&n, tokens, in_width, in_width);
+        let mut found: Vec<Option<FlexTensor>> = vec![None; inputs.len()];
+        let dh = self.low_rank_gradients(&inputs, &places, values(&h), dy, n_matrix, wanted, &mut found);
+        for it in &places {
+            let dy = columns_of(dy, tokens, it.columns);
+            if wanted[it.weight] {
+                let mut dw = unfilled(it.columns.count * in_width);
+                let out = MatrixMut::new(&mut dw, in_width);
+                product(out, Into::Overwrite, 1.0, dy.t(), n_matrix, Threads::All);
+                found[it.weight] = Some(tensor(dw, &[it.columns.count, in_width]));
+            }
+            if let Some(bias) = it.bias.filter(|it| wanted[*it]) {
+                found[bias] = Some(tensor(column_sums(values(&gradient), it.columns), &[it.columns.count]));
+            }
+        }
+        if let Some(residual) = self.residual_place().filter(|it| wanted[*it]) {
+            found[residual] = Some(gradient.clone());
+        }
+        let norm_wanted = self.norm_place().is_some_and(|it| wanted[it]);
+        if wanted[0] || norm_wanted {
+            let mut dn = unfilled(tokens * in_width);
+            for (index, it) in places.iter().enumerate() {
+                let into = if index == 0 { Into::Overwrite } else { Into::Add };
+                let weight = Matrix::new(values(&inputs[it.weight]), in_width);
+                let out = MatrixMut::strided(&mut dn, tokens, in_width, in_width);
+                product(out, into, 1.0, columns_of(dy, tokens, it.columns), weight, Threads::All);
+            }
+            let total_rank = places[0].ranks.stride;
+            if total_rank > 0 {
+                let all = |count| Columns { first: 0, count, stride: count };
+                add_product(&mut dn, all(in_width), &dh, all(total_rank), &stacked(&inputs, &places));
+            }
+            if let Some(place) = self.norm_place().filter(|_| norm_wanted) {
+                let dw = weight_gradient(values(&inputs[0]), values(&scales), &dn, in_width);
+                found[place] = Some(tensor(dw, &[in_width]));
+            }
+            if wanted[0] {
+                let dx = self.through_prologue(&inputs[0], norm, values(&scales), dn);
+                found[0] = Some(tensor(dx, &dims2(&inputs[0])));
+            }
+        }
+        found
+    }
+}
+
+impl LoraLinears {
+    /// The gradients of every `a` and `b`, into `found`; returns that of `h`, `[T, sum of ranks]`.
+    #[expect(clippy::too_many_arguments, reason = "what forward kept, and where the gradients go")]
+    fn low_rank_gradients(
+        &self,
+        inputs: &[FlexTensor],
+        places: &[Places],
+        h: &[f32],
+        dy: &[f32],
+        n: Matrix<'_>,
+        wanted: &[bool],
+        found: &mut [Option<FlexTensor>],
+    ) -> Vec<f32> {
+        let (tokens, total_rank) = (dims2(&inputs[0])[0], places[0].ranks.stride);
+        let mut dh = unfilled(tokens * total_rank);
+        for it in places {
+            let Some(lora) = it.lora else { continue };
+            let (out, rank) = (it.columns.count, it.ranks.count);
+            let dy = columns_of(dy, tokens, it.columns);
+            let b = Matrix::new(values(&inputs[lora + 1]), rank);
+            let dh = columns_of_mut(&mut dh, tokens, it.ranks);
+            product(dh, Into::Overwrite, it.scaling, dy, b, Threads::All);
+            if wanted[lora + 1] {
+                let mut db = unfilled(out * rank);
+                let h = columns_of(h, tokens, it.ranks);
+                product(MatrixMut::new(&mut db, rank), Into::Overwrite, it.scaling, dy.t(), h, Threads::All);
+                found[lora + 1] = Some(tensor(db, &[out, rank]));
+            }
+        }
+        if places.iter().any(|it| it.lora.is_some_and(|it| wanted[it])) {
+            let in_width = n.columns();
+            let mut da = unfilled(total_rank * in_width);
+            let dh = Matrix::strided(&dh, tokens, total_rank, total_rank);
+            product(MatrixMut::new(&mut da, in_width), Into::Overwrite, 1.0, dh.t(), n, Threads::All);
+            for it in places {
+                if let Some(lora) = it.lora.filter(|it| wanted[*it]) {
+                    let rows = &da[it.ranks.first * in_width..][..it.ranks.count * in_width];
+                    found[lora] = Some(tensor(rows.to_vec(), &[it.ranks.count, in_width]));
+                }
+            }
+        }
+        dh
+    }
+}
+
+fn add_bias(y: &mut [f32], columns: Columns, bias: &[f32]) {
+    y.par_chunks_mut(ROWS * columns.stride).for_each(|y| {
+        for row in y.chunks_exact_mut(columns.stride) {
+            let row = &mut row[columns.first..][..columns.count];
+            row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+        }
+    });
+}
+
+/// Sum over rows: partial sums of [`ROWS`] rows, added in order.
+fn column_sums(matrix: &[f32], columns: Columns) -> Vec<f32> {
+    let partial = matrix.par_chunks(ROWS * columns.stride).map(|rows| {
+        let mut sums = vec![0.0f32; columns.count];
+        for row in rows.chunks_exact(columns.stride) {
+            let row = &row[columns.first..][..columns.count];
+            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+        }
+        sums
+    });
+    add_in_order(partial.collect(), columns.count)
+}
