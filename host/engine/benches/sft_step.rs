@@ -1,7 +1,7 @@
-//! Times optimizer steps of supervised LoRA fine-tuning and prints one line of JSON.
+//! Times optimizer steps of supervised fine-tuning, LoRA or with `--full` every weight, and prints one line of JSON.
 //!
 //! `cargo bench -p fthost-engine --bench sft_step -- MODEL_FOLDER [--rank 16] [--batch 4] [--length 256]
-//! [--steps 5] [--activation-checkpointing off|block]`
+//! [--steps 5] [--activation-checkpointing off|block|N] [--full]`
 //!
 //! Rows are random tokens, all supervised; the first step warms up and is not counted.
 //!
@@ -39,6 +39,7 @@ struct Arguments {
     length: usize,
     steps: usize,
     activation_checkpointing: ActivationCheckpointing,
+    full: bool,
 }
 
 fn arguments() -> Result<Option<Arguments>, String> {
@@ -49,6 +50,7 @@ fn arguments() -> Result<Option<Arguments>, String> {
         length: 256,
         steps: 5,
         activation_checkpointing: ActivationCheckpointing::Off,
+        full: false,
     };
     let mut given = std::env::args().skip(1);
     while let Some(argument) = given.next() {
@@ -59,6 +61,7 @@ fn arguments() -> Result<Option<Arguments>, String> {
         match argument.as_str() {
             // cargo passes this to every benchmark.
             "--bench" => {}
+            "--full" => found.full = true,
             "--rank" => found.rank = number(given.next())?,
             "--batch" => found.batch = number(given.next())?,
             "--length" => found.length = number(given.next())?,
@@ -67,7 +70,10 @@ fn arguments() -> Result<Option<Arguments>, String> {
                 found.activation_checkpointing = match given.next().as_deref() {
                     Some("off") => ActivationCheckpointing::Off,
                     Some("block") => ActivationCheckpointing::Block,
-                    _ => return Err(format!("`{argument}` must be `off` or `block`")),
+                    Some(n) if n.parse::<usize>().is_ok_and(|it| it > 0) => {
+                        ActivationCheckpointing::EveryN(n.parse().expect("just parsed"))
+                    }
+                    _ => return Err(format!("`{argument}` must be `off`, `block` or a number > 0")),
                 }
             }
             _ if argument.starts_with('-') => return Err(format!("`{argument}` is not known")),
@@ -98,10 +104,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Ok(());
     };
     let mut model = load_model(&arguments.model, &Device::flex())?;
-    let adapter = LoraConfig { rank: arguments.rank, ..LoraConfig::default() };
-    attach_lora(&mut model, &adapter, 0)?;
+    let adapter = (!arguments.full).then(|| LoraConfig { rank: arguments.rank, ..LoraConfig::default() });
+    if let Some(adapter) = &adapter {
+        attach_lora(&mut model, adapter, 0)?;
+    }
     let vocab = model.config.vocab_size;
-    let mut state = TrainState::new(model, Some(adapter));
+    let mut state = TrainState::new(model, adapter);
     let config = StepConfig {
         adamw: AdamWConfig::default(),
         learning_rate: 2e-4,
@@ -122,6 +130,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tokens = (arguments.batch * arguments.length) as f64;
     let report = serde_json::json!({
         "bench": "sft_step",
+        "full": arguments.full,
         "rank": arguments.rank,
         "batch": arguments.batch,
         "length": arguments.length,

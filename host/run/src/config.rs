@@ -173,6 +173,7 @@ impl TrainConfig {
                 "`micro_batch_tokens` must be at least `data.max_length` = {max_length}, got `{tokens}`"
             ));
         }
+        problems.extend(self.activation_checkpointing.problems());
         let bound = self.max_grad_norm;
         if !(bound >= 0.0 && bound.is_finite()) {
             problems.push(format!("`max_grad_norm` must be >= 0, got `{bound}`"));

@@ -2,7 +2,7 @@
 //!
 //! Shapes: `T` = tokens of the micro-batch, sequences end to end; `D` = `hidden_size`; `V` = `vocab_size`.
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Gradients, Int, Tensor, TensorData};
 use fthost_data::Batch;
 use fthost_kernels::{Activation, Prologue, attention, linear, rms_norm, rope};
 
@@ -10,6 +10,13 @@ use super::config::LlamaConfig;
 use crate::nn::linear::forward_all;
 use crate::nn::precision::cast;
 use crate::nn::{ComputeDtype, Linear, Rope};
+
+/// Name of the embedding's weight.
+pub const EMBEDDING: &str = "model.embed_tokens.weight";
+/// Name of the final norm's weight.
+pub const FINAL_NORM: &str = "model.norm.weight";
+/// Name of the head's weight.
+pub const HEAD: &str = "lm_head.weight";
 
 /// A model: embedding, blocks, final norm, and a head unless the embedding serves as one.
 #[derive(Debug, Clone)]
@@ -85,6 +92,30 @@ impl Parameter<'_> {
         }
     }
 
+    /// Number of values.
+    pub fn length(&self) -> usize {
+        self.dims().iter().product()
+    }
+
+    /// Makes the parameter a leaf of a new graph.
+    pub fn track(self) {
+        match self {
+            Parameter::Vector(tensor) => *tensor = tensor.clone().autodiff().require_grad(),
+            Parameter::Matrix(tensor) => *tensor = tensor.clone().autodiff().require_grad(),
+        }
+    }
+
+    /// The gradient of a leaf, flat, `[length]`; zeros where the graph does not reach it.
+    pub fn gradient(&self, graph: &Gradients) -> Tensor<1> {
+        let (found, device) = match self {
+            Parameter::Vector(tensor) => (tensor.grad(graph).map(Tensor::inner), tensor.device()),
+            Parameter::Matrix(tensor) => {
+                (tensor.grad(graph).map(|it| it.inner().flatten(0, 1)), tensor.device())
+            }
+        };
+        found.unwrap_or_else(|| Tensor::zeros([self.length()], &device.inner()))
+    }
+
     /// Shape and values.
     pub fn to_f32(&self) -> (Vec<usize>, Vec<f32>) {
         fn values<const D: usize>(tensor: &Tensor<D>) -> (Vec<usize>, Vec<f32>) {
@@ -133,6 +164,32 @@ impl Block {
         let scale = (self.head_dim as f64).powf(-0.5);
         let mixed = attention(q, k, v, &context.cu_seqlens, scale);
         self.finish(x, mixed)
+    }
+
+    /// Every base weight of the block, which is the model's `layer`th.
+    pub fn visit_base(&mut self, layer: usize, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+        let prefix = format!("model.layers.{layer}");
+        let norm = format!("{prefix}.input_layernorm.weight");
+        visit(&norm, Parameter::Vector(&mut self.input_layernorm));
+        let norm = format!("{prefix}.post_attention_layernorm.weight");
+        visit(&norm, Parameter::Vector(&mut self.post_attention_layernorm));
+        for (name, linear) in self.linears_mut() {
+            visit(&format!("{prefix}.{name}.weight"), Parameter::Matrix(&mut linear.weight));
+            if let Some(bias) = &mut linear.bias {
+                visit(&format!("{prefix}.{name}.bias"), Parameter::Vector(bias));
+            }
+        }
+    }
+
+    /// Every adapter weight of the block.
+    pub fn visit_lora(&mut self, layer: usize, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+        for (name, linear) in self.linears_mut() {
+            if let Some(lora) = &mut linear.lora {
+                let path = format!("model.layers.{layer}.{name}");
+                visit(&format!("{path}.lora_A.weight"), Parameter::Matrix(&mut lora.a));
+                visit(&format!("{path}.lora_B.weight"), Parameter::Matrix(&mut lora.b));
+            }
+        }
     }
 
     /// Every linear, in the order of [`Block::linears_mut`].
@@ -211,36 +268,20 @@ impl CausalLm {
 
     /// Every base weight with its Hugging Face name, in a fixed order; adapters apart.
     pub fn visit_base(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
-        visit("model.embed_tokens.weight", Parameter::Matrix(&mut self.embed_tokens));
+        visit(EMBEDDING, Parameter::Matrix(&mut self.embed_tokens));
         for (layer, block) in self.blocks.iter_mut().enumerate() {
-            let prefix = format!("model.layers.{layer}");
-            let norm = format!("{prefix}.input_layernorm.weight");
-            visit(&norm, Parameter::Vector(&mut block.input_layernorm));
-            let norm = format!("{prefix}.post_attention_layernorm.weight");
-            visit(&norm, Parameter::Vector(&mut block.post_attention_layernorm));
-            for (name, linear) in block.linears_mut() {
-                visit(&format!("{prefix}.{name}.weight"), Parameter::Matrix(&mut linear.weight));
-                if let Some(bias) = &mut linear.bias {
-                    visit(&format!("{prefix}.{name}.bias"), Parameter::Vector(bias));
-                }
-            }
+            block.visit_base(layer, visit);
         }
-        visit("model.norm.weight", Parameter::Vector(&mut self.norm));
+        visit(FINAL_NORM, Parameter::Vector(&mut self.norm));
         if let Some(head) = &mut self.lm_head {
-            visit("lm_head.weight", Parameter::Matrix(head));
+            visit(HEAD, Parameter::Matrix(head));
         }
     }
 
     /// Every adapter weight as PEFT names it below `base_model.model.`, in a fixed order.
     pub fn visit_lora(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
         for (layer, block) in self.blocks.iter_mut().enumerate() {
-            for (name, linear) in block.linears_mut() {
-                if let Some(lora) = &mut linear.lora {
-                    let path = format!("model.layers.{layer}.{name}");
-                    visit(&format!("{path}.lora_A.weight"), Parameter::Matrix(&mut lora.a));
-                    visit(&format!("{path}.lora_B.weight"), Parameter::Matrix(&mut lora.b));
-                }
-            }
+            block.visit_lora(layer, visit);
         }
     }
 

@@ -2,12 +2,14 @@
 
 pub mod early_stop;
 pub mod evaluate;
+pub mod executor;
 pub mod gradients;
 pub mod memory;
 pub mod sft;
 pub mod state;
 
 pub use evaluate::{EvalMetrics, evaluate};
-pub use gradients::{ActivationCheckpointing, Gradients};
+pub use executor::ActivationCheckpointing;
+pub use gradients::Gradients;
 pub use sft::{StepConfig, StepMetrics, step};
 pub use state::TrainState;

@@ -2,7 +2,8 @@
 
 use fthost_data::Batch;
 
-use super::gradients::{ActivationCheckpointing, Gradients};
+use super::executor::ActivationCheckpointing;
+use super::gradients::Gradients;
 use super::state::TrainState;
 use crate::adapters::dropout::with_dropout;
 use crate::error::{EngineError, Result};

@@ -48,6 +48,17 @@ fn accumulation_equals_one_large_batch() {
     }
 }
 
+#[test]
+fn checkpointed_equals_not() {
+    use ActivationCheckpointing::{Block, EveryN, Off};
+    for state in [full(), lora()] {
+        let kept = gradients(&state, &batches(2), Off);
+        for checkpointing in [Block, EveryN(1), EveryN(2), EveryN(100)] {
+            assert_eq!(kept, gradients(&state, &batches(2), checkpointing), "{checkpointing:?}");
+        }
+    }
+}
+
 /// With dropout too: a block that is computed again meets the mask it had.
 #[test]
 fn checkpointed_equals_not_with_dropout() {

@@ -1,0 +1,196 @@
+//! The trunk, block by block: what is kept between forward and backward is decided here and nowhere else.
+//!
+//! A block is a graph of its own. Forward keeps it, with what the operations in it need, or keeps the block's input
+//! alone; backward then builds the graph again. Either way backward takes one block's vector-Jacobian product, hands
+//! its gradients over and drops the graph before it goes on to the block below.
+
+use burn::tensor::{IndexingUpdateOp, Tensor};
+use fthost_data::Batch;
+use fthost_kernels::pull_back;
+use serde::{Deserialize, Serialize};
+
+use crate::models::llama::ids_tensor;
+use crate::models::{Block, BlockContext, CausalLm, Parameter};
+use crate::nn::precision::cast;
+
+/// `train.activation_checkpointing`: what is kept between forward and backward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActivationCheckpointing {
+    /// Everything backward needs: the fastest, and the most memory.
+    #[default]
+    Off,
+    /// The input of every block: each is computed twice, and memory grows by one row of numbers a token and block.
+    Block,
+    /// The input of every n-th block, which is computed twice, and everything of the others.
+    EveryN(usize),
+}
+
+impl ActivationCheckpointing {
+    /// Every impossible value, with its key.
+    pub fn problems(self) -> Vec<String> {
+        let zero = self == Self::EveryN(0);
+        let problem = || "`activation_checkpointing.every_n` must be > 0, got `0`".to_string();
+        zero.then(problem).into_iter().collect()
+    }
+
+    /// Whether the block at `index` is computed again.
+    fn rebuilds(self, index: usize) -> bool {
+        match self {
+            Self::Off => false,
+            Self::Block => true,
+            Self::EveryN(n) => index.is_multiple_of(n.max(1)),
+        }
+    }
+}
+
+/// A part of the model whose gradients are handed over together, in the order of its visitor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Final norm and, where it has a weight of its own, the head.
+    Head,
+    /// One block.
+    Block(usize),
+    /// The embedding; where it serves as the head, with the head's share.
+    Embedding,
+}
+
+/// A block between forward and backward.
+#[expect(clippy::large_enum_variant, reason = "one a block of the model")]
+enum Kept {
+    /// What went in.
+    Input(Tensor<2>),
+    /// Its graph, from leaf to output, with the weights that are leaves of it.
+    Graph { block: Box<Block>, leaf: Tensor<2>, output: Tensor<2> },
+}
+
+/// The trunk after its forward pass.
+pub struct Trunk<'a> {
+    model: &'a CausalLm,
+    batch: &'a Batch,
+    context: BlockContext,
+    kept: Vec<Kept>,
+    /// What the last block left, `[T, D]`, before the final norm.
+    output: Tensor<2>,
+    trains_base: bool,
+}
+
+/// Where gradients go: those of a part, flat, in the order of its visitor.
+pub type Sink<'a> = dyn FnMut(Part, Vec<Tensor<1>>) + 'a;
+
+impl<'a> Trunk<'a> {
+    /// Runs every block over `batch`.
+    pub fn forward(model: &'a CausalLm, batch: &'a Batch, checkpointing: ActivationCheckpointing) -> Self {
+        let context = model.context(batch);
+        let trains_base = !model.has_lora();
+        let mut kept = Vec::with_capacity(model.blocks.len());
+        let mut x = model.embed(&batch.input_ids);
+        for (index, block) in model.blocks.iter().enumerate() {
+            if checkpointing.rebuilds(index) {
+                kept.push(Kept::Input(x.clone()));
+                x = block.forward(x, &context);
+            } else {
+                let graph = graph_of(block, trains_base, index, x, &context);
+                let Kept::Graph { output, .. } = &graph else { unreachable!("made as one") };
+                x = output.clone().inner();
+                kept.push(graph);
+            }
+        }
+        Self { model, batch, context, kept, output: x, trains_base }
+    }
+
+    /// The head's `loss` of the hidden states, `[T, D]`, and the head's weight, `[V, D]`, then everything back down:
+    /// gradients of what is trained go to `sink`, part by part from the top.
+    ///
+    /// `loss` returns the scalar to differentiate and what else it found.
+    pub fn backward<R>(
+        self,
+        loss: impl FnOnce(Tensor<2>, Tensor<2>) -> (Tensor<1>, R),
+        sink: &mut Sink<'_>,
+    ) -> R {
+        let Self { model, batch, context, kept, output, trains_base } = self;
+        let (mut downstream, of_embedding, found) = head(model, output, trains_base, loss, sink);
+        for (index, kept) in kept.into_iter().enumerate().rev() {
+            let graph = match kept {
+                Kept::Input(x) => graph_of(&model.blocks[index], trains_base, index, x, &context),
+                graph => graph,
+            };
+            let Kept::Graph { mut block, leaf, output } = graph else { unreachable!("made above") };
+            let gradients = pull_back(output, downstream).backward();
+            let mut of_block = Vec::new();
+            visit(&mut block, trains_base, index, &mut |parameter| {
+                of_block.push(parameter.gradient(&gradients))
+            });
+            // Below the first block of a frozen embedding nothing is learned, and nothing was tracked.
+            let below = leaf.grad(&gradients).map(Tensor::inner);
+            drop(gradients);
+            sink(Part::Block(index), of_block);
+            let Some(below) = below else { return found };
+            downstream = below;
+        }
+        if trains_base {
+            let ids = ids_tensor(&batch.input_ids, &model.device());
+            let of_embedding = of_embedding.unwrap_or_else(|| Tensor::zeros_like(&model.embed_tokens));
+            let downstream = cast(downstream, of_embedding.dtype());
+            let gradient = of_embedding.select_assign(0, ids, downstream, IndexingUpdateOp::Add);
+            sink(Part::Embedding, vec![gradient.flatten(0, 1)]);
+        }
+        found
+    }
+}
+
+/// Final norm, head and loss: the gradient of the trunk's output, and the head's share in that of a tied embedding.
+fn head<R>(
+    model: &CausalLm,
+    output: Tensor<2>,
+    trains_base: bool,
+    loss: impl FnOnce(Tensor<2>, Tensor<2>) -> (Tensor<1>, R),
+    sink: &mut Sink<'_>,
+) -> (Tensor<2>, Option<Tensor<2>>, R) {
+    let mut tracked = CausalLm { blocks: Vec::new(), ..model.clone() };
+    if trains_base {
+        Parameter::Vector(&mut tracked.norm).track();
+        let weight = tracked.lm_head.as_mut().unwrap_or(&mut tracked.embed_tokens);
+        Parameter::Matrix(weight).track();
+    }
+    let leaf = output.autodiff().require_grad();
+    let (scalar, found) = loss(tracked.final_norm(leaf.clone()), tracked.head_weight());
+    let gradients = scalar.backward();
+    let downstream = leaf.grad(&gradients).expect("the loss depends on its input").inner();
+    if !trains_base {
+        return (downstream, None, found);
+    }
+    let of_norm = Parameter::Vector(&mut tracked.norm).gradient(&gradients);
+    match &mut tracked.lm_head {
+        Some(head) => {
+            let of_head = Parameter::Matrix(head).gradient(&gradients);
+            drop(gradients);
+            sink(Part::Head, vec![of_norm, of_head]);
+            (downstream, None, found)
+        }
+        None => {
+            let of_embedding = tracked.embed_tokens.grad(&gradients).map(Tensor::inner);
+            drop(gradients);
+            sink(Part::Head, vec![of_norm]);
+            (downstream, of_embedding, found)
+        }
+    }
+}
+
+/// The graph of `block` from a leaf `x`.
+fn graph_of(block: &Block, trains_base: bool, index: usize, x: Tensor<2>, context: &BlockContext) -> Kept {
+    let mut block = Box::new(block.clone());
+    visit(&mut block, trains_base, index, &mut |parameter| parameter.track());
+    let leaf = x.autodiff();
+    let leaf = if trains_base || index > 0 { leaf.require_grad() } else { leaf };
+    let output = block.forward(leaf.clone(), context);
+    Kept::Graph { block, leaf, output }
+}
+
+/// What is trained of `block`.
+fn visit(block: &mut Block, trains_base: bool, index: usize, f: &mut dyn FnMut(Parameter<'_>)) {
+    match trains_base {
+        true => block.visit_base(index, &mut |_, parameter| f(parameter)),
+        false => block.visit_lora(index, &mut |_, parameter| f(parameter)),
+    }
+}
