@@ -22,7 +22,7 @@ const MAX_INPUTS: usize = 16;
 
 /// A forward and the backward that was derived for it by hand.
 ///
-/// All tensors are contiguous f32.
+/// All tensors are contiguous, and f32 unless an operation says otherwise of an input.
 pub(crate) trait Operation: Debug + Send + Sync + 'static {
     /// The output, and what backward needs of this call.
     ///
@@ -143,6 +143,14 @@ impl<const D: usize> From<Tensor<D>> for Input {
     fn from(tensor: Tensor<D>) -> Self {
         Self(tensor.into_dispatch())
     }
+}
+
+/// As [`is_ours`], for a weight that may be stored in bf16 while it is frozen.
+pub(crate) fn is_our_weight(tensor: &Tensor<2>) -> bool {
+    is_ours(tensor)
+        || tensor.dtype() == DType::BF16
+            && !tensor.is_require_grad()
+            && tensor.device().inner() == Device::flex()
 }
 
 /// Whether our own implementation takes `tensor`: f32 on Burn's CPU backend, with or without autodiff.

@@ -2,8 +2,13 @@
 //!
 //! `unsafe` here: a vector that is handed out before it is filled.
 
-use burn::tensor::{Bytes, DType, Shape};
+use std::borrow::Cow;
+
+use burn::tensor::{Bytes, DType, Shape, bf16};
 use burn_flex::{FlexTensor, Layout};
+use rayon::prelude::*;
+
+use crate::simd::vectorized;
 
 /// `tensor` with its elements in order; itself where they are already.
 pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
@@ -13,6 +18,27 @@ pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
 /// The elements of a contiguous f32 tensor.
 pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice::<f32>().expect("a contiguous f32 tensor")
+}
+
+/// Values of a task that converts.
+const CONVERTED: usize = 64 * 1024;
+
+/// The elements of a contiguous tensor of f32, or of bf16 as a copy in f32.
+pub(crate) fn as_f32(tensor: &FlexTensor) -> Cow<'_, [f32]> {
+    if tensor.dtype() != DType::BF16 {
+        return Cow::Borrowed(values(tensor));
+    }
+    let stored = tensor.as_slice::<bf16>().expect("a contiguous tensor");
+    let mut converted = unfilled(stored.len());
+    let tasks = converted.par_chunks_mut(CONVERTED).zip(stored.par_chunks(CONVERTED));
+    tasks.for_each(|(converted, stored)| {
+        vectorized(|| {
+            for (converted, stored) in converted.iter_mut().zip(stored) {
+                *converted = f32::from_bits(u32::from(stored.to_bits()) << 16);
+            }
+        });
+    });
+    Cow::Owned(converted)
 }
 
 /// The elements of a tensor as a vector of its own: without a copy where nobody else holds them.

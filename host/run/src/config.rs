@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use fthost_engine::adapters::LoraConfig;
 use fthost_engine::generate::GenerateConfig;
-use fthost_engine::nn::ComputeDtype;
+use fthost_engine::nn::FloatDtype;
 use fthost_engine::optim::{AdamWConfig, ScheduleConfig};
 use fthost_engine::train::ActivationCheckpointing;
 use fthost_engine::train::early_stop::EarlyStopConfig;
@@ -121,7 +121,9 @@ pub struct TrainConfig {
     /// What is kept between forward and backward.
     pub activation_checkpointing: ActivationCheckpointing,
     /// What the blocks compute in; what is trained stays f32.
-    pub compute_dtype: ComputeDtype,
+    pub compute_dtype: FloatDtype,
+    /// What the blocks' linear weights are stored in while they are frozen, below an adapter: `f32` or `bf16`.
+    pub frozen_dtype: FloatDtype,
 }
 
 impl Default for TrainConfig {
@@ -135,7 +137,8 @@ impl Default for TrainConfig {
             seed: 0,
             max_grad_norm: 1.0,
             activation_checkpointing: ActivationCheckpointing::Off,
-            compute_dtype: ComputeDtype::F32,
+            compute_dtype: FloatDtype::F32,
+            frozen_dtype: FloatDtype::F32,
         }
     }
 }
@@ -334,6 +337,12 @@ impl RunConfig {
         if self.checkpoint.keep_last == 0 {
             problems.push("`checkpoint.keep_last` must be > 0, got `0`".into());
         }
+        if self.train.frozen_dtype != FloatDtype::F32 && self.adapter.is_none() {
+            problems.push(
+                "`train.frozen_dtype` = `bf16` needs an adapter: weights that are trained are stored in f32"
+                    .into(),
+            );
+        }
         problems.extend(self.needs_evaluations());
         problems
     }
@@ -388,7 +397,7 @@ mod tests {
         assert_eq!(config.data.held_out, Some(HeldOut::Rows(32)));
         assert_eq!(config.model.folder(), Path::new("some/where"));
         assert_eq!(config.data.files, [Path::new("b.csv"), Path::new("c.json")]);
-        assert_eq!((config.train.epochs, config.train.compute_dtype), (Some(1.5), ComputeDtype::Bf16));
+        assert_eq!((config.train.epochs, config.train.compute_dtype), (Some(1.5), FloatDtype::Bf16));
         assert_eq!(config.early_stop.map(|it| it.patience), Some(2));
     }
 
@@ -396,7 +405,7 @@ mod tests {
     fn every_unknown_key_is_told_with_its_place() {
         let text = format!("{FILE}[train]\nstep = 3\nseed = 1\n\n[adapter.lora]\nrnak = 4\n");
         insta::assert_snapshot!(parsed(&text, &["eval.often=1", "data.files=[\"b\"]"]).unwrap_err(), @r"
-        `train.step` (line 8): unknown field `step`, expected one of `steps`, `epochs`, `micro_batch_size`, `micro_batch_tokens`, `gradient_accumulation_steps`, `seed`, `max_grad_norm`, `activation_checkpointing`, `compute_dtype`
+        `train.step` (line 8): unknown field `step`, expected one of `steps`, `epochs`, `micro_batch_size`, `micro_batch_tokens`, `gradient_accumulation_steps`, `seed`, `max_grad_norm`, `activation_checkpointing`, `compute_dtype`, `frozen_dtype`
         `adapter.lora.rnak` (line 12): unknown field `rnak`, expected one of `rank`, `alpha`, `dropout`, `target_modules`, `use_rslora`, `loraplus_lr_ratio`
         `eval.often` (`--set eval.often=1`): unknown field `often`, expected one of `every_steps`, `before`, `after`, `generation`, `batch_size`, `on_reward_failure`
         ");
@@ -444,6 +453,11 @@ mod tests {
         `early_stop` needs `eval.every_steps` > 0
         `checkpoint.keep_best` needs `eval.every_steps` > 0
         ");
+        assert_eq!(
+            problems(&["train.frozen_dtype=bf16"]),
+            "`train.frozen_dtype` = `bf16` needs an adapter: weights that are trained are stored in f32"
+        );
+        assert_eq!(problems(&["train.frozen_dtype=bf16", "adapter.lora.rank=4"]), "");
         assert_eq!(
             problems(&["early_stop.patience=2"]),
             "`early_stop` needs `data.held_out`: there is nothing to evaluate"

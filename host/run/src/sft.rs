@@ -162,6 +162,7 @@ fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceKind) -> Res
     let rows = Rows::encode(dataset, &tokenizer, config)?;
     let mut model = load_model(config.model.folder(), &device)?;
     model.compute_dtype = config.train.compute_dtype;
+    model.store_linears(config.train.frozen_dtype);
     let parameters = count_parameters(|visit| model.visit_base(visit));
     let adapter = match &config.adapter {
         Some(Adapter::Lora(lora)) => {

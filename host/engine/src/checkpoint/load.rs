@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::safetensors::TensorFiles;
 use crate::error::{EngineError, Result};
 use crate::models::{Block, CausalLm, LlamaConfig};
-use crate::nn::{ComputeDtype, Linear, Rope};
+use crate::nn::{FloatDtype, Linear, Rope};
 
 /// Loads `config.json` and the safetensors beside it, as f32, onto `device`.
 ///
@@ -64,7 +64,7 @@ pub(crate) fn build(
         true => None,
         false => Some(reader.matrix("lm_head.weight", [vocab, hidden])?),
     };
-    let (config, compute_dtype) = (config.clone(), ComputeDtype::F32);
+    let (config, compute_dtype) = (config.clone(), FloatDtype::F32);
     Ok(CausalLm { config, embed_tokens, blocks, norm, lm_head, rope, compute_dtype })
 }
 

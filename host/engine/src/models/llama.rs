@@ -9,7 +9,7 @@ use fthost_kernels::{Activation, Prologue, attention, linear, rms_norm, rope};
 use super::config::LlamaConfig;
 use crate::nn::linear::forward_all;
 use crate::nn::precision::cast;
-use crate::nn::{ComputeDtype, Linear, Rope};
+use crate::nn::{FloatDtype, Linear, Rope};
 
 /// Name of the embedding's weight.
 pub const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -34,7 +34,7 @@ pub struct CausalLm {
     /// Rotary embedding.
     pub rope: Rope,
     /// What the blocks compute in; weights are f32.
-    pub compute_dtype: ComputeDtype,
+    pub compute_dtype: FloatDtype,
 }
 
 /// One transformer block: the unit of everything that manages memory.
@@ -282,6 +282,16 @@ impl CausalLm {
     pub fn visit_lora(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
         for (layer, block) in self.blocks.iter_mut().enumerate() {
             block.visit_lora(layer, visit);
+        }
+    }
+
+    /// Stores the blocks' linear weights, which must be frozen, in `dtype`: half the memory in bf16, rounded once.
+    /// Embedding, head and norms stay f32.
+    pub fn store_linears(&mut self, dtype: FloatDtype) {
+        for block in &mut self.blocks {
+            for (_, linear) in block.linears_mut() {
+                linear.weight.inplace(|it| cast(it, dtype.into()));
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Tensor};
 use fthost_kernels::{Activation, LoraLinear, LowRank, Prologue, geglu, lora_linears, rms_norm, swiglu};
 
-use super::precision::cast;
+use super::precision::{cast, weight_for};
 use crate::adapters::dropout::Dropout;
 
 /// The low-rank pair of one linear.
@@ -44,7 +44,7 @@ impl Linear {
             scaling: it.scaling,
         });
         LoraLinear {
-            weight: cast(self.weight.clone(), dtype),
+            weight: weight_for(self.weight.clone(), dtype),
             bias: self.bias.clone().map(|it| cast(it, dtype)),
             lora,
         }

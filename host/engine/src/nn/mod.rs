@@ -5,5 +5,5 @@ pub mod precision;
 pub mod rope;
 
 pub use linear::{Linear, LoraWeights};
-pub use precision::ComputeDtype;
+pub use precision::FloatDtype;
 pub use rope::{Rope, RopeScaling};

@@ -1,13 +1,14 @@
-//! The type that blocks compute in. Weights stay f32 and are rounded where they are used, so that an optimizer
-//! step of any size reaches them; norms, softmax of the head and the loss are f32 in either case.
+//! The types that blocks compute in and that frozen weights are stored in. Weights that are trained stay f32 and are
+//! rounded where they are used, so that an optimizer step of any size reaches them; norms, softmax of the head and the
+//! loss are f32 in either case.
 
 use burn::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// `compute_dtype` of a run file.
+/// `compute_dtype` and `frozen_dtype` of a run file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum ComputeDtype {
+pub enum FloatDtype {
     /// 32 bits.
     #[default]
     F32,
@@ -15,13 +16,19 @@ pub enum ComputeDtype {
     Bf16,
 }
 
-impl From<ComputeDtype> for DType {
-    fn from(dtype: ComputeDtype) -> Self {
+impl From<FloatDtype> for DType {
+    fn from(dtype: FloatDtype) -> Self {
         match dtype {
-            ComputeDtype::F32 => Self::F32,
-            ComputeDtype::Bf16 => Self::BF16,
+            FloatDtype::F32 => Self::F32,
+            FloatDtype::Bf16 => Self::BF16,
         }
     }
+}
+
+/// A weight for an input in `dtype`: itself where it is stored in bf16 and the input is f32, because the product widens
+/// it; otherwise in `dtype`.
+pub fn weight_for(weight: Tensor<2>, dtype: DType) -> Tensor<2> {
+    if weight.dtype() == DType::BF16 && dtype == DType::F32 { weight } else { cast(weight, dtype) }
 }
 
 /// `tensor` in `dtype`; itself where it is already.

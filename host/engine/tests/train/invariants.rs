@@ -4,7 +4,7 @@ use burn::tensor::DType;
 use fthost_data::{Batch, Sequence};
 use fthost_engine::adapters::dropout::with_dropout;
 use fthost_engine::models::Parameter;
-use fthost_engine::nn::ComputeDtype;
+use fthost_engine::nn::FloatDtype;
 use fthost_engine::train::{ActivationCheckpointing, Gradients, StepConfig, TrainState, evaluate, step};
 
 use super::support::{
@@ -131,7 +131,7 @@ fn evaluation_is_the_mean_over_tokens_however_batched() {
 #[test]
 fn bf16_compute_follows_f32_with_f32_masters() {
     for (mut exact, mut rounded) in [(full(), full()), (lora(), lora())] {
-        rounded.model.compute_dtype = ComputeDtype::Bf16;
+        rounded.model.compute_dtype = FloatDtype::Bf16;
         for activation_checkpointing in [ActivationCheckpointing::Off, ActivationCheckpointing::Block] {
             let config = StepConfig { activation_checkpointing, ..config(1e-3) };
             let expected = step(&mut exact, &batches(2), &config).unwrap();
@@ -149,5 +149,19 @@ fn bf16_compute_follows_f32_with_f32_masters() {
             };
             assert_eq!(dtype, DType::F32, "{name}");
         });
+    }
+}
+
+/// Weights that bf16 holds exactly give the same bits however they are stored, and take half the memory.
+#[test]
+fn a_frozen_base_stored_in_bf16_is_that_base() {
+    let mut stored = lora();
+    stored.model.store_linears(FloatDtype::Bf16);
+    let mut widened = stored.clone();
+    widened.model.store_linears(FloatDtype::F32);
+    assert_eq!(stored.model.blocks[0].q_proj.weight.dtype(), DType::BF16);
+    for checkpointing in [ActivationCheckpointing::Off, ActivationCheckpointing::Block] {
+        let of = |state: &TrainState| gradients(state, &batches(2), checkpointing);
+        assert_eq!(of(&stored), of(&widened));
     }
 }

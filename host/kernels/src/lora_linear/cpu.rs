@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::low_rank::{Columns, add_product};
 use crate::extension::Operation;
-use crate::flex::{dims2, into_values, tensor, unfilled, values};
+use crate::flex::{as_f32, dims2, into_values, tensor, unfilled, values};
 use crate::gate::{self, Activation};
 use crate::matrix::{Into, Matrix, MatrixMut, Threads, product};
 use crate::rms_norm::{add_in_order, backward_rows, forward_rows, weight_gradient};
@@ -200,7 +200,8 @@ impl Operation for LoraLinears {
             product(out, Into::Overwrite, 1.0, n, Matrix::new(&a, in_width).t(), Threads::All);
         }
         for it in &places {
-            let weight = Matrix::new(values(&inputs[it.weight]), in_width);
+            let weight = as_f32(&inputs[it.weight]);
+            let weight = Matrix::new(&weight, in_width);
             product(columns_of_mut(&mut y, tokens, it.columns), into, 1.0, n, weight.t(), Threads::All);
             if let Some(bias) = it.bias {
                 add_bias(&mut y, it.columns, values(&inputs[bias]));
@@ -253,7 +254,8 @@ impl Operation for LoraLinears {
             let mut dn = unfilled(tokens * in_width);
             for (index, it) in places.iter().enumerate() {
                 let into = if index == 0 { Into::Overwrite } else { Into::Add };
-                let weight = Matrix::new(values(&inputs[it.weight]), in_width);
+                let weight = as_f32(&inputs[it.weight]);
+                let weight = Matrix::new(&weight, in_width);
                 let out = MatrixMut::strided(&mut dn, tokens, in_width, in_width);
                 product(out, into, 1.0, columns_of(dy, tokens, it.columns), weight, Threads::All);
             }

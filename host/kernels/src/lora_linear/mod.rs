@@ -10,7 +10,7 @@ mod low_rank;
 
 use burn::tensor::Tensor;
 
-use crate::extension::{Input, apply, is_ours};
+use crate::extension::{Input, apply, is_our_weight, is_ours};
 use crate::gate::Activation;
 use crate::geglu::geglu_reference;
 use crate::linear::linear_reference;
@@ -20,7 +20,7 @@ use crate::swiglu::swiglu_reference;
 /// One layer: `x weight^T + bias + scaling (x a^T) b^T`.
 #[derive(Debug, Clone)]
 pub struct LoraLinear {
-    /// `[out, in]`.
+    /// `[out, in]`. A frozen weight may be bf16 beside an input in f32: it is widened layer by layer, never all at once.
     pub weight: Tensor<2>,
     /// `[out]`.
     pub bias: Option<Tensor<1>>,
@@ -114,7 +114,7 @@ pub fn lora_linear_reference(x: Tensor<2>, layer: &LoraLinear) -> Tensor<2> {
 }
 
 fn one_reference(x: Tensor<2>, layer: &LoraLinear) -> Tensor<2> {
-    let mut y = linear_reference(x.clone(), layer.weight.clone());
+    let mut y = linear_reference(x.clone(), layer.weight.clone().cast(x.dtype()));
     if let Some(bias) = &layer.bias {
         y = y + bias.clone().unsqueeze();
     }
@@ -128,7 +128,7 @@ fn one_reference(x: Tensor<2>, layer: &LoraLinear) -> Tensor<2> {
 fn takes(x: &Tensor<2>, prologue: &Prologue, layers: &[LoraLinear], residual: Option<&Tensor<2>>) -> bool {
     let of_layer = |it: &LoraLinear| {
         let lora = it.lora.as_ref().is_none_or(|it| is_ours(&it.a) && is_ours(&it.b));
-        is_ours(&it.weight) && it.bias.as_ref().is_none_or(is_ours) && lora
+        is_our_weight(&it.weight) && it.bias.as_ref().is_none_or(is_ours) && lora
     };
     let of_prologue = match prologue {
         Prologue::RmsNorm { weight, .. } => is_ours(weight),
@@ -232,6 +232,23 @@ mod tests {
                 .collect();
             f(x, prologue, &layers, residual)
         }
+    }
+
+    /// A weight in bf16 is the f32 weight of the same value: the same bits.
+    #[test]
+    fn a_weight_stored_in_bf16_computes_in_f32() {
+        use burn::tensor::DType;
+        let (x, weight): (Tensor<2>, Tensor<2>) = (random([70, 40], 1), random([24, 40], 2));
+        let stored = weight.cast(DType::BF16);
+        let run = |weight: Tensor<2>| {
+            let x = x.clone().autodiff().require_grad();
+            let y = lora_linear(x.clone(), &LoraLinear { weight, bias: None, lora: None });
+            assert_eq!(y.dtype(), DType::F32);
+            let graph = y.clone().square().sum().backward();
+            let values = |it: Tensor<2>| it.inner().try_into_vec_as::<f32>().unwrap();
+            (values(y), x.grad(&graph).unwrap().try_into_vec_as::<f32>().unwrap())
+        };
+        assert_eq!(run(stored.clone()), run(stored.cast(DType::F32)));
     }
 
     /// Sums of at most 80 products of three f32 factors, in two orders: 1e-5 of the largest value.

@@ -1,0 +1,212 @@
+//! What a training step keeps alive, counted by the allocator: a program of its own, because the count is global.
+//!
+//! `unsafe` here: an allocator that counts and calls the system's.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicIsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fthost_data::{Batch, Origin, Sequence};
+use fthost_engine::Device;
+use fthost_engine::adapters::{LoraConfig, attach_lora};
+use fthost_engine::checkpoint::init_model;
+use fthost_engine::models::CausalLm;
+use fthost_engine::objectives::sft::sft_loss;
+use fthost_engine::train::ActivationCheckpointing::{self, Block, EveryN, Off};
+use fthost_engine::train::executor::Trunk;
+
+struct Counting;
+
+static LIVE: AtomicIsize = AtomicIsize::new(0);
+static PEAK: AtomicIsize = AtomicIsize::new(0);
+
+fn count(change: isize) {
+    let live = LIVE.fetch_add(change, Ordering::Relaxed) + change;
+    PEAK.fetch_max(live, Ordering::Relaxed);
+}
+
+// SAFETY: every call goes to the system's allocator unchanged; counting touches two integers.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// One test at a time: the counts are those of the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn live() -> isize {
+    LIVE.load(Ordering::Relaxed)
+}
+
+const TOKENS: usize = 512;
+const RANK: usize = 4;
+const LAYERS: usize = 6;
+const HIDDEN: usize = 64;
+const WIDE: usize = 192;
+const HEADS: usize = 4;
+const KV_HEADS: usize = 2;
+const HEAD_DIM: usize = 16;
+const VOCAB: usize = 512;
+/// Bytes of bookkeeping (graph nodes, shapes, names) that a block may cost beside its numbers.
+const SLACK: isize = 24 * 1024;
+
+fn model(lora: bool) -> CausalLm {
+    let config = serde_json::json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+        "hidden_size": HIDDEN, "intermediate_size": WIDE, "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "head_dim": HEAD_DIM,
+        "vocab_size": VOCAB, "max_position_embeddings": 1024, "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": true, "rope_theta": 1e4,
+    });
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let mut model = init_model(folder.path(), 1, &Device::flex()).unwrap();
+    if lora {
+        attach_lora(&mut model, &LoraConfig { rank: RANK, ..LoraConfig::default() }, 1).unwrap();
+    }
+    model
+}
+
+fn batch() -> Batch {
+    let origin = Arc::new(Origin { source: "rows".into(), line: 1 });
+    let rows: Vec<Sequence> = (0..2u32)
+        .map(|row| {
+            let input_ids: Vec<u32> =
+                (0..TOKENS as u32 / 2).map(|it| (it * 7 + row) % VOCAB as u32).collect();
+            let labels = input_ids.iter().map(|it| i64::from(*it)).collect();
+            Sequence { input_ids, labels, origin: Arc::clone(&origin) }
+        })
+        .collect();
+    Batch::new(&rows)
+}
+
+/// A model and a batch, after a pass in which Burn and the thread pool make what they keep for good.
+fn warmed(lora: bool) -> (CausalLm, Batch) {
+    let (model, batch) = (model(lora), batch());
+    let targets = batch.targets();
+    let loss = |hidden, weight| (sft_loss(hidden, weight, &targets).loss_sum, ());
+    Trunk::forward(&model, &batch, Off).backward(loss, &mut |_, _| ());
+    (model, batch)
+}
+
+/// Bytes that forward leaves alive.
+fn kept(model: &CausalLm, batch: &Batch, checkpointing: ActivationCheckpointing) -> isize {
+    let before = live();
+    let trunk = Trunk::forward(model, batch, checkpointing);
+    let kept = live() - before;
+    let targets = batch.targets();
+    trunk.backward(|hidden, weight| (sft_loss(hidden, weight, &targets).loss_sum, ()), &mut |_, _| ());
+    assert!(live() - before < SLACK, "{} bytes outlive the pass", live() - before);
+    kept
+}
+
+fn floats(per_token: usize) -> isize {
+    (TOKENS * per_token * size_of::<f32>()) as isize
+}
+
+/// Numbers a token that a block keeps for its backward: its input, queries, keys and values, attention's output and
+/// log-sums, the stream between attention and MLP, gate and up, two norms' factors, and what adapters have in the middle.
+fn block_numbers(lora: bool) -> usize {
+    let qkv = (HEADS + 2 * KV_HEADS) * HEAD_DIM;
+    let ranks = if lora { 7 * RANK } else { 0 };
+    HIDDEN + qkv + HEADS * HEAD_DIM + HEADS + HIDDEN + 2 * WIDE + 2 + ranks
+}
+
+#[track_caller]
+fn assert_about(what: &str, got: isize, expected: isize) {
+    let slack = SLACK * LAYERS as isize;
+    assert!((expected..expected + slack).contains(&got), "{what}: {got} bytes live, {expected} expected");
+}
+
+/// The output of the last block, the rotary tables and the batch's own copies come on top of the blocks.
+fn shared() -> isize {
+    floats(HIDDEN + HEAD_DIM)
+}
+
+#[test]
+fn nothing_but_inputs_outlives_forward_with_block_checkpointing() {
+    let _alone = alone();
+    for lora in [true, false] {
+        let (model, batch) = warmed(lora);
+        let found = kept(&model, &batch, Block);
+        assert_about("inputs", found, LAYERS as isize * floats(HIDDEN) + shared());
+    }
+}
+
+#[test]
+fn without_checkpointing_a_block_keeps_what_its_backward_needs_and_nothing_else() {
+    let _alone = alone();
+    for lora in [true, false] {
+        let (model, batch) = warmed(lora);
+        let found = kept(&model, &batch, Off);
+        assert_about("everything", found, LAYERS as isize * floats(block_numbers(lora)) + shared());
+        let found = kept(&model, &batch, EveryN(2));
+        let half = LAYERS as isize / 2;
+        assert_about("half", found, half * (floats(HIDDEN) + floats(block_numbers(lora))) + shared());
+    }
+}
+
+/// In backward a block's graph is gone before the next is taken up: what is live never grows.
+#[test]
+fn backward_frees_a_block_before_it_goes_on() {
+    let _alone = alone();
+    let (model, batch) = warmed(true);
+    for checkpointing in [Off, Block] {
+        let targets = batch.targets();
+        let before = live();
+        let trunk = Trunk::forward(&model, &batch, checkpointing);
+        let (mut lives, mut sizes) = (Vec::new(), 0);
+        trunk.backward(
+            |hidden, weight| (sft_loss(hidden, weight, &targets).loss_sum, ()),
+            &mut |_, gradients| {
+                sizes += gradients.iter().map(|it| it.dims()[0] * size_of::<f32>()).sum::<usize>();
+                lives.push(live() - before);
+            },
+        );
+        let per_block = match checkpointing {
+            Block => floats(HIDDEN),
+            _ => floats(block_numbers(true)),
+        };
+        for pair in lives.windows(2).skip(1) {
+            let freed = pair[0] - pair[1];
+            assert!(
+                freed > per_block - SLACK,
+                "{checkpointing:?}: {freed} bytes freed, {per_block} expected"
+            );
+        }
+        assert!(sizes > 0 && live() - before < SLACK, "{} bytes outlive backward", live() - before);
+    }
+}
+
+/// Frozen weights are as they were: no graph holds a copy, and a step's peak stays below a second set of them.
+#[test]
+fn a_step_of_an_adapter_makes_no_copy_of_a_frozen_weight() {
+    let _alone = alone();
+    let (model, batch) = warmed(true);
+    let before = live();
+    PEAK.store(before, Ordering::Relaxed);
+    let targets = batch.targets();
+    let trunk = Trunk::forward(&model, &batch, Block);
+    trunk.backward(|hidden, weight| (sft_loss(hidden, weight, &targets).loss_sum, ()), &mut |_, _| ());
+    let peak = PEAK.load(Ordering::Relaxed) - before;
+    // One block's graph, its gradients' passes and the head's chunk of logits with what is made of it.
+    let logits = floats(VOCAB);
+    let bound = LAYERS as isize * floats(HIDDEN) + 3 * floats(block_numbers(true)) + 4 * logits;
+    assert!(peak < bound, "{peak} bytes at the peak, {bound} allowed");
+}
