@@ -31,14 +31,16 @@ pub(crate) fn as_f32(tensor: &FlexTensor) -> Cow<'_, [f32]> {
     let stored = tensor.as_slice::<bf16>().expect("a contiguous tensor");
     let mut converted = unfilled(stored.len());
     let tasks = converted.par_chunks_mut(CONVERTED).zip(stored.par_chunks(CONVERTED));
-    tasks.for_each(|(converted, stored)| {
-        vectorized(|| {
-            for (converted, stored) in converted.iter_mut().zip(stored) {
-                *converted = f32::from_bits(u32::from(stored.to_bits()) << 16);
-            }
-        });
-    });
+    tasks.for_each(|(converted, stored)| widen(stored, converted));
     Cow::Owned(converted)
+}
+
+vectorized! {
+    fn widen(stored: &[bf16], converted: &mut [f32]) {
+        for (converted, stored) in converted.iter_mut().zip(stored) {
+            *converted = f32::from_bits(u32::from(stored.to_bits()) << 16);
+        }
+    }
 }
 
 /// The elements of a tensor as a vector of its own: without a copy where nobody else holds them.

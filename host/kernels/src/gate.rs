@@ -19,25 +19,22 @@ pub enum Activation {
     GeluTanh,
 }
 
-impl Activation {
-    /// Value and derivative at `x`.
-    #[inline(always)]
-    pub(crate) fn at(self, x: f32) -> [f32; 2] {
-        match self {
-            Self::Silu => {
-                let s = sigmoid(x);
-                let value = x * s;
-                [value, s + value * (1.0 - s)]
-            }
-            Self::GeluTanh => {
-                // (1 + tanh(u)) / 2 is the sigmoid of 2 u.
-                const ROOT: f32 = 1.595_769_2;
-                let s = sigmoid(ROOT * (x + 0.044_715 * x * x * x));
-                let slope = ROOT * (1.0 + 3.0 * 0.044_715 * x * x);
-                [x * s, s + x * s * (1.0 - s) * slope]
-            }
-        }
-    }
+/// Value and derivative of `x sigmoid(x)`.
+#[inline(always)]
+fn silu(x: f32) -> [f32; 2] {
+    let s = sigmoid(x);
+    let value = x * s;
+    [value, s + value * (1.0 - s)]
+}
+
+/// Value and derivative of GELU by tanh.
+#[inline(always)]
+fn gelu_tanh(x: f32) -> [f32; 2] {
+    /// 2 sqrt(2 / pi): (1 + tanh(u)) / 2 is the sigmoid of 2 u.
+    const ROOT: f32 = 1.595_769_2;
+    let s = sigmoid(ROOT * (x + 0.044_715 * x * x * x));
+    let slope = ROOT * (1.0 + 3.0 * 0.044_715 * x * x);
+    [x * s, s + x * s * (1.0 - s) * slope]
 }
 
 /// The operation; inputs `gate`, `up`.
@@ -51,9 +48,8 @@ impl Operation for Gate {
         let [gate, up] = <[_; 2]>::try_from(inputs).expect("gate and up");
         let mut y = unfilled(values(&gate).len());
         let tasks = y.par_chunks_mut(VALUES).zip(values(&gate).par_chunks(VALUES));
-        tasks.zip(values(&up).par_chunks(VALUES)).for_each(|((y, gate), up)| {
-            vectorized(|| forward(self.activation, gate, up, y));
-        });
+        let tasks = tasks.zip(values(&up).par_chunks(VALUES));
+        tasks.for_each(|((y, gate), up)| forward(self.activation, gate, up, y));
         let y = tensor(y, gate.layout().shape());
         (y, if wanted.contains(&true) { vec![gate, up] } else { Vec::new() })
     }
@@ -69,28 +65,51 @@ impl Operation for Gate {
         let (mut dgate, mut dup) = (unfilled(length), unfilled(length));
         let inputs = values(&gate).par_chunks(VALUES).zip(values(&up).par_chunks(VALUES));
         let outputs = dgate.par_chunks_mut(VALUES).zip(dup.par_chunks_mut(VALUES));
-        inputs.zip(values(&gradient).par_chunks(VALUES)).zip(outputs).for_each(
-            |(((gate, up), dy), (dgate, dup))| {
-                vectorized(|| backward(self.activation, gate, up, dy, dgate, dup));
-            },
-        );
+        let tasks = inputs.zip(values(&gradient).par_chunks(VALUES)).zip(outputs);
+        tasks.for_each(|(((gate, up), dy), (dgate, dup))| {
+            backward(self.activation, gate, up, dy, dgate, dup);
+        });
         let shape = gate.layout().shape();
         vec![wanted[0].then(|| tensor(dgate, shape)), wanted[1].then(|| tensor(dup, shape))]
     }
 }
 
-/// `y = act(gate) * up`.
-#[inline(always)]
-pub(crate) fn forward(activation: Activation, gate: &[f32], up: &[f32], y: &mut [f32]) {
-    for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
-        *y = activation.at(*gate)[0] * up;
+vectorized! {
+    /// `y = act(gate) * up`.
+    pub(crate) fn forward(activation: Activation, gate: &[f32], up: &[f32], y: &mut [f32]) {
+        // One loop an activation: a choice inside would keep the loop from being vectorised.
+        match activation {
+            Activation::Silu => forward_loop(|it| silu(it)[0], gate, up, y),
+            Activation::GeluTanh => forward_loop(|it| gelu_tanh(it)[0], gate, up, y),
+        }
+    }
+
+    /// Gradients of `gate` and `up`.
+    pub(crate) fn backward(
+        activation: Activation,
+        gate: &[f32],
+        up: &[f32],
+        dy: &[f32],
+        dgate: &mut [f32],
+        dup: &mut [f32],
+    ) {
+        match activation {
+            Activation::Silu => backward_loop(silu, gate, up, dy, dgate, dup),
+            Activation::GeluTanh => backward_loop(gelu_tanh, gate, up, dy, dgate, dup),
+        }
     }
 }
 
-/// Gradients of `gate` and `up`.
 #[inline(always)]
-pub(crate) fn backward(
-    activation: Activation,
+fn forward_loop(value: impl Fn(f32) -> f32, gate: &[f32], up: &[f32], y: &mut [f32]) {
+    for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
+        *y = value(*gate) * up;
+    }
+}
+
+#[inline(always)]
+fn backward_loop(
+    activation: impl Fn(f32) -> [f32; 2],
     gate: &[f32],
     up: &[f32],
     dy: &[f32],
@@ -101,7 +120,7 @@ pub(crate) fn backward(
     let (gate, up) = (&gate[..length], &up[..length]);
     let (dgate, dup) = (&mut dgate[..length], &mut dup[..length]);
     for index in 0..length {
-        let [value, slope] = activation.at(gate[index]);
+        let [value, slope] = activation(gate[index]);
         dup[index] = dy[index] * value;
         dgate[index] = dy[index] * up[index] * slope;
     }

@@ -1,17 +1,38 @@
 //! Loops that the compiler vectorises for the machine they run on.
 //!
-//! [`vectorized`] compiles its closure once for each instruction set and picks one at run time. What it calls must be
-//! `#[inline(always)]`, otherwise it is compiled for the lowest common set. Sums are kept in [`LANES`] partial sums,
-//! in a fixed order: a result does not depend on the number of threads.
+//! A function in [`vectorized!`] is compiled once for each instruction set, and one is picked at run time. What it calls
+//! must be `#[inline(always)]` and small closures, otherwise it is compiled for the lowest common set, where `mul_add` is
+//! a call. Sums are kept in [`LANES`] partial sums, in a fixed order: a result does not depend on the number of threads.
 
 /// Partial sums of a reduction: two registers of AVX2, so that two additions are under way at a time.
 pub(crate) const LANES: usize = 16;
 
-/// Runs `f` with the widest instructions there are.
-#[inline(always)]
-pub(crate) fn vectorized<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
+/// Defines functions that run with the widest instructions there are.
+///
+/// Arguments become fields of a value that `pulp` takes: a closure would do, were it sure to be inlined.
+macro_rules! vectorized {
+    ($($(#[$meta:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $output:ty)? $body:block)*) => {$(
+        $(#[$meta])*
+        $visibility fn $name($($argument: $type),*) $(-> $output)? {
+            struct Call<A>(A);
+
+            impl pulp::WithSimd for Call<($($type,)*)> {
+                type Output = $crate::simd::vectorized!(@output $($output)?);
+
+                #[inline(always)]
+                fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
+                    let Call(($($argument,)*)) = self;
+                    $body
+                }
+            }
+
+            pulp::Arch::new().dispatch(Call(($($argument,)*)))
+        }
+    )*};
+    (@output) => { () };
+    (@output $output:ty) => { $output };
 }
+pub(crate) use vectorized;
 
 /// `e^x` within 2 units in the last place for `x` in [-87, 88]; 0 (nearly) below, infinite (nearly) above, NaN for NaN.
 ///
@@ -93,12 +114,18 @@ pub(crate) fn max(values: &[f32]) -> f32 {
 mod tests {
     use super::*;
 
+    vectorized! {
+        fn wide_exp(x: f32) -> f32 {
+            exp(x)
+        }
+    }
+
     #[test]
     fn exp_is_within_two_units_in_the_last_place() {
         let mut worst = 0.0f64;
         for step in 0..200_000 {
             let x = -87.0 + step as f32 * (175.0 / 200_000.0);
-            let (got, expected) = (f64::from(vectorized(|| exp(x))), f64::from(x).exp());
+            let (got, expected) = (f64::from(wide_exp(x)), f64::from(x).exp());
             let ulp = f64::from(f32::EPSILON) * expected;
             worst = worst.max((got - expected).abs() / ulp);
         }

@@ -29,18 +29,8 @@ impl Operation for LayerNorm {
         let mut y = unfilled(rows * width);
         let mut moments = unfilled(rows * 2);
         let tasks = y.par_chunks_mut(ROWS * width).zip(values(&x).par_chunks(ROWS * width));
-        tasks.zip(moments.par_chunks_mut(ROWS * 2)).for_each(|((y, x), moments)| {
-            vectorized(|| {
-                let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
-                for ((y, x), moments) in rows.zip(moments.chunks_exact_mut(2)) {
-                    let [mean, scale] = moments_of(x, self.eps);
-                    moments.copy_from_slice(&[mean, scale]);
-                    for (index, y) in y.iter_mut().enumerate() {
-                        *y = (x[index] - mean) * scale * weights[index] + biases[index];
-                    }
-                }
-            });
-        });
+        let tasks = tasks.zip(moments.par_chunks_mut(ROWS * 2));
+        tasks.for_each(|((y, x), moments)| forward_task(x, weights, biases, self.eps, y, moments));
         let y = tensor(y, x.layout().shape());
         (y, if wanted.contains(&true) { vec![x, weight, tensor(moments, &[rows, 2])] } else { Vec::new() })
     }
@@ -58,14 +48,7 @@ impl Operation for LayerNorm {
         let tasks = tasks.zip(values(&gradient).par_chunks(ROWS * width));
         let sums = tasks.zip(values(&moments).par_chunks(ROWS * 2)).map(|(((dx, x), dy), moments)| {
             let mut sums = vec![0.0f32; 2 * width];
-            let (dw, db) = sums.split_at_mut(width);
-            vectorized(|| {
-                let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width));
-                for (((dx, x), dy), moments) in rows.zip(dy.chunks_exact(width)).zip(moments.chunks_exact(2))
-                {
-                    backward_row(x, weights, [moments[0], moments[1]], dy, dx, dw, db);
-                }
-            });
+            backward_task(x, weights, moments, dy, dx, &mut sums);
             sums
         });
         let sums = add_in_order(sums.collect(), 2 * width);
@@ -75,6 +58,36 @@ impl Operation for LayerNorm {
             wanted[1].then(|| tensor(sums[..width].to_vec(), shape)),
             wanted[2].then(|| tensor(sums[width..].to_vec(), shape)),
         ]
+    }
+}
+
+vectorized! {
+    fn forward_task(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32], moments: &mut [f32]) {
+        let width = weight.len();
+        let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
+        for ((y, x), moments) in rows.zip(moments.chunks_exact_mut(2)) {
+            let [mean, scale] = moments_of(x, eps);
+            moments.copy_from_slice(&[mean, scale]);
+            for (index, y) in y.iter_mut().enumerate() {
+                *y = (x[index] - mean) * scale * weight[index] + bias[index];
+            }
+        }
+    }
+
+    fn backward_task(
+        x: &[f32],
+        weight: &[f32],
+        moments: &[f32],
+        dy: &[f32],
+        dx: &mut [f32],
+        sums: &mut [f32],
+    ) {
+        let width = weight.len();
+        let (dw, db) = sums.split_at_mut(width);
+        let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width));
+        for (((dx, x), dy), moments) in rows.zip(dy.chunks_exact(width)).zip(moments.chunks_exact(2)) {
+            backward_row(x, weight, [moments[0], moments[1]], dy, dx, dw, db);
+        }
     }
 }
 

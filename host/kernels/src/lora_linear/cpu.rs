@@ -15,7 +15,6 @@ use crate::flex::{as_f32, dims2, into_values, tensor, unfilled, values};
 use crate::gate::{self, Activation};
 use crate::matrix::{Into, Matrix, MatrixMut, Threads, product};
 use crate::rms_norm::{add_in_order, backward_rows, forward_rows, weight_gradient};
-use crate::simd::vectorized;
 
 /// Rows of a task where rows are taken one by one.
 const ROWS: usize = 32;
@@ -106,10 +105,9 @@ impl LoraLinears {
                 let mut gated = unfilled(x_values.len() / 2);
                 let tasks = gated.par_chunks_mut(ROWS * width).zip(x_values.par_chunks(ROWS * 2 * width));
                 tasks.for_each(|(gated, x)| {
-                    vectorized(|| {
-                        let rows = gated.chunks_exact_mut(width).zip(x.chunks_exact(2 * width));
-                        rows.for_each(|(y, x)| gate::forward(activation, &x[..width], &x[width..], y));
-                    });
+                    for (y, x) in gated.chunks_exact_mut(width).zip(x.chunks_exact(2 * width)) {
+                        gate::forward(activation, &x[..width], &x[width..], y);
+                    }
                 });
                 (Cow::Owned(gated), Vec::new())
             }
@@ -137,13 +135,11 @@ impl LoraLinears {
                 let mut dx = unfilled(x_values.len());
                 let tasks = dx.par_chunks_mut(ROWS * 2 * width).zip(x_values.par_chunks(ROWS * 2 * width));
                 tasks.zip(dn.par_chunks(ROWS * width)).for_each(|((dx, x), dn)| {
-                    vectorized(|| {
-                        let rows = dx.chunks_exact_mut(2 * width).zip(x.chunks_exact(2 * width));
-                        for ((dx, x), dn) in rows.zip(dn.chunks_exact(width)) {
-                            let (dgate, dup) = dx.split_at_mut(width);
-                            gate::backward(activation, &x[..width], &x[width..], dn, dgate, dup);
-                        }
-                    });
+                    let rows = dx.chunks_exact_mut(2 * width).zip(x.chunks_exact(2 * width));
+                    for ((dx, x), dn) in rows.zip(dn.chunks_exact(width)) {
+                        let (dgate, dup) = dx.split_at_mut(width);
+                        gate::backward(activation, &x[..width], &x[width..], dn, dgate, dup);
+                    }
                 });
                 dx
             }

@@ -24,10 +24,10 @@ pub(super) struct Columns {
 pub(super) fn add_product(y: &mut [f32], into: Columns, h: &[f32], from: Columns, m: &[f32]) {
     assert_eq!(m.len(), from.count * into.count, "shapes of a product");
     let tasks = y.par_chunks_mut(ROWS * into.stride).zip(h.par_chunks(ROWS * from.stride));
-    tasks.for_each(|(y, h)| vectorized(|| rows(y, into, h, from, m)));
+    tasks.for_each(|(y, h)| rows(y, into, h, from, m));
 }
 
-#[inline(always)]
+vectorized! {
 fn rows(y: &mut [f32], into: Columns, h: &[f32], from: Columns, m: &[f32]) {
     let [tile_rows, tile_columns] = TILE;
     let whole = into.count - into.count % tile_columns;
@@ -45,10 +45,13 @@ fn rows(y: &mut [f32], into: Columns, h: &[f32], from: Columns, m: &[f32]) {
             let y = &mut y[row * into.stride + into.first..][done..into.count];
             for (term, h) in h.iter().enumerate() {
                 let m = &m[term * into.count + done..][..y.len()];
-                y.iter_mut().zip(m).for_each(|(y, m)| *y = h.mul_add(*m, *y));
+                for (y, m) in y.iter_mut().zip(m) {
+                    *y = h.mul_add(*m, *y);
+                }
             }
         }
     }
+}
 }
 
 #[inline(always)]

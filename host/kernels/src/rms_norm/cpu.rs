@@ -56,12 +56,34 @@ impl Operation for RmsNorm {
 pub(crate) fn forward_rows(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32], scales: &mut [f32]) {
     let width = weight.len();
     let tasks = y.par_chunks_mut(ROWS * width).zip(x.par_chunks(ROWS * width));
-    tasks.zip(scales.par_chunks_mut(ROWS)).for_each(|((y, x), scales)| {
-        vectorized(|| {
-            let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(scales);
-            rows.for_each(|((y, x), scale)| *scale = forward_row(x, weight, eps, y));
-        });
-    });
+    let tasks = tasks.zip(scales.par_chunks_mut(ROWS));
+    tasks.for_each(|((y, x), scales)| forward_task(x, weight, eps, y, scales));
+}
+
+vectorized! {
+    fn forward_task(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32], scales: &mut [f32]) {
+        let width = weight.len();
+        for ((y, x), scale) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(scales) {
+            *scale = forward_row(x, weight, eps, y);
+        }
+    }
+
+    fn backward_task(x: &[f32], weight: &[f32], scales: &[f32], dy: &[f32], dx: &mut [f32]) {
+        let width = weight.len();
+        let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width));
+        for (((dx, x), dy), scale) in rows.zip(dy.chunks_exact(width)).zip(scales) {
+            backward_row(x, weight, *scale, dy, dx);
+        }
+    }
+
+    fn weight_task(x: &[f32], scales: &[f32], dy: &[f32], sums: &mut [f32]) {
+        let width = sums.len();
+        for ((x, dy), scale) in x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(scales) {
+            for ((sum, x), dy) in sums.iter_mut().zip(x).zip(dy) {
+                *sum += dy * x * scale;
+            }
+        }
+    }
 }
 
 #[inline(always)]
@@ -78,16 +100,8 @@ fn forward_row(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) -> f32 {
 pub(crate) fn backward_rows(x: &[f32], weight: &[f32], scales: &[f32], dy: &[f32], dx: &mut [f32]) {
     let width = weight.len();
     let tasks = dx.par_chunks_mut(ROWS * width).zip(x.par_chunks(ROWS * width));
-    tasks.zip(dy.par_chunks(ROWS * width)).zip(scales.par_chunks(ROWS)).for_each(
-        |(((dx, x), dy), scales)| {
-            vectorized(|| {
-                let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width));
-                for (((dx, x), dy), scale) in rows.zip(dy.chunks_exact(width)).zip(scales) {
-                    backward_row(x, weight, *scale, dy, dx);
-                }
-            });
-        },
-    );
+    let tasks = tasks.zip(dy.par_chunks(ROWS * width)).zip(scales.par_chunks(ROWS));
+    tasks.for_each(|(((dx, x), dy), scales)| backward_task(x, weight, scales, dy, dx));
 }
 
 #[inline(always)]
@@ -105,13 +119,7 @@ pub(crate) fn weight_gradient(x: &[f32], scales: &[f32], dy: &[f32], width: usiz
     let tasks = x.par_chunks(ROWS * width).zip(dy.par_chunks(ROWS * width)).zip(scales.par_chunks(ROWS));
     let partial = tasks.map(|((x, dy), scales)| {
         let mut sums = vec![0.0f32; width];
-        vectorized(|| {
-            for ((x, dy), scale) in x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(scales) {
-                for ((sum, x), dy) in sums.iter_mut().zip(x).zip(dy) {
-                    *sum += dy * x * scale;
-                }
-            }
-        });
+        weight_task(x, scales, dy, &mut sums);
         sums
     });
     add_in_order(partial.collect(), width)

@@ -37,17 +37,22 @@ impl Rotation {
         let mut y = unfilled(values(x).len());
         let tables = cos.par_chunks(TOKENS * half).zip(sin.par_chunks(TOKENS * half));
         let tasks = y.par_chunks_mut(TOKENS * width).zip(values(x).par_chunks(TOKENS * width));
-        tasks.zip(tables).for_each(|((y, x), (cos, sin))| {
-            vectorized(|| {
-                let tables = cos.chunks_exact(half).zip(sin.chunks_exact(half));
-                let tokens = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
-                for ((y, x), (cos, sin)) in tokens.zip(tables) {
-                    let heads = y.chunks_exact_mut(self.head_dim).zip(x.chunks_exact(self.head_dim));
-                    heads.for_each(|(y, x)| rotate_row(x, cos, sin, direction, y));
-                }
-            });
-        });
+        let widths = [width, self.head_dim];
+        tasks.zip(tables).for_each(|((y, x), (cos, sin))| task(x, cos, sin, direction, widths, y));
         tensor(y, x.layout().shape())
+    }
+}
+
+vectorized! {
+    fn task(x: &[f32], cos: &[f32], sin: &[f32], direction: f32, widths: [usize; 2], y: &mut [f32]) {
+        let [width, head_dim] = widths;
+        let tables = cos.chunks_exact(head_dim / 2).zip(sin.chunks_exact(head_dim / 2));
+        let tokens = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
+        for ((y, x), (cos, sin)) in tokens.zip(tables) {
+            for (y, x) in y.chunks_exact_mut(head_dim).zip(x.chunks_exact(head_dim)) {
+                rotate_row(x, cos, sin, direction, y);
+            }
+        }
     }
 }
 
