@@ -66,7 +66,7 @@ enum Kept {
 
 /// The trunk after its forward pass.
 pub struct Trunk<'a> {
-    model: &'a CausalLm,
+    model: &'a mut CausalLm,
     batch: &'a Batch,
     context: BlockContext,
     kept: Vec<Kept>,
@@ -76,11 +76,17 @@ pub struct Trunk<'a> {
 }
 
 /// Where gradients go: those of a part, flat, in the order of its visitor.
-pub type Sink<'a> = dyn FnMut(Part, Vec<Tensor<1>>) + 'a;
+///
+/// No graph holds the part's weights any more: whoever takes the gradients may update them at once, in place.
+pub type Sink<'a> = dyn FnMut(&mut CausalLm, Part, Vec<Tensor<1>>) + 'a;
 
 impl<'a> Trunk<'a> {
     /// Runs every block over `batch`.
-    pub fn forward(model: &'a CausalLm, batch: &'a Batch, checkpointing: ActivationCheckpointing) -> Self {
+    pub fn forward(
+        model: &'a mut CausalLm,
+        batch: &'a Batch,
+        checkpointing: ActivationCheckpointing,
+    ) -> Self {
         let context = model.context(batch);
         let trains_base = !model.has_lora();
         let mut kept = Vec::with_capacity(model.blocks.len());
@@ -124,7 +130,8 @@ impl<'a> Trunk<'a> {
             // Below the first block of a frozen embedding nothing is learned, and nothing was tracked.
             let below = leaf.grad(&gradients).map(Tensor::inner);
             drop(gradients);
-            sink(Part::Block(index), of_block);
+            drop(block);
+            sink(model, Part::Block(index), of_block);
             let Some(below) = below else { return found };
             downstream = below;
         }
@@ -133,7 +140,7 @@ impl<'a> Trunk<'a> {
             let of_embedding = of_embedding.unwrap_or_else(|| Tensor::zeros_like(&model.embed_tokens));
             let downstream = cast(downstream, of_embedding.dtype());
             let gradient = of_embedding.select_assign(0, ids, downstream, IndexingUpdateOp::Add);
-            sink(Part::Embedding, vec![gradient.flatten(0, 1)]);
+            sink(model, Part::Embedding, vec![gradient.flatten(0, 1)]);
         }
         found
     }
@@ -141,7 +148,7 @@ impl<'a> Trunk<'a> {
 
 /// Final norm, head and loss: the gradient of the trunk's output, and the head's share in that of a tied embedding.
 fn head<R>(
-    model: &CausalLm,
+    model: &mut CausalLm,
     output: Tensor<2>,
     trains_base: bool,
     loss: impl FnOnce(Tensor<2>, Tensor<2>) -> (Tensor<1>, R),
@@ -164,14 +171,14 @@ fn head<R>(
     match &mut tracked.lm_head {
         Some(head) => {
             let of_head = Parameter::Matrix(head).gradient(&gradients);
-            drop(gradients);
-            sink(Part::Head, vec![of_norm, of_head]);
+            drop((gradients, tracked));
+            sink(model, Part::Head, vec![of_norm, of_head]);
             (downstream, None, found)
         }
         None => {
             let of_embedding = tracked.embed_tokens.grad(&gradients).map(Tensor::inner);
-            drop(gradients);
-            sink(Part::Head, vec![of_norm]);
+            drop((gradients, tracked));
+            sink(model, Part::Head, vec![of_norm]);
             (downstream, of_embedding, found)
         }
     }

@@ -29,12 +29,12 @@ impl Gradients {
         let targets = batch.targets();
         let (mut of_embedding, mut of_head) = (Vec::new(), Vec::new());
         let mut of_blocks = vec![Vec::new(); model.blocks.len()];
-        let loss = Trunk::forward(model, batch, checkpointing).backward(
+        let loss = Trunk::forward(&mut model.clone(), batch, checkpointing).backward(
             |hidden, head_weight| {
                 let loss = sft_loss(hidden, head_weight, &targets);
                 (loss.loss_sum.clone(), LinearCrossEntropy { loss_sum: loss.loss_sum.inner(), ..loss })
             },
-            &mut |part, gradients| match part {
+            &mut |_, part, gradients| match part {
                 Part::Head => of_head = gradients,
                 Part::Block(index) => of_blocks[index] = gradients,
                 Part::Embedding => of_embedding = gradients,

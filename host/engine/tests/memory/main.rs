@@ -101,17 +101,17 @@ fn warmed(lora: bool) -> (CausalLm, Batch) {
     let (model, batch) = (model(lora), batch());
     let targets = batch.targets();
     let loss = |hidden, weight| (sft_loss(hidden, weight, &targets).loss_sum, ());
-    Trunk::forward(&model, &batch, Off).backward(loss, &mut |_, _| ());
+    Trunk::forward(&mut model.clone(), &batch, Off).backward(loss, &mut |_, _, _| ());
     (model, batch)
 }
 
 /// Bytes that forward leaves alive.
 fn kept(model: &CausalLm, batch: &Batch, checkpointing: ActivationCheckpointing) -> isize {
-    let before = live();
-    let trunk = Trunk::forward(model, batch, checkpointing);
+    let (before, mut model) = (live(), model.clone());
+    let trunk = Trunk::forward(&mut model, batch, checkpointing);
     let kept = live() - before;
     let targets = batch.targets();
-    trunk.backward(|hidden, weight| (sft_loss(hidden, weight, &targets).loss_sum, ()), &mut |_, _| ());
+    trunk.backward(|hidden, weight| (sft_loss(hidden, weight, &targets).loss_sum, ()), &mut |_, _, _| ());
     assert!(live() - before < SLACK, "{} bytes outlive the pass", live() - before);
     kept
 }
@@ -169,12 +169,12 @@ fn backward_frees_a_block_before_it_goes_on() {
     let (model, batch) = warmed(true);
     for checkpointing in [Off, Block] {
         let targets = batch.targets();
-        let before = live();
-        let trunk = Trunk::forward(&model, &batch, checkpointing);
+        let (before, mut model) = (live(), model.clone());
+        let trunk = Trunk::forward(&mut model, &batch, checkpointing);
         let (mut lives, mut sizes) = (Vec::new(), 0);
         trunk.backward(
             |hidden, weight| (sft_loss(hidden, weight, &targets).loss_sum, ()),
-            &mut |_, gradients| {
+            &mut |_, _, gradients| {
                 sizes += gradients.iter().map(|it| it.dims()[0] * size_of::<f32>()).sum::<usize>();
                 lives.push(live() - before);
             },
@@ -202,8 +202,8 @@ fn a_step_of_an_adapter_makes_no_copy_of_a_frozen_weight() {
     let before = live();
     PEAK.store(before, Ordering::Relaxed);
     let targets = batch.targets();
-    let trunk = Trunk::forward(&model, &batch, Block);
-    trunk.backward(|hidden, weight| (sft_loss(hidden, weight, &targets).loss_sum, ()), &mut |_, _| ());
+    let loss = |hidden, weight| (sft_loss(hidden, weight, &targets).loss_sum, ());
+    Trunk::forward(&mut model.clone(), &batch, Block).backward(loss, &mut |_, _, _| ());
     let peak = PEAK.load(Ordering::Relaxed) - before;
     // One block's graph, its gradients' passes and the head's chunk of logits with what is made of it.
     let logits = floats(VOCAB);
