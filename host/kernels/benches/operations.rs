@@ -1,7 +1,8 @@
 //! Times forward and forward with backward of the operations around the matrix products, ours and the reference, at
 //! the shapes of SmolLM2-135M; a line of JSON each.
 //!
-//! `cargo bench -p fthost-kernels --bench operations -- [NAME ...]`: all, or those whose names hold one of the words.
+//! `cargo bench -p fthost-kernels --bench operations -- [NAME ...]`: all, or those whose names hold one of the words, of
+//! `TOKENS` tokens (1024 unless the environment says otherwise).
 //!
 //! The least of several rounds. `product` is a plain matrix product: what the machine can do.
 
@@ -22,7 +23,6 @@ use fthost_kernels::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ROUNDS: usize = 7;
-const TOKENS: usize = 1024;
 const HIDDEN: usize = 576;
 const WIDE: usize = 1536;
 const HEADS: usize = 9;
@@ -77,8 +77,8 @@ fn leaf<const D: usize>(tensor: &Tensor<D>, tracked: bool) -> Tensor<D> {
     if tracked { tensor.clone().autodiff().require_grad() } else { tensor.clone() }
 }
 
-fn element_wise(words: &[String]) {
-    let (x, weight, bias) = (random([TOKENS, HIDDEN]), random([HIDDEN]), random([HIDDEN]));
+fn element_wise(words: &[String], tokens: usize) {
+    let (x, weight, bias) = (random([tokens, HIDDEN]), random([HIDDEN]), random([HIDDEN]));
     report(words, "rms_norm", 0.0, &|it| rms_norm(leaf(&x, it), weight.clone(), 1e-5), &|it| {
         rms_norm_reference(leaf(&x, it), weight.clone(), 1e-5)
     });
@@ -89,15 +89,15 @@ fn element_wise(words: &[String]) {
         &|it| layer_norm(leaf(&x, it), weight.clone(), bias.clone(), 1e-5),
         &|it| layer_norm_reference(leaf(&x, it), weight.clone(), bias.clone(), 1e-5),
     );
-    let (gate, up) = (random([TOKENS, WIDE]), random([TOKENS, WIDE]));
+    let (gate, up) = (random([tokens, WIDE]), random([tokens, WIDE]));
     report(words, "swiglu", 0.0, &|it| swiglu(leaf(&gate, it), leaf(&up, it)), &|it| {
         swiglu_reference(leaf(&gate, it), leaf(&up, it))
     });
     report(words, "geglu", 0.0, &|it| geglu(leaf(&gate, it), leaf(&up, it)), &|it| {
         geglu_reference(leaf(&gate, it), leaf(&up, it))
     });
-    let q = random([TOKENS, HEADS, HIDDEN / HEADS]);
-    let (cos, sin) = (random([TOKENS, HIDDEN / HEADS / 2]), random([TOKENS, HIDDEN / HEADS / 2]));
+    let q = random([tokens, HEADS, HIDDEN / HEADS]);
+    let (cos, sin) = (random([tokens, HIDDEN / HEADS / 2]), random([tokens, HIDDEN / HEADS / 2]));
     report(words, "rope", 0.0, &|it| rope(leaf(&q, it), cos.clone(), sin.clone()), &|it| {
         rope_reference(leaf(&q, it), cos.clone(), sin.clone())
     });
@@ -116,7 +116,7 @@ fn layers(outs: &[usize], width: usize) -> impl Fn(bool) -> Vec<LoraLinear> {
     }
 }
 
-fn linears(words: &[String]) {
+fn linears(words: &[String], tokens: usize) {
     type Function = fn(Tensor<2>, Prologue, &[LoraLinear], Option<Tensor<2>>) -> Tensor<2>;
     let (ours, reference): (Function, Function) = (lora_linears, lora_linears_reference);
     let norm = || Prologue::RmsNorm { weight: Tensor::ones([HIDDEN], &Device::flex()), eps: 1e-5 };
@@ -128,25 +128,26 @@ fn linears(words: &[String]) {
     ];
     for (name, outs, width, gated) in cases {
         let layers = layers(outs, width);
-        let x = random([TOKENS, if gated { 2 * width } else { width }]);
+        let x = random([tokens, if gated { 2 * width } else { width }]);
         let prologue = || match (gated, outs.len()) {
             (true, _) => Prologue::Gated(Activation::Silu),
             (false, 1) => Prologue::None,
             _ => norm(),
         };
-        let flops = 2.0 * (TOKENS * width * outs.iter().sum::<usize>()) as f64;
+        let flops = 2.0 * (tokens * width * outs.iter().sum::<usize>()) as f64;
         report(words, name, flops, &|it| ours(leaf(&x, it), prologue(), &layers(it), None), &|it| {
             reference(leaf(&x, it), prologue(), &layers(it), None)
         });
     }
-    let (x, weight) = (random([TOKENS, HIDDEN]), random([WIDE, HIDDEN]));
+    let (x, weight) = (random([tokens, HIDDEN]), random([WIDE, HIDDEN]));
     let plain = |it: bool| leaf(&x, it).matmul(weight.clone().transpose());
-    report(words, "product", 2.0 * (TOKENS * HIDDEN * WIDE) as f64, &plain, &plain);
+    report(words, "product", 2.0 * (tokens * HIDDEN * WIDE) as f64, &plain, &plain);
 }
 
 fn main() {
     // cargo passes `--bench` to every benchmark.
     let words: Vec<String> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
-    element_wise(&words);
-    linears(&words);
+    let tokens = std::env::var("TOKENS").ok().and_then(|it| it.parse().ok()).unwrap_or(1024);
+    element_wise(&words, tokens);
+    linears(&words, tokens);
 }
