@@ -109,7 +109,7 @@ fn layers(outs: &[usize], width: usize) -> impl Fn(bool) -> Vec<LoraLinear> {
         outs.iter().map(|out| [random([*out, width]), random([RANK, width]), random([*out, RANK])]).collect();
     move |tracked| {
         let layer = |[weight, a, b]: &[Tensor<2>; 3]| {
-            let lora = LowRank { a: leaf(a, tracked), b: leaf(b, tracked), scaling: 1.0 };
+            let lora = LowRank { a: leaf(a, tracked), b: leaf(b, tracked), scaling: 1.0, dropout: None };
             LoraLinear { weight: weight.clone(), bias: None, lora: Some(lora) }
         };
         weights.iter().map(layer).collect()

@@ -15,6 +15,7 @@ mod simd;
 mod check;
 
 pub mod attention;
+pub mod dropout;
 pub mod geglu;
 pub mod layer_norm;
 pub mod linear;
@@ -26,6 +27,7 @@ pub mod rope;
 pub mod swiglu;
 
 pub use attention::attention;
+pub use dropout::Dropout;
 pub use gate::Activation;
 pub use geglu::geglu;
 pub use layer_norm::layer_norm;

@@ -26,6 +26,16 @@ impl<'a> Matrix<'a> {
         Self::strided(values, values.len() / columns.max(1), columns, columns)
     }
 
+    /// The storage.
+    pub(crate) fn values(&self) -> &'a [f32] {
+        self.values
+    }
+
+    /// Number of rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// Values of a row.
     pub(crate) fn columns(&self) -> usize {
         self.columns

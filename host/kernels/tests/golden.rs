@@ -104,10 +104,10 @@ fn rope_matches_transformers() {
 }
 
 fn layer(golden: &Golden, index: usize, scaling: f64, leaves: &mut Vec<(String, Gradient)>) -> LoraLinear {
-    let mut named = |it: &str| format!("{it}{index}");
+    let named = |it: &str| format!("{it}{index}");
     let (weight, bias) = (golden.leaf(&named("w"), leaves), golden.leaf(&named("bias"), leaves));
     let (a, b) = (golden.leaf(&named("a"), leaves), golden.leaf(&named("b"), leaves));
-    LoraLinear { weight, bias: Some(bias), lora: Some(LowRank { a, b, scaling }) }
+    LoraLinear { weight, bias: Some(bias), lora: Some(LowRank { a, b, scaling, dropout: None }) }
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! Linear layers, alone or with low-rank adapters beside their weights.
 
 use burn::tensor::{DType, Tensor};
-use fthost_kernels::{Activation, LoraLinear, LowRank, Prologue, geglu, lora_linears, rms_norm, swiglu};
+use fthost_kernels::{Dropout, LoraLinear, LowRank, Prologue, lora_linears};
 
 use super::precision::{cast, weight_for};
-use crate::adapters::dropout::Dropout;
 
 /// The low-rank pair of one linear.
 #[derive(Debug, Clone)]
@@ -42,6 +41,7 @@ impl Linear {
             a: cast(it.a.clone(), dtype),
             b: cast(it.b.clone(), dtype),
             scaling: it.scaling,
+            dropout: it.dropout.clone(),
         });
         LoraLinear {
             weight: weight_for(self.weight.clone(), dtype),
@@ -59,41 +59,5 @@ pub fn forward_all<const N: usize>(
     residual: Option<Tensor<2>>,
 ) -> Tensor<2> {
     let dtype = x.dtype();
-    if linears.iter().all(|it| it.lora.as_ref().is_none_or(|it| it.dropout.is_none())) {
-        return lora_linears(x, prologue, &linears.map(|it| it.layer(dtype)), residual);
-    }
-    // Each adapter drops other values of the input: base and adapters go separate ways.
-    let base = linears.map(|it| LoraLinear { lora: None, ..it.layer(dtype) });
-    let x = apply_prologue(x, prologue);
-    let shares = linears.map(|it| match &it.lora {
-        Some(lora) => dropped_share(lora, x.clone()),
-        None => Tensor::zeros([x.dims()[0], it.weight.dims()[0]], (&x.device(), dtype)),
-    });
-    lora_linears(x, Prologue::None, &base, residual) + Tensor::cat(shares.to_vec(), 1)
-}
-
-/// `scaling (dropout(x) a^T) b^T`.
-fn dropped_share(lora: &LoraWeights, x: Tensor<2>) -> Tensor<2> {
-    let dtype = x.dtype();
-    let x = match &lora.dropout {
-        Some(dropout) => dropout.apply(x),
-        None => x,
-    };
-    let share = x.matmul(cast(lora.a.clone(), dtype).transpose()).mul_scalar(lora.scaling);
-    share.matmul(cast(lora.b.clone(), dtype).transpose())
-}
-
-fn apply_prologue(x: Tensor<2>, prologue: Prologue) -> Tensor<2> {
-    match prologue {
-        Prologue::None => x,
-        Prologue::RmsNorm { weight, eps } => rms_norm(x, weight, eps),
-        Prologue::Gated(activation) => {
-            let width = x.dims()[1] / 2;
-            let (gate, up) = (x.clone().narrow(1, 0, width), x.narrow(1, width, width));
-            match activation {
-                Activation::Silu => swiglu(gate, up),
-                Activation::GeluTanh => geglu(gate, up),
-            }
-        }
-    }
+    lora_linears(x, prologue, &linears.map(|it| it.layer(dtype)), residual)
 }

@@ -9,12 +9,14 @@ use std::borrow::Cow;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::low_rank::{Columns, add_product};
+use super::columns::{Columns, add_bias, column_sums, columns_of, columns_of_mut};
+use super::low_rank::add_product;
+use crate::dropout::Dropout;
 use crate::extension::Operation;
 use crate::flex::{as_f32, dims2, into_values, tensor, unfilled, values};
 use crate::gate::{self, Activation};
 use crate::matrix::{Into, Matrix, MatrixMut, Threads, product};
-use crate::rms_norm::{add_in_order, backward_rows, forward_rows, weight_gradient};
+use crate::rms_norm::{backward_rows, forward_rows, weight_gradient};
 
 /// Rows of a task where rows are taken one by one.
 const ROWS: usize = 32;
@@ -32,8 +34,15 @@ pub(super) enum Prologue {
 pub(super) struct Layer {
     pub out: usize,
     pub bias: bool,
-    /// Rank and scaling.
-    pub lora: Option<(usize, f32)>,
+    pub lora: Option<Adapter>,
+}
+
+/// What an adapter is beside its two tensors.
+#[derive(Debug)]
+pub(super) struct Adapter {
+    pub rank: usize,
+    pub scaling: f32,
+    pub dropout: Option<Dropout>,
 }
 
 /// The operation. Inputs: `x`, the norm's weight, the residual, then of each layer weight, bias, `a` and `b`; those
@@ -47,7 +56,7 @@ pub(super) struct LoraLinears {
 
 /// Where a layer's tensors stand among the inputs, and its columns among the outputs.
 #[derive(Debug, Clone, Copy)]
-struct Places {
+struct Places<'a> {
     weight: usize,
     bias: Option<usize>,
     /// Of `a`; `b` follows.
@@ -56,6 +65,7 @@ struct Places {
     /// Columns of `h`.
     ranks: Columns,
     scaling: f32,
+    dropout: Option<&'a Dropout>,
 }
 
 impl LoraLinears {
@@ -67,9 +77,9 @@ impl LoraLinears {
         self.residual.then(|| 1 + usize::from(self.norm_place().is_some()))
     }
 
-    fn places(&self) -> Vec<Places> {
+    fn places(&self) -> Vec<Places<'_>> {
         let width = self.layers.iter().map(|it| it.out).sum();
-        let total_rank = self.layers.iter().filter_map(|it| it.lora).map(|it| it.0).sum();
+        let total_rank = self.layers.iter().filter_map(|it| it.lora.as_ref()).map(|it| it.rank).sum();
         let mut next = 1 + usize::from(self.norm_place().is_some()) + usize::from(self.residual);
         let (mut column, mut rank) = (0, 0);
         let mut take = |count: usize| {
@@ -79,12 +89,13 @@ impl LoraLinears {
         let places = self.layers.iter().map(|layer| {
             let weight = take(1);
             let bias = layer.bias.then(|| take(1));
-            let lora = layer.lora.map(|_| take(2));
-            let (count, scaling) = layer.lora.unwrap_or((0, 0.0));
+            let lora = layer.lora.as_ref().map(|_| take(2));
+            let (count, scaling) = layer.lora.as_ref().map_or((0, 0.0), |it| (it.rank, it.scaling));
+            let dropout = layer.lora.as_ref().and_then(|it| it.dropout.as_ref());
             let columns = Columns { first: column, count: layer.out, stride: width };
             let ranks = Columns { first: rank, count, stride: total_rank };
             (column, rank) = (column + layer.out, rank + count);
-            Places { weight, bias, lora, columns, ranks, scaling }
+            Places { weight, bias, lora, columns, ranks, scaling, dropout }
         });
         places.collect()
     }
@@ -148,7 +159,7 @@ impl LoraLinears {
 }
 
 /// The `a` of every adapter, one below the other: `[sum of ranks, in]`.
-fn stacked(inputs: &[FlexTensor], places: &[Places]) -> Vec<f32> {
+fn stacked(inputs: &[FlexTensor], places: &[Places<'_>]) -> Vec<f32> {
     let each = places.iter().filter_map(|it| it.lora).map(|it| values(&inputs[it]));
     each.collect::<Vec<_>>().concat()
 }
@@ -162,14 +173,6 @@ fn transposed(b: &FlexTensor, scaling: f32) -> Vec<f32> {
         row.iter_mut().enumerate().for_each(|(index, it)| *it = scaling * b[index * rank + term]);
     }
     transposed
-}
-
-fn columns_of(matrix: &[f32], rows: usize, of: Columns) -> Matrix<'_> {
-    Matrix::strided(&matrix[of.first..], rows, of.count, of.stride)
-}
-
-fn columns_of_mut(matrix: &mut [f32], rows: usize, of: Columns) -> MatrixMut<'_> {
-    MatrixMut::strided(&mut matrix[of.first..], rows, of.count, of.stride)
 }
 
 impl Operation for LoraLinears {
@@ -187,14 +190,8 @@ impl Operation for LoraLinears {
         let (n, scales) = self.input(&inputs[0], self.norm_place().map(|it| &inputs[it]));
         let in_width = n.len() / tokens.max(1);
         let n = Matrix::strided(&n, tokens, in_width, in_width);
-        let mut h = Vec::new();
         let total_rank = places[0].ranks.stride;
-        if total_rank > 0 {
-            h = unfilled(tokens * total_rank);
-            let a = stacked(&inputs, &places);
-            let out = MatrixMut::strided(&mut h, tokens, total_rank, total_rank);
-            product(out, Into::Overwrite, 1.0, n, Matrix::new(&a, in_width).t(), Threads::All);
-        }
+        let h = self.down(&inputs, &places, n);
         for it in &places {
             let weight = as_f32(&inputs[it.weight]);
             let weight = Matrix::new(&weight, in_width);
@@ -255,11 +252,7 @@ impl Operation for LoraLinears {
                 let out = MatrixMut::strided(&mut dn, tokens, in_width, in_width);
                 product(out, into, 1.0, columns_of(dy, tokens, it.columns), weight, Threads::All);
             }
-            let total_rank = places[0].ranks.stride;
-            if total_rank > 0 {
-                let all = |count| Columns { first: 0, count, stride: count };
-                add_product(&mut dn, all(in_width), &dh, all(total_rank), &stacked(&inputs, &places));
-            }
+            add_back_down(&inputs, &places, &dh, &mut dn, in_width);
             if let Some(place) = self.norm_place().filter(|_| norm_wanted) {
                 let dw = weight_gradient(values(&inputs[0]), values(&scales), &dn, in_width);
                 found[place] = Some(tensor(dw, &[in_width]));
@@ -274,12 +267,58 @@ impl Operation for LoraLinears {
 }
 
 impl LoraLinears {
+    /// `h`, `[T, sum of ranks]`: one product of the stacked `a`, unless each adapter sees other values of the input.
+    fn down(&self, inputs: &[FlexTensor], places: &[Places<'_>], n: Matrix<'_>) -> Vec<f32> {
+        let (tokens, total_rank) = (n.rows(), places[0].ranks.stride);
+        let mut h = unfilled(tokens * total_rank);
+        if total_rank == 0 {
+            return h;
+        }
+        if places.iter().all(|it| it.dropout.is_none()) {
+            let a = stacked(inputs, places);
+            let out = MatrixMut::strided(&mut h, tokens, total_rank, total_rank);
+            product(out, Into::Overwrite, 1.0, n, Matrix::new(&a, n.columns()).t(), Threads::All);
+            return h;
+        }
+        for it in places {
+            let Some(lora) = it.lora else { continue };
+            let a = Matrix::new(values(&inputs[lora]), n.columns());
+            let out = columns_of_mut(&mut h, tokens, it.ranks);
+            let seen = it.dropout.map(|mask| mask.masked(n.values(), n.columns()));
+            let seen = seen.as_ref().map_or(n, |it| Matrix::new(it, n.columns()));
+            product(out, Into::Overwrite, 1.0, seen, a.t(), Threads::All);
+        }
+        h
+    }
+
+    /// The gradients of every `a`, into `found`.
+    fn gradients_of_a(
+        &self,
+        places: &[Places<'_>],
+        dh: &[f32],
+        n: Matrix<'_>,
+        wanted: &[bool],
+        found: &mut [Option<FlexTensor>],
+    ) {
+        let in_width = n.columns();
+        let wanted = |it: &&Places<'_>| it.lora.is_some_and(|it| wanted[it]);
+        for it in places.iter().filter(wanted) {
+            let mut da = unfilled(it.ranks.count * in_width);
+            let dh = columns_of(dh, n.rows(), it.ranks);
+            let seen = it.dropout.map(|mask| mask.masked(n.values(), in_width));
+            let seen = seen.as_ref().map_or(n, |it| Matrix::new(it, in_width));
+            product(MatrixMut::new(&mut da, in_width), Into::Overwrite, 1.0, dh.t(), seen, Threads::All);
+            let place = it.lora.expect("filtered");
+            found[place] = Some(tensor(da, &[it.ranks.count, in_width]));
+        }
+    }
+
     /// The gradients of every `a` and `b`, into `found`; returns that of `h`, `[T, sum of ranks]`.
     #[expect(clippy::too_many_arguments, reason = "what forward kept, and where the gradients go")]
     fn low_rank_gradients(
         &self,
         inputs: &[FlexTensor],
-        places: &[Places],
+        places: &[Places<'_>],
         h: &[f32],
         dy: &[f32],
         n: Matrix<'_>,
@@ -302,40 +341,32 @@ impl LoraLinears {
                 found[lora + 1] = Some(tensor(db, &[out, rank]));
             }
         }
-        if places.iter().any(|it| it.lora.is_some_and(|it| wanted[it])) {
-            let in_width = n.columns();
-            let mut da = unfilled(total_rank * in_width);
-            let dh = Matrix::strided(&dh, tokens, total_rank, total_rank);
-            product(MatrixMut::new(&mut da, in_width), Into::Overwrite, 1.0, dh.t(), n, Threads::All);
-            for it in places {
-                if let Some(lora) = it.lora.filter(|it| wanted[*it]) {
-                    let rows = &da[it.ranks.first * in_width..][..it.ranks.count * in_width];
-                    found[lora] = Some(tensor(rows.to_vec(), &[it.ranks.count, in_width]));
-                }
-            }
-        }
+        self.gradients_of_a(places, &dh, n, wanted, found);
         dh
     }
 }
 
-fn add_bias(y: &mut [f32], columns: Columns, bias: &[f32]) {
-    y.par_chunks_mut(ROWS * columns.stride).for_each(|y| {
-        for row in y.chunks_exact_mut(columns.stride) {
-            let row = &mut row[columns.first..][..columns.count];
-            row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+/// Adds `dh a` to `dn`: what the adapters' inputs contribute to the gradient of the layers' input.
+fn add_back_down(inputs: &[FlexTensor], places: &[Places<'_>], dh: &[f32], dn: &mut [f32], in_width: usize) {
+    let total_rank = places[0].ranks.stride;
+    if total_rank == 0 {
+        return;
+    }
+    let all = |count| Columns { first: 0, count, stride: count };
+    if places.iter().all(|it| it.dropout.is_none()) {
+        add_product(dn, all(in_width), dh, all(total_rank), &stacked(inputs, places));
+        return;
+    }
+    for it in places {
+        let Some(lora) = it.lora else { continue };
+        let a = values(&inputs[lora]);
+        match it.dropout {
+            Some(mask) => {
+                let mut seen = vec![0.0; dn.len()];
+                add_product(&mut seen, all(in_width), dh, it.ranks, a);
+                mask.add_masked(dn, &seen, in_width);
+            }
+            None => add_product(dn, all(in_width), dh, it.ranks, a),
         }
-    });
-}
-
-/// Sum over rows: partial sums of [`ROWS`] rows, added in order.
-fn column_sums(matrix: &[f32], columns: Columns) -> Vec<f32> {
-    let partial = matrix.par_chunks(ROWS * columns.stride).map(|rows| {
-        let mut sums = vec![0.0f32; columns.count];
-        for row in rows.chunks_exact(columns.stride) {
-            let row = &row[columns.first..][..columns.count];
-            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
-        }
-        sums
-    });
-    add_in_order(partial.collect(), columns.count)
+    }
 }

@@ -5,20 +5,13 @@
 
 use rayon::prelude::*;
 
+use super::columns::Columns;
 use crate::simd::vectorized;
 
 /// Rows of a task.
 const ROWS: usize = 32;
 /// Rows and columns of a tile: eight registers of AVX2, half of what there is.
 const TILE: [usize; 2] = [4, 16];
-
-/// Columns of a matrix whose rows are `stride` apart.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Columns {
-    pub first: usize,
-    pub count: usize,
-    pub stride: usize,
-}
 
 /// Adds the product of `h`'s columns and `m`, `[h columns, y columns]`, to `y`'s columns.
 pub(super) fn add_product(y: &mut [f32], into: Columns, h: &[f32], from: Columns, m: &[f32]) {

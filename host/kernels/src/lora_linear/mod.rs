@@ -5,11 +5,13 @@
 //! activation in front is computed again in backward instead of being kept, and the sum with the residual stream is
 //! part of the product. The product `b a` is never formed, and a frozen weight costs no gradient.
 
+mod columns;
 mod cpu;
 mod low_rank;
 
 use burn::tensor::Tensor;
 
+use crate::dropout::{Dropout, dropout_reference};
 use crate::extension::{Input, apply, is_our_weight, is_ours};
 use crate::gate::Activation;
 use crate::geglu::geglu_reference;
@@ -17,7 +19,7 @@ use crate::linear::linear_reference;
 use crate::rms_norm::rms_norm_reference;
 use crate::swiglu::swiglu_reference;
 
-/// One layer: `x weight^T + bias + scaling (x a^T) b^T`.
+/// One layer: `x weight^T + bias + scaling (dropout(x) a^T) b^T`.
 #[derive(Debug, Clone)]
 pub struct LoraLinear {
     /// `[out, in]`. A frozen weight may be bf16 beside an input in f32: it is widened layer by layer, never all at once.
@@ -37,6 +39,8 @@ pub struct LowRank {
     pub b: Tensor<2>,
     /// What the pair's product is multiplied by.
     pub scaling: f64,
+    /// What the adapter does not see of its input; the layer's own weight sees all of it.
+    pub dropout: Option<Dropout>,
 }
 
 /// What an input goes through before the layers see it.
@@ -118,7 +122,11 @@ fn one_reference(x: Tensor<2>, layer: &LoraLinear) -> Tensor<2> {
     if let Some(bias) = &layer.bias {
         y = y + bias.clone().unsqueeze();
     }
-    if let Some(LowRank { a, b, scaling }) = &layer.lora {
+    if let Some(LowRank { a, b, scaling, dropout }) = &layer.lora {
+        let x = match dropout {
+            Some(mask) => dropout_reference(x, mask),
+            None => x,
+        };
         let share = linear_reference(x, a.clone()).mul_scalar(*scaling);
         y = y + linear_reference(share, b.clone());
     }
@@ -152,7 +160,11 @@ fn fused(x: Tensor<2>, prologue: Prologue, layers: &[LoraLinear], residual: Opti
     let shape = |it: &LoraLinear| cpu::Layer {
         out: it.weight.dims()[0],
         bias: it.bias.is_some(),
-        lora: it.lora.as_ref().map(|it| (it.a.dims()[0], it.scaling as f32)),
+        lora: it.lora.as_ref().map(|it| cpu::Adapter {
+            rank: it.a.dims()[0],
+            scaling: it.scaling as f32,
+            dropout: it.dropout.clone(),
+        }),
     };
     for layer in layers {
         inputs.push(layer.weight.clone().into());
@@ -178,6 +190,7 @@ mod tests {
         residual: bool,
         bias: bool,
         lora: bool,
+        dropout: bool,
         outs: &'static [usize],
         tokens: usize,
         width: usize,
@@ -223,11 +236,20 @@ mod tests {
                 None => Prologue::None,
             };
             let residual = self.residual.then(|| next().matrix());
+            let mut seeds = 0..;
             let layers: Vec<LoraLinear> = (self.outs.iter())
                 .map(|_| LoraLinear {
                     weight: next().matrix(),
                     bias: self.bias.then(|| next().vector()),
-                    lora: self.lora.then(|| LowRank { a: next().matrix(), b: next().matrix(), scaling: 0.7 }),
+                    lora: self.lora.then(|| LowRank {
+                        a: next().matrix(),
+                        b: next().matrix(),
+                        scaling: 0.7,
+                        dropout: seeds
+                            .next()
+                            .filter(|_| self.dropout)
+                            .map(|it| Dropout { rate: 0.4, seed: [it; 32] }),
+                    }),
                 })
                 .collect();
             f(x, prologue, &layers, residual)
@@ -260,6 +282,7 @@ mod tests {
             residual: false,
             bias: false,
             lora: false,
+            dropout: false,
             outs: &[24],
             tokens: 70,
             width: 40,
@@ -272,6 +295,7 @@ mod tests {
             Case { lora: true, residual: true, gated: Some(Activation::Silu), ..plain },
             Case { residual: true, gated: Some(Activation::GeluTanh), outs: &[33], ..plain },
             Case { norm: true, outs: &[80, 80], tokens: 3, ..plain },
+            Case { lora: true, dropout: true, norm: true, outs: &[24, 7, 8], ..plain },
         ];
         for case in cases {
             let inputs = case.inputs();
