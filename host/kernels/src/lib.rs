@@ -26,7 +26,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod swiglu;
 
-pub use attention::attention;
+pub use attention::{AttentionConfig, attention, qkv_attention};
 pub use dropout::Dropout;
 pub use gate::Activation;
 pub use geglu::geglu;

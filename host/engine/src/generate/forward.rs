@@ -19,7 +19,7 @@ fn context(model: &CausalLm, positions: &[Range<usize>]) -> BlockContext {
         *end += it.len();
         Some(*end)
     }));
-    BlockContext { cos: cast(cos, dtype), sin: cast(sin, dtype), cu_seqlens }
+    BlockContext { cos: cast(cos, dtype), sin: cast(sin, dtype), cu_seqlens: cu_seqlens.into() }
 }
 
 /// The blocks over whole sequences, end to end: what they leave, `[T, D]`, before the final norm.
@@ -32,13 +32,12 @@ pub(super) fn whole(
 ) -> Tensor<2> {
     let positions: Vec<Range<usize>> = sequences.iter().map(|it| 0..it.len()).collect();
     let context = context(model, &positions);
-    let scale = (model.config.head_dim() as f64).powf(-0.5);
     let mut x = model.embed(&sequences.concat());
     for (layer, block) in model.blocks.iter().enumerate() {
         let (q, k, v) = block.qkv(x.clone(), context.cos.clone(), context.sin.clone());
         keep(layer, &context.cu_seqlens, &k, &v);
-        let mixed = attention(q, k, v, &context.cu_seqlens, scale);
-        x = block.finish(x, mixed);
+        let mixed = attention(q, k, v, &block.attention_config(&context));
+        x = block.finish(x, mixed.flatten(1, 2));
     }
     x
 }
@@ -77,7 +76,7 @@ pub(super) fn step(model: &CausalLm, cache: &mut KvCache, token_ids: &[u32]) -> 
     for (layer, block) in model.blocks.iter().enumerate() {
         let (q, k, v) = block.qkv(x.clone(), context.cos.clone(), context.sin.clone());
         cache.append(layer, k, v);
-        x = block.finish(x, cache.attend(layer, q, bias.as_ref()));
+        x = block.finish(x, cache.attend(layer, q, bias.as_ref()).flatten(1, 2));
     }
     model.logits(model.final_norm(x))
 }

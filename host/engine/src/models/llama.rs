@@ -2,9 +2,11 @@
 //!
 //! Shapes: `T` = tokens of the micro-batch, sequences end to end; `D` = `hidden_size`; `V` = `vocab_size`.
 
+use std::sync::Arc;
+
 use burn::tensor::{DType, Device, Gradients, Int, Tensor, TensorData};
 use fthost_data::Batch;
-use fthost_kernels::{Activation, Prologue, attention, linear, rms_norm, rope};
+use fthost_kernels::{Activation, AttentionConfig, Prologue, linear, qkv_attention, rms_norm, rope};
 
 use super::config::LlamaConfig;
 use crate::nn::linear::forward_all;
@@ -72,7 +74,7 @@ pub struct BlockContext {
     /// `[T, head_dim / 2]`.
     pub sin: Tensor<2>,
     /// Start of each sequence and, last, `T`.
-    pub cu_seqlens: Vec<usize>,
+    pub cu_seqlens: Arc<[usize]>,
 }
 
 /// A parameter as a visitor meets it.
@@ -132,26 +134,41 @@ impl Parameter<'_> {
 impl Block {
     /// Queries, keys and values, rotated: `[T, heads, head_dim]` and twice `[T, kv_heads, head_dim]`.
     pub fn qkv(&self, x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>) -> (Tensor<3>, Tensor<3>, Tensor<3>) {
-        let norm = self.norm(&self.input_layernorm, x.dtype());
-        let qkv = forward_all([&self.q_proj, &self.k_proj, &self.v_proj], x, norm, None);
+        let qkv = self.projected(x);
         let tokens = qkv.dims()[0];
-        let heads = |first: usize, width: usize| {
-            qkv.clone().narrow(1, first, width).reshape([tokens, width / self.head_dim, self.head_dim])
+        let part = |first: usize, heads: usize| {
+            let width = self.head_dim;
+            qkv.clone().narrow(1, first * width, heads * width).reshape([tokens, heads, width])
         };
-        let (queries, keys) = (self.q_proj.weight.dims()[0], self.k_proj.weight.dims()[0]);
-        let q = rope(heads(0, queries), cos.clone(), sin.clone());
-        let k = rope(heads(queries, keys), cos, sin);
-        (q, k, heads(queries + keys, keys))
+        let [heads, kv_heads] = self.heads();
+        let q = rope(part(0, heads), cos.clone(), sin.clone());
+        let k = rope(part(heads, kv_heads), cos, sin);
+        (q, k, part(heads + kv_heads, kv_heads))
+    }
+
+    /// Queries, keys and values side by side, not rotated: `[T, (heads + 2 kv_heads) * head_dim]`.
+    fn projected(&self, x: Tensor<2>) -> Tensor<2> {
+        let norm = self.norm(&self.input_layernorm, x.dtype());
+        forward_all([&self.q_proj, &self.k_proj, &self.v_proj], x, norm, None)
+    }
+
+    /// Heads, and heads of keys and values.
+    fn heads(&self) -> [usize; 2] {
+        [&self.q_proj, &self.k_proj].map(|it| it.weight.dims()[0] / self.head_dim)
+    }
+
+    /// How the block's heads attend.
+    pub fn attention_config(&self, context: &BlockContext) -> AttentionConfig {
+        let scale = (self.head_dim as f64).powf(-0.5);
+        AttentionConfig { cu_seqlens: context.cu_seqlens.clone(), scale, window: None }
     }
 
     fn norm(&self, weight: &Tensor<1>, dtype: DType) -> Prologue {
         Prologue::RmsNorm { weight: cast(weight.clone(), dtype), eps: self.rms_norm_eps }
     }
 
-    /// The block after attention: `x` and what attention mixed, `[T, heads, head_dim]`, to the block's output.
-    pub fn finish(&self, x: Tensor<2>, mixed: Tensor<3>) -> Tensor<2> {
-        let [tokens, heads, head_dim] = mixed.dims();
-        let mixed = mixed.reshape([tokens, heads * head_dim]);
+    /// The block after attention: `x` and what attention mixed, `[T, heads * head_dim]`, to the block's output.
+    pub fn finish(&self, x: Tensor<2>, mixed: Tensor<2>) -> Tensor<2> {
         let x = forward_all([&self.o_proj], mixed, Prologue::None, Some(x));
         let norm = self.norm(&self.post_attention_layernorm, x.dtype());
         let gate_up = forward_all([&self.gate_proj, &self.up_proj], x.clone(), norm, None);
@@ -160,9 +177,9 @@ impl Block {
 
     /// `[T, D]` to `[T, D]`.
     pub fn forward(&self, x: Tensor<2>, context: &BlockContext) -> Tensor<2> {
-        let (q, k, v) = self.qkv(x.clone(), context.cos.clone(), context.sin.clone());
-        let scale = (self.head_dim as f64).powf(-0.5);
-        let mixed = attention(q, k, v, &context.cu_seqlens, scale);
+        let ([heads, kv_heads], config) = (self.heads(), self.attention_config(context));
+        let (cos, sin) = (context.cos.clone(), context.sin.clone());
+        let mixed = qkv_attention(self.projected(x.clone()), cos, sin, heads, kv_heads, &config);
         self.finish(x, mixed)
     }
 
@@ -236,7 +253,7 @@ impl CausalLm {
         let (cos, sin) = self.rope.tables(&batch.position_ids, &self.device());
         let dtype = self.compute_dtype.into();
         let (cos, sin) = (cast(cos, dtype), cast(sin, dtype));
-        BlockContext { cos, sin, cu_seqlens: batch.cu_seqlens.clone() }
+        BlockContext { cos, sin, cu_seqlens: batch.cu_seqlens.as_slice().into() }
     }
 
     /// Hidden states after the final norm, `[T, D]`.

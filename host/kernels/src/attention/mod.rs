@@ -1,41 +1,85 @@
 //! Causal attention with grouped queries over sequences that lie end to end.
 //!
-//! Scores exist for one sequence at a time: nothing is computed, or masked out, between two sequences.
+//! Scores exist for one sequence at a time: nothing is computed, or masked out, between two sequences. On the CPU they
+//! exist for a block of queries and a block of keys at a time, as in FlashAttention
+//! (<https://arxiv.org/abs/2307.08691>): memory grows with `T`, not with its square, and what lies outside a sliding
+//! window costs nothing.
+
+mod backward;
+mod cpu;
+mod forward;
+mod layout;
+
+use std::sync::Arc;
 
 use burn::tensor::{Bool, Tensor, activation};
+
+use crate::extension::{apply, is_ours};
+use crate::rope::rope_reference;
+use layout::Sizes;
+
+/// What every head shares.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionConfig {
+    /// Start of each sequence and, last, `T`. A sequence may be empty.
+    pub cu_seqlens: Arc<[usize]>,
+    /// Factor of the scores, usually `head_dim^(-1/2)`.
+    pub scale: f64,
+    /// A token sees itself and the `window - 1` tokens before it, as with `sliding_window` in transformers; every
+    /// token before it where `None`.
+    pub window: Option<usize>,
+}
+
+impl AttentionConfig {
+    /// Panics where the bounds are not those of `tokens` tokens: they are the caller's own, never a user's.
+    fn check(&self, tokens: usize, heads: usize, kv_heads: usize) {
+        let bounds = &self.cu_seqlens;
+        assert!(
+            bounds.first() == Some(&0) && bounds.last() == Some(&tokens),
+            "{bounds:?} of {tokens} tokens"
+        );
+        assert!(bounds.is_sorted(), "{bounds:?} descend");
+        assert!(self.window != Some(0), "a token sees itself");
+        assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "{heads} heads share {kv_heads}");
+    }
+}
 
 /// Causal attention inside each sequence.
 ///
 /// # Shapes
 /// - `q`: `[T, heads, head_dim]`; `k`, `v`: `[T, kv_heads, head_dim]`, `heads` a multiple of `kv_heads`
-/// - `cu_seqlens`: start of each sequence and, last, `T`
 /// - result: `[T, heads, head_dim]`
-pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, cu_seqlens: &[usize], scale: f64) -> Tensor<3> {
-    attention_reference(q, k, v, cu_seqlens, scale)
+///
+/// # Panics
+/// Where `config.cu_seqlens` does not ascend from 0 to `T`, or `config.window` is 0.
+pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, config: &AttentionConfig) -> Tensor<3> {
+    if is_ours(&q) && is_ours(&k) && is_ours(&v) {
+        let ([tokens, heads, head_dim], [_, kv_heads, _]) = (q.dims(), k.dims());
+        config.check(tokens, heads, kv_heads);
+        let sizes = Sizes { heads, kv_heads, head_dim };
+        return apply(vec![q.into(), k.into(), v.into()], cpu::Separate { sizes, config: config.clone() });
+    }
+    attention_reference(q, k, v, config)
 }
 
 /// [`attention`] in plain tensor operations.
-pub fn attention_reference(
-    q: Tensor<3>,
-    k: Tensor<3>,
-    v: Tensor<3>,
-    cu_seqlens: &[usize],
-    scale: f64,
-) -> Tensor<3> {
-    let outputs = cu_seqlens
+pub fn attention_reference(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, config: &AttentionConfig) -> Tensor<3> {
+    config.check(q.dims()[0], q.dims()[1], k.dims()[1]);
+    let outputs = config
+        .cu_seqlens
         .windows(2)
         .filter(|bounds| bounds[1] > bounds[0])
         .map(|bounds| {
             let (start, length) = (bounds[0], bounds[1] - bounds[0]);
             let part = |it: &Tensor<3>| it.clone().narrow(0, start, length);
-            one_sequence(part(&q), part(&k), part(&v), scale)
+            one_sequence(part(&q), part(&k), part(&v), config)
         })
         .collect();
     Tensor::cat(outputs, 0)
 }
 
 /// Causal attention of one sequence, `[len, heads, head_dim]`.
-fn one_sequence(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, scale: f64) -> Tensor<3> {
+fn one_sequence(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, config: &AttentionConfig) -> Tensor<3> {
     let [length, heads, head_dim] = q.dims();
     let kv_heads = k.dims()[1];
     let group = heads / kv_heads;
@@ -44,10 +88,70 @@ fn one_sequence(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, scale: f64) -> Tensor<
     let shared = |it: Tensor<3>| {
         it.permute([1, 0, 2]).unsqueeze_dim::<4>(1).expand([kv_heads, group, length, head_dim])
     };
-    let scores = q.mul_scalar(scale).matmul(shared(k).swap_dims(2, 3));
+    let mut scores = q.mul_scalar(config.scale).matmul(shared(k).swap_dims(2, 3));
     // `tril_mask` is true where a value would be dropped from the lower triangle: the future.
-    let future = Tensor::<2, Bool>::tril_mask([length, length], 0, &scores.device());
-    let scores = scores.mask_fill(future.unsqueeze::<4>(), f32::NEG_INFINITY);
+    let (square, device) = ([length, length], scores.device());
+    let future = Tensor::<2, Bool>::tril_mask(square, 0, &device);
+    scores = scores.mask_fill(future.unsqueeze::<4>(), f32::NEG_INFINITY);
+    if let Some(window) = config.window.filter(|it| *it < length) {
+        let past = Tensor::<2, Bool>::triu_mask(square, 1 - window as i64, &device);
+        scores = scores.mask_fill(past.unsqueeze::<4>(), f32::NEG_INFINITY);
+    }
     let mixed = activation::softmax(scores, 3).matmul(shared(v));
     mixed.permute([2, 0, 1, 3]).reshape([length, heads, head_dim])
 }
+
+/// Rotates queries and keys, then attends.
+///
+/// A gradient reaches `qkv` only.
+///
+/// # Shapes
+/// - `qkv`: `[T, (heads + 2 kv_heads) * head_dim]`: queries, keys, values, as projections side by side leave them
+/// - `cos`, `sin`: `[T, head_dim / 2]`
+/// - result: `[T, heads * head_dim]`
+///
+/// # Panics
+/// As [`attention`].
+pub fn qkv_attention(
+    qkv: Tensor<2>,
+    cos: Tensor<2>,
+    sin: Tensor<2>,
+    heads: usize,
+    kv_heads: usize,
+    config: &AttentionConfig,
+) -> Tensor<2> {
+    if is_ours(&qkv) && is_ours(&cos) && is_ours(&sin) {
+        let [tokens, width] = qkv.dims();
+        config.check(tokens, heads, kv_heads);
+        let sizes = Sizes { heads, kv_heads, head_dim: width / (heads + 2 * kv_heads) };
+        assert_eq!([tokens, sizes.head_dim / 2], cos.dims(), "an angle a token and pair");
+        return apply(
+            vec![qkv.into(), cos.into(), sin.into()],
+            cpu::Merged { sizes, config: config.clone() },
+        );
+    }
+    qkv_attention_reference(qkv, cos, sin, heads, kv_heads, config)
+}
+
+/// [`qkv_attention`] in plain tensor operations.
+pub fn qkv_attention_reference(
+    qkv: Tensor<2>,
+    cos: Tensor<2>,
+    sin: Tensor<2>,
+    heads: usize,
+    kv_heads: usize,
+    config: &AttentionConfig,
+) -> Tensor<2> {
+    let [tokens, width] = qkv.dims();
+    let head_dim = width / (heads + 2 * kv_heads);
+    let part = |first: usize, count: usize| {
+        qkv.clone().narrow(1, first * head_dim, count * head_dim).reshape([tokens, count, head_dim])
+    };
+    let q = rope_reference(part(0, heads), cos.clone(), sin.clone());
+    let k = rope_reference(part(heads, kv_heads), cos, sin);
+    let mixed = attention_reference(q, k, part(heads + kv_heads, kv_heads), config);
+    mixed.reshape([tokens, heads * head_dim])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! Where heads lie in storage, and how the work is cut into tasks.
+
+use super::AttentionConfig;
+use crate::matrix::Matrix;
+
+/// Heads and their width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sizes {
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+}
+
+impl Sizes {
+    /// Query heads that share one key head.
+    pub fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// Values of the queries of a token that share one key head: they lie side by side.
+    pub fn group_width(&self) -> usize {
+        self.group() * self.head_dim
+    }
+}
+
+/// Heads in storage: of each, a row a token.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heads<'a> {
+    /// From the first value of the first head's first row.
+    pub values: &'a [f32],
+    /// Values from a row to the next token's.
+    pub token_stride: usize,
+    /// Values from a row to the next head's.
+    pub head_stride: usize,
+    /// Values of a row.
+    pub width: usize,
+}
+
+impl<'a> Heads<'a> {
+    /// `heads` heads beside each other in rows of `token_stride` values, the first at `offset`.
+    pub fn beside(values: &'a [f32], offset: usize, token_stride: usize, width: usize) -> Self {
+        Self { values: values.get(offset..).unwrap_or_default(), token_stride, head_stride: width, width }
+    }
+
+    pub fn row(&self, head: usize, token: usize) -> &'a [f32] {
+        &self.values[head * self.head_stride + token * self.token_stride..][..self.width]
+    }
+
+    /// Rows of tokens `first..last`.
+    pub fn rows(&self, head: usize, first: usize, last: usize) -> Matrix<'a> {
+        let values = &self.values[head * self.head_stride + first * self.token_stride..];
+        Matrix::strided(values, last - first, self.width, self.token_stride)
+    }
+}
+
+/// The same rows, to be written: `rows[head][token]`.
+pub(super) type HeadsMut<'a> = Vec<Vec<&'a mut [f32]>>;
+
+/// Cuts each row of `values`, `row` values long, into heads: as many of each width as `parts` says, in its order.
+pub(super) fn cut<'a, const N: usize>(
+    values: &'a mut [f32],
+    row: usize,
+    parts: [(usize, usize); N],
+) -> [HeadsMut<'a>; N] {
+    let tokens = values.len() / row.max(1);
+    let mut cut = parts.map(|(heads, _)| (0..heads).map(|_| Vec::with_capacity(tokens)).collect::<Vec<_>>());
+    for mut rest in values.chunks_exact_mut(row.max(1)) {
+        for (heads, (_, width)) in cut.iter_mut().zip(parts) {
+            for head in heads {
+                let (first, others) = rest.split_at_mut(width);
+                head.push(first);
+                rest = others;
+            }
+        }
+    }
+    cut
+}
+
+/// Queries of `first..last`, all of one sequence, which begins at `start`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Queries {
+    pub start: usize,
+    pub first: usize,
+    pub last: usize,
+}
+
+impl Queries {
+    /// The first token that one of them sees.
+    pub fn first_key(&self, window: Option<usize>) -> usize {
+        first_seen(self.first, self.start, window)
+    }
+
+    /// Blocks of at most `tokens`.
+    pub fn blocks(self, tokens: usize) -> impl Iterator<Item = Queries> {
+        let ends = (self.first..self.last).step_by(tokens);
+        ends.map(move |first| Queries { start: self.start, first, last: (first + tokens).min(self.last) })
+    }
+
+    /// Scores that are computed for them.
+    fn cost(&self, window: Option<usize>) -> usize {
+        (self.last - self.first) * (self.last - self.first_key(window))
+    }
+}
+
+/// The first token that `token` sees, in a sequence that begins at `start`.
+pub(super) fn first_seen(token: usize, start: usize, window: Option<usize>) -> usize {
+    window.map_or(start, |it| start.max((token + 1).saturating_sub(it)))
+}
+
+/// Each sequence that has tokens.
+pub(super) fn sequences(config: &AttentionConfig) -> impl Iterator<Item = Queries> {
+    let bounds = config.cu_seqlens.windows(2).filter(|it| it[0] < it[1]);
+    bounds.map(|it| Queries { start: it[0], first: it[0], last: it[1] })
+}
+
+/// Parts that all sequences of one head should make together, so that many cores are evenly busy: the number of threads
+/// is not looked at, since results depend on where the parts end.
+const PARTS: usize = 24;
+/// Parts that one sequence may make: each has a gradient of the keys of its own until they are summed.
+const PARTS_OF_SEQUENCE: usize = 8;
+
+/// Cuts the sequences into runs of blocks of `tokens` tokens, of about equal cost.
+pub(super) fn segments(config: &AttentionConfig, tokens: usize, kv_heads: usize) -> Vec<Queries> {
+    let cost = |it: Queries| -> usize { it.blocks(tokens).map(|it| it.cost(config.window)).sum() };
+    let total: usize = sequences(config).map(cost).sum();
+    let share = total.div_ceil(PARTS.div_ceil(kv_heads)).max(1);
+    let mut segments = Vec::new();
+    for sequence in sequences(config) {
+        let share = share.max(cost(sequence).div_ceil(PARTS_OF_SEQUENCE));
+        let (mut open, mut spent) = (sequence.first, 0);
+        for block in sequence.blocks(tokens) {
+            spent += block.cost(config.window);
+            if spent >= share || block.last == sequence.last {
+                segments.push(Queries { first: open, last: block.last, ..sequence });
+                (open, spent) = (block.last, 0);
+            }
+        }
+    }
+    segments
+}
