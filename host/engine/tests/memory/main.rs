@@ -54,7 +54,7 @@ fn live() -> isize {
     LIVE.load(Ordering::Relaxed)
 }
 
-const TOKENS: usize = 512;
+const TOKENS: usize = 2048;
 const RANK: usize = 4;
 const LAYERS: usize = 6;
 const HIDDEN: usize = 64;
@@ -64,14 +64,17 @@ const KV_HEADS: usize = 2;
 const HEAD_DIM: usize = 16;
 const VOCAB: usize = 512;
 /// Bytes of bookkeeping (graph nodes, shapes, names) that a block may cost beside its numbers.
-const SLACK: isize = 24 * 1024;
+const SLACK: isize = 48 * 1024;
+
+/// Bytes that the thread pool and Burn's registry may take for good in a pass: half of a block's input.
+const POOL: isize = (TOKENS * HIDDEN * size_of::<f32>() / 2) as isize;
 
 fn model(lora: bool) -> CausalLm {
     let config = serde_json::json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
         "hidden_size": HIDDEN, "intermediate_size": WIDE, "num_hidden_layers": LAYERS,
         "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "head_dim": HEAD_DIM,
-        "vocab_size": VOCAB, "max_position_embeddings": 1024, "rms_norm_eps": 1e-5,
+        "vocab_size": VOCAB, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5,
         "tie_word_embeddings": true, "rope_theta": 1e4,
     });
     let folder = tempfile::tempdir().unwrap();
@@ -101,7 +104,9 @@ fn warmed(lora: bool) -> (CausalLm, Batch) {
     let (model, batch) = (model(lora), batch());
     let targets = batch.targets();
     let loss = |hidden, weight| (sft_loss(hidden, weight, &targets).loss_sum, ());
-    Trunk::forward(&mut model.clone(), &batch, Off).backward(loss, &mut |_, _, _| ());
+    for checkpointing in [Off, Block, Off] {
+        Trunk::forward(&mut model.clone(), &batch, checkpointing).backward(loss, &mut |_, _, _| ());
+    }
     (model, batch)
 }
 
@@ -112,7 +117,8 @@ fn kept(model: &CausalLm, batch: &Batch, checkpointing: ActivationCheckpointing)
     let kept = live() - before;
     let targets = batch.targets();
     trunk.backward(|hidden, weight| (sft_loss(hidden, weight, &targets).loss_sum, ()), &mut |_, _, _| ());
-    assert!(live() - before < SLACK, "{} bytes outlive the pass", live() - before);
+    let left = live() - before;
+    assert!(left < POOL, "{left} bytes outlive the pass");
     kept
 }
 
@@ -190,7 +196,8 @@ fn backward_frees_a_block_before_it_goes_on() {
                 "{checkpointing:?}: {freed} bytes freed, {per_block} expected"
             );
         }
-        assert!(sizes > 0 && live() - before < SLACK, "{} bytes outlive backward", live() - before);
+        let left = live() - before;
+        assert!(sizes > 0 && left < POOL, "{left} bytes outlive backward");
     }
 }
 
