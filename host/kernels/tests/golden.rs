@@ -2,6 +2,8 @@
 //!
 //! Ours is f32: sums of at most 40 products of values of order 1, so 2e-5 of the largest value.
 
+mod head;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use fthost_kernels::{
     Activation, LoraLinear, LowRank, Prologue, geglu, layer_norm, lora_linears, rms_norm, rope, swiglu,

@@ -15,5 +15,5 @@ use crate::models::llama::ids_tensor;
 pub fn sft_loss(hidden: Tensor<2>, head_weight: Tensor<2>, targets: &Targets) -> LinearCrossEntropy {
     let device = hidden.device().inner();
     let supervised = hidden.select(0, ids_tensor(&targets.positions, &device));
-    linear_cross_entropy(supervised, head_weight, ids_tensor(&targets.token_ids, &device))
+    linear_cross_entropy(supervised, head_weight, &targets.token_ids)
 }

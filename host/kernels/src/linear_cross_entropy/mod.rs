@@ -1,16 +1,18 @@
 //! Cross-entropy of a linear head, in chunks of rows, so that the logits of a micro-batch never exist whole.
 
-use burn::tensor::{Int, Tensor, activation};
+mod cpu;
+mod row;
 
-/// Rows whose logits exist at one time.
-const CHUNK_ROWS: usize = 256;
+use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+
+use crate::extension::{apply, is_ours};
 
 /// What the head says of the supervised rows.
 #[derive(Debug, Clone)]
 pub struct LinearCrossEntropy {
     /// Negative log-likelihood in nats, summed over the rows, `[1]`; differentiable.
     pub loss_sum: Tensor<1>,
-    /// Rows whose most likely token is the target, `[1]`; detached.
+    /// Rows whose most likely token is the target, `[1]`; detached. Of equally likely tokens the first counts.
     pub correct: Tensor<1>,
     /// Entropy of the predicted distribution in nats, summed over the rows, `[1]`; detached.
     pub entropy_sum: Tensor<1>,
@@ -18,30 +20,40 @@ pub struct LinearCrossEntropy {
 
 /// Cross-entropy of `hidden weight^T` with `targets`.
 ///
+/// Our own implementation forms the gradients that are wanted while the logits of a chunk are there: backward costs
+/// next to nothing, and a graph that is dropped without a backward pass has computed them in vain.
+///
 /// # Shapes
-/// - `hidden`: `[S, D]`, supervised rows only; `weight`: `[V, D]`; `targets`: `[S]`
-pub fn linear_cross_entropy(
-    hidden: Tensor<2>,
-    weight: Tensor<2>,
-    targets: Tensor<1, Int>,
-) -> LinearCrossEntropy {
-    linear_cross_entropy_reference(hidden, weight, targets)
+/// - `hidden`: `[S, D]`, supervised rows only; `weight`: `[V, D]`; `targets`: `S` ids below `V`
+pub fn linear_cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> LinearCrossEntropy {
+    if !(is_ours(&hidden) && is_ours(&weight)) {
+        return linear_cross_entropy_reference(hidden, weight, targets);
+    }
+    let operation = cpu::Loss { targets: targets.to_vec() };
+    let found: Tensor<1> = apply(vec![hidden.into(), weight.into()], operation);
+    let detached = found.clone().inner();
+    LinearCrossEntropy {
+        loss_sum: found.narrow(0, 0, 1),
+        correct: detached.clone().narrow(0, 1, 1),
+        entropy_sum: detached.narrow(0, 2, 1),
+    }
 }
 
 /// [`linear_cross_entropy`] in plain tensor operations.
 pub fn linear_cross_entropy_reference(
     hidden: Tensor<2>,
     weight: Tensor<2>,
-    targets: Tensor<1, Int>,
+    targets: &[u32],
 ) -> LinearCrossEntropy {
     let device = hidden.device();
     let zero = || Tensor::<1>::zeros([1], &device);
     let (mut loss_sum, mut correct, mut entropy_sum) = (zero(), zero().inner(), zero().inner());
-    for (start, length) in chunks(hidden.dims()[0]) {
-        let targets = targets.clone().narrow(0, start, length);
-        let log_probs = log_probs(hidden.clone().narrow(0, start, length), weight.clone());
+    for (index, targets) in targets.chunks(CHUNK_ROWS).enumerate() {
+        let hidden = hidden.clone().narrow(0, index * CHUNK_ROWS, targets.len());
+        let log_probs = log_probs(hidden, weight.clone());
         let frozen = log_probs.clone().inner();
-        let hits = frozen.clone().argmax(1).squeeze_dim::<1>(1).equal(targets.clone().inner());
+        let targets = ids(targets, &device.clone().inner());
+        let hits = frozen.clone().argmax(1).squeeze_dim::<1>(1).equal(targets.clone());
         correct = correct + hits.float().sum();
         entropy_sum = entropy_sum - (frozen.clone().exp() * frozen).sum();
         loss_sum = loss_sum - log_probs.gather(1, targets.unsqueeze_dim::<2>(1)).sum();
@@ -52,28 +64,180 @@ pub fn linear_cross_entropy_reference(
 /// Log-probability of each target under `hidden weight^T`, in nats, `[S]`; differentiable.
 ///
 /// # Shapes
-/// - `hidden`: `[S, D]`; `weight`: `[V, D]`; `targets`: `[S]`
-pub fn token_logps(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+/// - `hidden`: `[S, D]`; `weight`: `[V, D]`; `targets`: `S` ids below `V`
+pub fn token_logps(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> Tensor<1> {
+    if is_ours(&hidden) && is_ours(&weight) {
+        return apply(vec![hidden.into(), weight.into()], cpu::Logps { targets: targets.to_vec() });
+    }
     token_logps_reference(hidden, weight, targets)
 }
 
 /// [`token_logps`] in plain tensor operations.
-pub fn token_logps_reference(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
-    let parts = chunks(hidden.dims()[0])
-        .map(|(start, length)| {
-            let targets = targets.clone().narrow(0, start, length).unsqueeze_dim::<2>(1);
-            let log_probs = log_probs(hidden.clone().narrow(0, start, length), weight.clone());
-            log_probs.gather(1, targets).squeeze_dim::<1>(1)
-        })
-        .collect();
-    Tensor::cat(parts, 0)
+pub fn token_logps_reference(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> Tensor<1> {
+    let device = hidden.device();
+    if targets.is_empty() {
+        return Tensor::zeros([0], &device);
+    }
+    let parts = targets.chunks(CHUNK_ROWS).enumerate().map(|(index, targets)| {
+        let hidden = hidden.clone().narrow(0, index * CHUNK_ROWS, targets.len());
+        let targets = ids(targets, &device.clone().inner()).unsqueeze_dim::<2>(1);
+        log_probs(hidden, weight.clone()).gather(1, targets).squeeze_dim::<1>(1)
+    });
+    Tensor::cat(parts.collect(), 0)
 }
+
+/// Rows whose logits the references hold at one time.
+const CHUNK_ROWS: usize = 256;
 
 fn log_probs(hidden: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     activation::log_softmax(hidden.matmul(weight.transpose()), 1)
 }
 
-/// Start and length of each chunk of `rows`.
-fn chunks(rows: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..rows).step_by(CHUNK_ROWS).map(move |start| (start, CHUNK_ROWS.min(rows - start)))
+fn ids(ids: &[u32], device: &Device) -> Tensor<1, Int> {
+    let values: Vec<i32> = ids.iter().map(|it| *it as i32).collect();
+    Tensor::from_data(TensorData::new(values, [ids.len()]), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{compare, random};
+
+    fn targets(rows: usize, vocabulary: usize) -> Vec<u32> {
+        (0..rows).map(|it| (it * 7919 % vocabulary) as u32).collect()
+    }
+
+    fn floats(tensor: Tensor<1>) -> Vec<f32> {
+        tensor.try_into_vec_as().unwrap()
+    }
+
+    /// Rows, vocabulary and width; the last takes several chunks, of which one is not full.
+    const SHAPES: [[usize; 3]; 5] = [[1, 2, 3], [5, 16, 8], [33, 101, 20], [64, 1000, 24], [50, 400_007, 3]];
+
+    /// Sums of up to 400 007 exponentials, and the reference's of as many terms in f32: 2e-5 of the largest value.
+    #[test]
+    fn loss_and_gradients_equal_the_reference() {
+        for [rows, vocabulary, width] in SHAPES {
+            let targets = targets(rows, vocabulary);
+            compare(
+                &[random([rows, width], 1).into(), random([vocabulary, width], 2).into()],
+                |it| linear_cross_entropy(it[0].matrix(), it[1].matrix(), &targets).loss_sum.unsqueeze(),
+                |it| {
+                    linear_cross_entropy_reference(it[0].matrix(), it[1].matrix(), &targets)
+                        .loss_sum
+                        .unsqueeze()
+                },
+                2e-5,
+            );
+        }
+    }
+
+    #[test]
+    fn log_probabilities_and_gradients_equal_the_reference() {
+        for [rows, vocabulary, width] in SHAPES {
+            let targets = targets(rows, vocabulary);
+            compare(
+                &[random([rows, width], 1).into(), random([vocabulary, width], 2).into()],
+                |it| token_logps(it[0].matrix(), it[1].matrix(), &targets).unsqueeze(),
+                |it| token_logps_reference(it[0].matrix(), it[1].matrix(), &targets).unsqueeze(),
+                2e-5,
+            );
+        }
+    }
+
+    #[test]
+    fn hits_and_entropy_equal_the_reference() {
+        for [rows, vocabulary, width] in SHAPES {
+            let (hidden, weight) = (random([rows, width], 1), random([vocabulary, width], 2));
+            // Half of the targets are what the head would say.
+            let likely = hidden.clone().matmul(weight.clone().transpose()).argmax(1).squeeze_dim::<1>(1);
+            let mut targets = targets(rows, vocabulary);
+            for (target, likely) in
+                targets.iter_mut().zip(likely.try_into_vec_as::<i32>().unwrap()).step_by(2)
+            {
+                *target = likely as u32;
+            }
+            let ours = linear_cross_entropy(hidden.clone(), weight.clone(), &targets);
+            let reference = linear_cross_entropy_reference(hidden, weight, &targets);
+            let correct = floats(ours.correct)[0];
+            assert_eq!(correct, floats(reference.correct)[0]);
+            assert!(correct >= rows.div_ceil(2) as f32);
+            let (got, expected) = (floats(ours.entropy_sum)[0], floats(reference.entropy_sum)[0]);
+            assert!((got - expected).abs() < 1e-4 * expected, "{got} is not {expected}");
+        }
+    }
+
+    #[test]
+    fn of_equal_logits_the_first_counts() {
+        let (hidden, weight) =
+            (Tensor::ones([1, 4], &Device::flex()), Tensor::ones([40, 4], &Device::flex()));
+        for (target, expected) in [(0, 1.0), (1, 0.0), (39, 0.0)] {
+            let found = linear_cross_entropy(hidden.clone(), weight.clone(), &[target]);
+            assert_eq!(floats(found.correct), [expected], "{target}");
+        }
+    }
+
+    /// Value, gradient of the hidden states and gradient of the weight, one after the other.
+    fn everything(rows: usize, vocabulary: usize) -> Vec<f32> {
+        let mut found = Vec::new();
+        let leaves = || {
+            let leaf = |it: Tensor<2>| it.autodiff().require_grad();
+            [leaf(random([rows, 24], 1)), leaf(random([vocabulary, 24], 2))]
+        };
+        let targets = targets(rows, vocabulary);
+        let [hidden, weight] = leaves();
+        let loss = linear_cross_entropy(hidden.clone(), weight.clone(), &targets);
+        let [other_hidden, other_weight] = leaves();
+        let logps = token_logps(other_hidden.clone(), other_weight.clone(), &targets);
+        for it in [loss.loss_sum.clone(), logps.clone()] {
+            found.extend(floats(it.inner()));
+        }
+        found.extend([loss.correct, loss.entropy_sum].into_iter().flat_map(floats));
+        for (scalar, leaves) in [
+            (loss.loss_sum * 0.3, [hidden, weight]),
+            (logps.mul_scalar(0.7).sum(), [other_hidden, other_weight]),
+        ] {
+            let graph = scalar.backward();
+            found.extend(leaves.iter().flat_map(|it| floats(it.grad(&graph).unwrap().inner().flatten(0, 1))));
+        }
+        found
+    }
+
+    #[test]
+    fn one_thread_and_three_give_the_same_bits() {
+        let on = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let found = pool.install(|| everything(300, 40_009));
+            found.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+        };
+        assert!(on(1) == on(3));
+    }
+
+    #[test]
+    fn a_logit_that_is_nan_is_not_hidden() {
+        let (hidden, mut weight) = (vec![1.0f32; 8], vec![0.5f32; 50 * 4]);
+        weight[37 * 4] = f32::NAN;
+        let matrix = |it: &[f32], rows| Tensor::<1>::from_floats(it, &Device::flex()).reshape([rows, 4]);
+        let (hidden, weight) = (matrix(&hidden, 2), matrix(&weight, 50));
+        let found = linear_cross_entropy(hidden.clone(), weight.clone(), &[3, 3]);
+        assert!(floats(found.loss_sum)[0].is_nan());
+        assert!(floats(found.entropy_sum)[0].is_nan());
+        assert_eq!(floats(found.correct), [0.0]);
+        assert!(floats(token_logps(hidden, weight, &[3, 3])).iter().all(|it| it.is_nan()));
+    }
+
+    #[test]
+    fn no_rows_lose_nothing_and_teach_nothing() {
+        let hidden = Tensor::<2>::zeros([0, 24], &Device::flex()).autodiff().require_grad();
+        let weight = random([40, 24], 1).autodiff().require_grad();
+        let loss = linear_cross_entropy(hidden.clone(), weight.clone(), &[]);
+        assert_eq!(floats(loss.loss_sum.clone().inner()), [0.0]);
+        assert_eq!(floats(loss.correct), [0.0]);
+        assert_eq!(floats(loss.entropy_sum), [0.0]);
+        let graph = loss.loss_sum.backward();
+        assert!(floats(weight.grad(&graph).unwrap().inner().flatten(0, 1)).iter().all(|it| *it == 0.0));
+        assert_eq!(hidden.grad(&graph).unwrap().dims(), [0, 24]);
+        assert_eq!(token_logps(hidden.clone(), weight.clone(), &[]).dims(), [0]);
+        assert_eq!(token_logps_reference(hidden, weight, &[]).dims(), [0]);
+    }
 }
