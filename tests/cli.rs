@@ -104,7 +104,7 @@ fn cuda_without_a_driver_is_refused_by_name() {
     let (folder, path) = workplace(RUN_FILE);
     let output = run(&path, &["--device", "cuda", "--set", "data.on_bad_row=skip"]);
     let said = said(&output, folder.path());
-    if output.status.success() || said.contains("finds no device") {
+    if output.status.success() || said.contains("finds no device") || said.contains("no `nvvm/libdevice") {
         println!("SKIPPED: this machine has a CUDA driver");
         return;
     }

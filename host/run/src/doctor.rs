@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use fthost_engine::device::cuda_driver;
+use fthost_engine::device::{cuda_driver, cuda_libdevice};
 use serde::Serialize;
 
 /// One thing looked at.
@@ -92,7 +92,9 @@ fn memory() -> Finding {
 fn cuda() -> Finding {
     let built = cfg!(feature = "cuda");
     let driver = cuda_driver().map(|it| format!("driver for CUDA {}.{}", it / 1000, it % 1000 / 10));
+    let libdevice = cuda_libdevice().is_some();
     let found = match (built, &driver) {
+        (true, Some(driver)) if !libdevice => format!("{driver}, no `nvvm/libdevice/libdevice.10.bc`"),
         (true, Some(driver)) => driver.clone(),
         (true, None) => "no driver (`libcuda.so.1`)".to_string(),
         (false, Some(driver)) => format!("{driver}, but built without the feature `cuda`"),
@@ -100,9 +102,10 @@ fn cuda() -> Finding {
     };
     let hint = match (built, driver.is_some()) {
         (false, true) => Some("build with `--features cuda`".to_string()),
+        (true, true) if !libdevice => Some("set CUDA_PATH to a CUDA toolkit".to_string()),
         _ => None,
     };
-    Finding { name: "cuda", fine: built && driver.is_some(), found, hint }
+    Finding { name: "cuda", fine: built && driver.is_some() && libdevice, found, hint }
 }
 
 /// `plugins/toolchain --check` where that script is; otherwise what it would look for.

@@ -2,6 +2,9 @@
 //!
 //! `unsafe` here: loading the driver at run time and asking it for its version.
 
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
 use burn::tensor::Device;
 
 use crate::error::{EngineError, Result};
@@ -19,7 +22,8 @@ pub enum DeviceKind {
 /// Opens a device.
 ///
 /// # Errors
-/// Says by name what is missing for CUDA: the feature `cuda` of this build, or the driver.
+/// Says by name what is missing for CUDA: the feature `cuda` of this build, the driver, a device, or the library of
+/// mathematical functions that kernels are linked with.
 pub fn open(kind: DeviceKind) -> Result<Device> {
     match kind {
         DeviceKind::Cpu => Ok(Device::flex()),
@@ -52,7 +56,33 @@ fn open_cuda() -> Result<Device> {
             version % 1000 / 10
         )));
     }
+    // CubeCL misses it at the first kernel that calls `exp`, and whoever reads the result panics.
+    if cuda_libdevice().is_none() {
+        return Err(EngineError::Device(
+            "device `cuda`: no `nvvm/libdevice/libdevice.10.bc` (set CUDA_PATH to a CUDA toolkit, or to \
+             `nvidia/cuda_nvcc` of PyPI's nvidia-cuda-nvcc-cu12)"
+                .into(),
+        ));
+    }
     Ok(Device::cuda(0))
+}
+
+/// The CUDA toolkit's mathematical functions, if they are where CubeCL looks for them: under `CUDA_PATH`, or, where
+/// that is not set, in a usual place.
+pub fn cuda_libdevice() -> Option<PathBuf> {
+    libdevice_below(std::env::var_os("CUDA_PATH"))
+}
+
+/// CubeCL 0.11's rule: what `CUDA_PATH` names is the only place, even where nothing is there.
+fn libdevice_below(cuda_path: Option<OsString>) -> Option<PathBuf> {
+    let usual = ["/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda", "/usr"];
+    let holds = |root: &&Path| root.join("nvvm/libdevice").is_dir();
+    let root = match &cuda_path {
+        Some(path) => Path::new(path),
+        None => usual.iter().map(Path::new).find(holds)?,
+    };
+    let file = root.join("nvvm/libdevice/libdevice.10.bc");
+    file.is_file().then_some(file)
 }
 
 /// The version of the CUDA driver (`12080` is 12.8), if one can be loaded.
@@ -71,6 +101,18 @@ pub fn cuda_driver() -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn libdevice_is_looked_for_where_cuda_path_says_and_nowhere_else() {
+        let toolkit = tempfile::tempdir().unwrap();
+        let below = |toolkit: &tempfile::TempDir| libdevice_below(Some(toolkit.path().into()));
+        assert_eq!(below(&toolkit), None);
+        let file = toolkit.path().join("nvvm/libdevice/libdevice.10.bc");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        assert_eq!(below(&toolkit), None);
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(below(&toolkit), Some(file));
+    }
 
     #[cfg(not(feature = "cuda"))]
     #[test]
