@@ -2,6 +2,7 @@
 //!
 //! Ours is f32: sums of at most 40 products of values of order 1, so 2e-5 of the largest value.
 
+mod attention;
 mod head;
 
 use burn::tensor::{Device, Tensor, TensorData};
