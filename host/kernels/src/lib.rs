@@ -14,6 +14,7 @@ mod simd;
 #[cfg(test)]
 mod check;
 
+pub mod adamw;
 pub mod attention;
 pub mod dropout;
 pub mod geglu;
@@ -26,6 +27,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod swiglu;
 
+pub use adamw::{AdamWStep, BlockMoments, Moments, adamw, adamw8bit, global_norm};
 pub use attention::{AttentionConfig, attention, qkv_attention};
 pub use dropout::Dropout;
 pub use gate::Activation;

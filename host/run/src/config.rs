@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use fthost_engine::adapters::LoraConfig;
 use fthost_engine::generate::GenerateConfig;
 use fthost_engine::nn::FloatDtype;
-use fthost_engine::optim::{AdamWConfig, ScheduleConfig};
+use fthost_engine::optim::{AdamWConfig, MomentStorage, ScheduleConfig};
 use fthost_engine::train::ActivationCheckpointing;
 use fthost_engine::train::early_stop::EarlyStopConfig;
 use fthost_sandbox::{PluginTable, SearchPath};
@@ -88,6 +88,32 @@ impl Default for Objective {
 pub enum Optimizer {
     /// AdamW with torch's semantics.
     Adamw(AdamWConfig),
+    /// The same with moments in blocks of 8 bits, as bitsandbytes' `AdamW8bit`: 2.03 bytes a trained value, not 8.
+    Adamw8bit(AdamWConfig),
+}
+
+impl Optimizer {
+    /// Its key.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Adamw(_) => "adamw",
+            Self::Adamw8bit(_) => "adamw8bit",
+        }
+    }
+
+    /// What is set of it.
+    pub fn adamw(&self) -> &AdamWConfig {
+        let (Self::Adamw(config) | Self::Adamw8bit(config)) = self;
+        config
+    }
+
+    /// What its moments are stored in.
+    pub fn storage(&self) -> MomentStorage {
+        match self {
+            Self::Adamw(_) => MomentStorage::F32,
+            Self::Adamw8bit(_) => MomentStorage::BLOCKS,
+        }
+    }
 }
 
 impl Default for Optimizer {
@@ -320,8 +346,7 @@ impl RunConfig {
         if let Some(Adapter::Lora(lora)) = &self.adapter {
             under("adapter.lora", lora.problems());
         }
-        let Optimizer::Adamw(adamw) = &self.optimizer;
-        under("optimizer.adamw", adamw.problems());
+        under(&format!("optimizer.{}", self.optimizer.name()), self.optimizer.adamw().problems());
         under("schedule", self.schedule.problems());
         under("eval.generation", self.eval.generation.problems());
         for (name, plugin) in &self.plugins.0 {

@@ -10,9 +10,10 @@ use fthost_engine::checkpoint::load_model;
 use fthost_engine::checkpoint::training::DataPosition;
 use fthost_engine::device::{self, DeviceKind};
 use fthost_engine::models::Parameter;
+use fthost_engine::optim::AdamW;
 use fthost_engine::train::{StepConfig, TrainState, step};
 
-use crate::config::{Adapter, Optimizer, RunConfig};
+use crate::config::{Adapter, RunConfig};
 use crate::course::Course;
 use crate::error::{Result, RunError};
 use crate::evaluate::HeldOutRows;
@@ -173,6 +174,7 @@ fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceKind) -> Res
     };
     let trainable_parameters = count_parameters(|visit| model.visit_trained(visit));
     let mut state = TrainState::new(model, adapter);
+    state.optimizer = AdamW::new(config.optimizer.storage());
     state.seed = config.train.seed;
     let plan = Plan {
         model: config.model.folder().to_path_buf(),
@@ -221,7 +223,7 @@ fn planned(plugins: &Plugins) -> Vec<PlannedPlugin> {
 }
 
 fn step_config(config: &RunConfig, step: u64, steps: u64) -> StepConfig {
-    let Optimizer::Adamw(adamw) = &config.optimizer;
+    let adamw = config.optimizer.adamw();
     let train = &config.train;
     StepConfig {
         adamw: adamw.clone(),

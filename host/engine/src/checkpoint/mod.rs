@@ -3,6 +3,7 @@
 pub mod gguf;
 pub mod init;
 pub mod load;
+mod moments;
 pub mod safetensors;
 pub mod training;
 

@@ -106,6 +106,25 @@ impl TensorFiles {
         Ok(TensorData::new(values, expected))
     }
 
+    /// A vector of bytes, its length checked.
+    ///
+    /// # Errors
+    /// A missing tensor, another shape or type.
+    pub fn read_u8(&self, name: &str, length: usize) -> Result<Vec<u8>> {
+        let missing = || EngineError::MissingTensor { folder: self.folder.clone(), name: name.to_string() };
+        let (path, map) = &self.maps[*self.names.get(name).ok_or_else(missing)?];
+        let tensors = parse(path, map)?;
+        let view = tensors.tensor(name).map_err(|_| missing())?;
+        if view.shape() != [length] {
+            let (found, expected) = (view.shape().to_vec(), vec![length]);
+            return Err(EngineError::ShapeMismatch { name: name.to_string(), found, expected });
+        }
+        if view.dtype() != Dtype::U8 {
+            return Err(EngineError::Dtype { name: name.to_string(), dtype: format!("{:?}", view.dtype()) });
+        }
+        Ok(view.data().to_vec())
+    }
+
     /// Shape of one tensor.
     pub fn shape(&self, name: &str) -> Result<Vec<usize>> {
         let missing = || EngineError::MissingTensor { folder: self.folder.clone(), name: name.to_string() };

@@ -13,6 +13,7 @@ use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::moments;
 use super::safetensors::{TensorFiles, write_f32, write_whole};
 use crate::adapters::peft::save_adapter;
 use crate::error::{EngineError, Result};
@@ -125,7 +126,7 @@ pub fn save(folder: &Path, state: &mut TrainState, progress: &Progress, base: &s
             vec![FULL_WEIGHTS]
         }
     };
-    write_f32(&inside.join(OPTIMIZER), &optimizer_tensors(state))?;
+    moments::write(&inside.join(OPTIMIZER), &state.optimizer)?;
     let mut files = BTreeMap::new();
     for name in weights.into_iter().chain([OPTIMIZER]) {
         files.insert(name.to_string(), digest(&inside.join(name))?);
@@ -154,18 +155,6 @@ fn publish(temporary: tempfile::TempDir, path: &Path) -> Result<PathBuf> {
 
 fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder).and_then(|it| it.sync_all()).map_err(EngineError::io("write", folder))
-}
-
-/// Moments named as torch names them, in the order of parameter names.
-fn optimizer_tensors(state: &TrainState) -> Vec<(String, Vec<usize>, Vec<f32>)> {
-    let mut tensors = Vec::new();
-    for (name, moments) in &state.optimizer.moments {
-        for (suffix, tensor) in [("exp_avg", &moments.first), ("exp_avg_sq", &moments.second)] {
-            let (shape, values) = Parameter::Vector(&mut tensor.clone()).to_f32();
-            tensors.push((format!("{name}.{suffix}"), shape, values));
-        }
-    }
-    tensors
 }
 
 /// Brings `state`, a fresh beginning of the same run, to where `checkpoint` was saved.
@@ -230,7 +219,7 @@ fn read_tensors(checkpoint: &Path, weights: &str, state: &mut TrainState) -> Res
     let optimizer = TensorFiles::open(checkpoint, vec![checkpoint.join(OPTIMIZER)])?;
     let prefix = if state.adapter.is_some() { PEFT_PREFIX } else { "" };
     let device = state.model.device();
-    let mut moments = BTreeMap::new();
+    let mut found = BTreeMap::new();
     let mut outcome = Ok(());
     state.model.visit_trained(&mut |name, parameter| {
         if outcome.is_err() {
@@ -240,27 +229,21 @@ fn read_tensors(checkpoint: &Path, weights: &str, state: &mut TrainState) -> Res
             let shape = parameter.dims();
             let length = shape.iter().product();
             let value = read_any(&values, &format!("{prefix}{name}"), &shape)?;
-            let first = format!("{name}.exp_avg");
-            if !optimizer.contains(&first) {
-                return Ok((value, None));
-            }
-            let moment = |name: &str| Ok(Tensor::from_data(optimizer.read(name, [length])?, &device));
-            let second = moment(&format!("{name}.exp_avg_sq"))?;
-            Ok((value, Some(Moments { first: moment(&first)?, second })))
+            Ok((value, moments::read(&optimizer, name, length, &device)?))
         };
         match read() {
             Err(error) => outcome = Err(error),
-            Ok((value, found)) => {
+            Ok((value, moments)) => {
                 match parameter {
                     Parameter::Vector(tensor) => *tensor = Tensor::from_data(value, &device),
                     Parameter::Matrix(tensor) => *tensor = Tensor::from_data(value, &device),
                 }
-                moments.extend(found.map(|it| (name.to_string(), it)));
+                found.extend(moments.map(|it| (name.to_string(), it)));
             }
         }
     });
     outcome?;
-    state.optimizer.moments = moments;
+    state.optimizer.moments = found;
     Ok(())
 }
 

@@ -1,11 +1,15 @@
 //! AdamW: <https://arxiv.org/abs/1711.05101>, step by step as `torch.optim.AdamW` computes it.
+//!
+//! Moments are f32, or codes of 8 bits in blocks of 256 as in bitsandbytes' `AdamW8bit`: 2.03 bytes a value for both
+//! instead of 8. The arithmetic of an update is f32 either way.
 
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
+use fthost_kernels::{AdamWStep, BlockMoments, adamw, adamw8bit};
 use serde::{Deserialize, Serialize};
 
-/// `[optimizer.adamw]` of a run file; defaults are torch's, the learning rate apart.
+/// `[optimizer.adamw]` and `[optimizer.adamw8bit]` of a run file; defaults are torch's, the learning rate apart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdamWConfig {
@@ -45,18 +49,38 @@ impl AdamWConfig {
     }
 }
 
-/// First and second moment of one parameter, flat.
+/// What moments are stored in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MomentStorage {
+    /// Four bytes each.
+    #[default]
+    F32,
+    /// One byte each, and a factor a block of 256; parameters of fewer than `min_8bit_size` values keep f32.
+    Blocks {
+        /// As in bitsandbytes, where it is 4096.
+        min_8bit_size: usize,
+    },
+}
+
+impl MomentStorage {
+    /// Blocks with bitsandbytes' default.
+    pub const BLOCKS: Self = Self::Blocks { min_8bit_size: 4096 };
+}
+
+/// First and second moment of one parameter.
 #[derive(Debug, Clone)]
-pub struct Moments {
-    /// Running mean of the gradient, `[len]`.
-    pub first: Tensor<1>,
-    /// Running mean of its square, `[len]`.
-    pub second: Tensor<1>,
+pub enum Moments {
+    /// On the parameter's device.
+    F32(fthost_kernels::Moments),
+    /// On the host.
+    Blocks(BlockMoments),
 }
 
 /// The optimizer: moments by parameter name, made when a parameter is first updated.
 #[derive(Debug, Clone, Default)]
 pub struct AdamW {
+    /// What new moments are stored in.
+    pub storage: MomentStorage,
     /// Updates done.
     pub updates: u64,
     /// State, in the order of names.
@@ -64,38 +88,70 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// Opens the next update; every parameter follows by [`AdamW::update`].
+    /// Before the first update.
+    pub fn new(storage: MomentStorage) -> Self {
+        Self { storage, ..Self::default() }
+    }
+
+    /// Opens the next update; every parameter follows by [`AdamW::update`], in any order and at any time.
     pub fn begin(&mut self) {
         self.updates += 1;
     }
 
-    /// The new value of a parameter. `learning_rate` is that of this step and parameter; `gradient` is clipped.
+    /// The new value of a parameter. `learning_rate` is that of this step and parameter; the gradient is multiplied by
+    /// `gradient_scale`, which clips.
     ///
-    /// Matrices decay, vectors do not.
+    /// On Burn's CPU backend a value that nobody else holds is updated where it stands. Matrices decay, vectors do not.
     pub fn update<const D: usize>(
         &mut self,
         config: &AdamWConfig,
         learning_rate: f64,
+        gradient_scale: f64,
         name: &str,
         value: Tensor<D>,
         gradient: Tensor<D>,
     ) -> Tensor<D> {
-        let shape = value.dims();
-        let length: usize = shape.iter().product();
-        let gradient = gradient.reshape([length]);
-        let fresh = || {
-            let zeros = Tensor::zeros_like(&gradient);
-            Moments { first: zeros.clone(), second: zeros }
+        let step = AdamWStep {
+            learning_rate,
+            beta1: config.beta1,
+            beta2: config.beta2,
+            eps: config.eps,
+            weight_decay: if D > 1 { config.weight_decay } else { 0.0 },
+            gradient_scale,
+            updates: self.updates,
         };
-        let Moments { first, second } = self.moments.remove(name).unwrap_or_else(fresh);
-        let first = first.mul_scalar(config.beta1) + gradient.clone().mul_scalar(1.0 - config.beta1);
-        let second = second.mul_scalar(config.beta2) + gradient.square().mul_scalar(1.0 - config.beta2);
-        let updates = self.updates as i32;
-        let (correction1, correction2) = (1.0 - config.beta1.powi(updates), 1.0 - config.beta2.powi(updates));
-        let denominator = second.clone().sqrt().div_scalar(correction2.sqrt()).add_scalar(config.eps);
-        let change = (first.clone() / denominator).mul_scalar(learning_rate / correction1).reshape(shape);
-        self.moments.insert(name.to_string(), Moments { first, second });
-        let decay = if D > 1 { learning_rate * config.weight_decay } else { 0.0 };
-        value.mul_scalar(1.0 - decay) - change
+        // Taken out, so that moments are held once and are updated where they stand.
+        let moments = self.moments.remove(name).unwrap_or_else(|| self.fresh(&value));
+        let (value, moments) = match moments {
+            Moments::F32(moments) => {
+                let (value, moments) = adamw(value, gradient, moments, &step);
+                (value, Moments::F32(moments))
+            }
+            Moments::Blocks(mut moments) => {
+                let value = adamw8bit(value, gradient, &mut moments, &step);
+                (value, Moments::Blocks(moments))
+            }
+        };
+        self.moments.insert(name.to_string(), moments);
+        value
+    }
+
+    fn fresh<const D: usize>(&self, value: &Tensor<D>) -> Moments {
+        let length = value.shape().num_elements();
+        match self.storage {
+            MomentStorage::Blocks { min_8bit_size } if length >= min_8bit_size => {
+                Moments::Blocks(BlockMoments::zeros(length))
+            }
+            _ => Moments::F32(fthost_kernels::Moments::zeros(value)),
+        }
+    }
+
+    /// Bytes that all moments take.
+    pub fn bytes(&self) -> usize {
+        let of = |moments: &Moments| match moments {
+            Moments::F32(it) => 2 * size_of::<f32>() * it.first.shape().num_elements(),
+            Moments::Blocks(it) => it.bytes(),
+        };
+        self.moments.values().map(of).sum()
     }
 }

@@ -4,6 +4,6 @@ pub mod adamw;
 pub mod clip;
 pub mod schedule;
 
-pub use adamw::{AdamW, AdamWConfig};
+pub use adamw::{AdamW, AdamWConfig, MomentStorage};
 pub use clip::clip_scale;
 pub use schedule::{Schedule, ScheduleConfig};

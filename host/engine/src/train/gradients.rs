@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use fthost_data::Batch;
-use fthost_kernels::LinearCrossEntropy;
+use fthost_kernels::{LinearCrossEntropy, global_norm};
 
 use super::executor::{ActivationCheckpointing, Part, Trunk};
 use crate::models::CausalLm;
@@ -56,7 +56,6 @@ impl Gradients {
 
     /// Euclidean norm over every value, each multiplied by `factor`.
     pub fn norm(&self, factor: f64) -> f64 {
-        let squares = self.values.iter().map(|it| it.clone().square().sum().into_scalar::<f64>());
-        squares.sum::<f64>().sqrt() * factor
+        global_norm(&self.values) * factor
     }
 }

@@ -77,9 +77,7 @@ pub fn step(state: &mut TrainState, micro_batches: &[Batch], config: &StepConfig
         }
     }
     let clip = config.max_grad_norm.map_or(1.0, |bound| clip_scale(grad_norm, bound));
-    let scale = clip / tokens;
-    let values = gradients.values.into_iter().map(|it| it.mul_scalar(scale)).collect();
-    state.update(&config.adamw, config.learning_rate, values);
+    state.update(&config.adamw, config.learning_rate, clip / tokens, gradients.values);
     Ok(StepMetrics {
         loss,
         grad_norm,

@@ -29,11 +29,13 @@ impl TrainState {
         Self { model, adapter, optimizer: AdamW::default(), step: 0, last_checkpoint: None, seed: 0 }
     }
 
-    /// One AdamW update. `gradients` stand in the order of [`CausalLm::visit_trained`], flat and clipped.
+    /// One AdamW update. `gradients` stand in the order of [`CausalLm::visit_trained`], flat; each is
+    /// multiplied by `gradient_scale`.
     pub(crate) fn update(
         &mut self,
         config: &AdamWConfig,
         learning_rate: f64,
+        gradient_scale: f64,
         gradients: Vec<burn::tensor::Tensor<1>>,
     ) {
         let ratio = self.adapter.as_ref().map_or(1.0, |it| it.loraplus_lr_ratio);
@@ -45,11 +47,11 @@ impl TrainState {
             let rate = if name.ends_with("lora_B.weight") { learning_rate * ratio } else { learning_rate };
             match parameter {
                 Parameter::Vector(value) => {
-                    *value = optimizer.update(config, rate, name, value.clone(), gradient);
+                    value.inplace(|it| optimizer.update(config, rate, gradient_scale, name, it, gradient));
                 }
                 Parameter::Matrix(value) => {
                     let gradient = gradient.reshape(value.dims());
-                    *value = optimizer.update(config, rate, name, value.clone(), gradient);
+                    value.inplace(|it| optimizer.update(config, rate, gradient_scale, name, it, gradient));
                 }
             }
         });

@@ -59,8 +59,8 @@ fn adamw_matches_torch() {
         let rate = step["learning_rate"].as_f64().unwrap();
         let (matrix_grad, vector_grad) = (matrix(&step["matrix_grad"]), vector(&step["vector_grad"]));
         optimizer.begin();
-        first = optimizer.update(&config, rate, "matrix", first, matrix_grad.mul_scalar(scale));
-        second = optimizer.update(&config, rate, "vector", second, vector_grad.mul_scalar(scale));
+        first = optimizer.update(&config, rate, scale, "matrix", first, matrix_grad);
+        second = optimizer.update(&config, rate, scale, "vector", second, vector_grad);
         for (got, expected) in [
             (first.clone().flatten::<1>(0, 1), numbers(&step["matrix"])),
             (second.clone(), numbers(&step["vector"])),

@@ -2,5 +2,6 @@
 
 mod golden;
 mod invariants;
+mod optimizer;
 mod resume;
 pub mod support;

@@ -9,7 +9,7 @@ use fthost_engine::Device;
 use fthost_engine::adapters::{LoraConfig, attach_lora, peft::load_adapter};
 use fthost_engine::checkpoint::load_model;
 use fthost_engine::models::{CausalLm, Parameter};
-use fthost_engine::optim::AdamWConfig;
+use fthost_engine::optim::{AdamW, AdamWConfig, MomentStorage};
 use fthost_engine::train::{ActivationCheckpointing, StepConfig, TrainState};
 use serde_json::Value;
 
@@ -37,6 +37,13 @@ pub fn full() -> TrainState {
 /// [`full`] on another device.
 pub fn full_on(device: &Device) -> TrainState {
     TrainState::new(model_on(device), None)
+}
+
+/// [`full`] with the moments of all but the norms in blocks of 8 bits.
+pub fn in_blocks() -> TrainState {
+    let mut state = full();
+    state.optimizer = AdamW::new(MomentStorage::Blocks { min_8bit_size: 256 });
+    state
 }
 
 /// The golden's adapter: neither A nor B is zero.

@@ -1,0 +1,105 @@
+//! The optimizer's moments on disk, named as torch names them: `<parameter>.exp_avg` and `<parameter>.exp_avg_sq`. Those
+//! in blocks of 8 bits are codes (u8), with `<name>.absmax` beside them.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+use fthost_kernels::BlockMoments;
+use fthost_kernels::adamw::{BLOCK, Blocks};
+use safetensors::{Dtype, SafeTensorError, View};
+
+use super::safetensors::TensorFiles;
+use crate::error::{EngineError, Result};
+use crate::optim::AdamW;
+use crate::optim::adamw::Moments;
+
+const SUFFIXES: [&str; 2] = ["exp_avg", "exp_avg_sq"];
+
+/// A tensor whose bytes are made when they are written.
+enum Stored<'a> {
+    F32(&'a Tensor<1>, [usize; 1]),
+    Factors(&'a [f32], [usize; 1]),
+    Codes(&'a [u8], [usize; 1]),
+}
+
+impl View for Stored<'_> {
+    fn dtype(&self) -> Dtype {
+        if matches!(self, Self::Codes(..)) { Dtype::U8 } else { Dtype::F32 }
+    }
+
+    fn shape(&self) -> &[usize] {
+        let (Self::F32(_, shape) | Self::Factors(_, shape) | Self::Codes(_, shape)) = self;
+        shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let bytes = |values: &[f32]| values.iter().flat_map(|it| it.to_le_bytes()).collect();
+        match self {
+            Self::F32(tensor, _) => {
+                let values = (*tensor).clone().try_into_vec_as::<f32>();
+                Cow::Owned(bytes(&values.expect("a float tensor is read as f32")))
+            }
+            Self::Factors(values, _) => Cow::Owned(bytes(values)),
+            Self::Codes(codes, _) => Cow::Borrowed(codes),
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape()[0] * self.dtype().bitsize() / 8
+    }
+}
+
+/// Writes all moments to `path`, one tensor at a time, and syncs.
+pub(super) fn write(path: &Path, optimizer: &AdamW) -> Result<()> {
+    let mut tensors = Vec::new();
+    for (name, moments) in &optimizer.moments {
+        let names = SUFFIXES.map(|it| format!("{name}.{it}"));
+        match moments {
+            Moments::F32(moments) => {
+                for (name, tensor) in names.into_iter().zip([&moments.first, &moments.second]) {
+                    tensors.push((name, Stored::F32(tensor, tensor.dims())));
+                }
+            }
+            Moments::Blocks(moments) => {
+                for (name, Blocks { codes, absmax }) in
+                    names.into_iter().zip([&moments.first, &moments.second])
+                {
+                    tensors.push((format!("{name}.absmax"), Stored::Factors(absmax, [absmax.len()])));
+                    tensors.push((name, Stored::Codes(codes, [codes.len()])));
+                }
+            }
+        }
+    }
+    let format = [("format".to_string(), "pt".to_string())].into();
+    safetensors::serialize_to_file(tensors, Some(format), path).map_err(|error| match error {
+        SafeTensorError::IoError(source) => EngineError::io("write", path)(source),
+        other => EngineError::Safetensors { path: path.to_path_buf(), reason: other.to_string() },
+    })?;
+    File::open(path).and_then(|it| it.sync_all()).map_err(EngineError::io("write", path))
+}
+
+/// The moments of a parameter of `length` values; `None` where it had not been updated yet.
+pub(super) fn read(
+    files: &TensorFiles,
+    name: &str,
+    length: usize,
+    device: &Device,
+) -> Result<Option<Moments>> {
+    let [first, second] = SUFFIXES.map(|it| format!("{name}.{it}"));
+    if !files.contains(&first) {
+        return Ok(None);
+    }
+    if !files.contains(&format!("{first}.absmax")) {
+        let moment = |name: &str| Ok(Tensor::from_data(files.read(name, [length])?, device));
+        let (first, second) = (moment(&first)?, moment(&second)?);
+        return Ok(Some(Moments::F32(fthost_kernels::Moments { first, second })));
+    }
+    let moment = |name: &str| {
+        let absmax = files.read(&format!("{name}.absmax"), [length.div_ceil(BLOCK)])?;
+        let absmax = absmax.try_into_vec::<f32>().expect("read as f32");
+        Ok(Blocks { codes: files.read_u8(name, length)?, absmax })
+    };
+    Ok(Some(Moments::Blocks(BlockMoments { first: moment(&first)?, second: moment(&second)? })))
+}

@@ -1,0 +1,42 @@
+//! The optimizer's state, and what storing it in 8 bits costs.
+
+use burn::tensor::{Device, Tensor};
+use fthost_engine::optim::adamw::Moments;
+use fthost_engine::optim::{AdamW, AdamWConfig, MomentStorage};
+use fthost_engine::train::{TrainState, step};
+
+use super::support::{batches, config, full, in_blocks};
+
+fn losses(mut state: TrainState, steps: usize) -> Vec<f64> {
+    (0..steps).map(|it| step(&mut state, &batches(it % 8), &config(1e-2)).unwrap().loss).collect()
+}
+
+/// Forty steps over the same rows: both learn them. Moments of 8 bits are good to a few percent of a block's largest, and
+/// the course is followed as closely.
+#[test]
+fn adamw8bit_learns_what_adamw_learns() {
+    let (exact, in_blocks) = (losses(full(), 40), losses(in_blocks(), 40));
+    let mean = |it: &[f64]| it.iter().sum::<f64>() / it.len() as f64;
+    let (begin, end, end_in_blocks) = (mean(&exact[..8]), mean(&exact[32..]), mean(&in_blocks[32..]));
+    assert!(end < 0.7 * begin, "{begin} to {end}: there was something to learn");
+    assert!(
+        (end_in_blocks - end).abs() < 0.05 * (begin - end),
+        "f32 ends at {end}, 8 bits at {end_in_blocks}"
+    );
+}
+
+#[test]
+fn small_parameters_keep_f32_and_large_ones_take_two_bytes_and_a_factor_a_block() {
+    let mut optimizer = AdamW::new(MomentStorage::BLOCKS);
+    let mut update = |name: &str, shape: [usize; 2]| {
+        let ones = || Tensor::<2>::ones(shape, &Device::flex());
+        let config = AdamWConfig::default();
+        let before = optimizer.bytes();
+        optimizer.update(&config, 1e-3, 1.0, name, ones(), ones());
+        (matches!(optimizer.moments[name], Moments::Blocks(_)), optimizer.bytes() - before)
+    };
+    assert_eq!(update("small", [1, 4095]), (false, 8 * 4095));
+    assert_eq!(update("large", [64, 64]), (true, 2 * 4096 + 8 * 16));
+    assert_eq!(update("larger", [1024, 1000]), (true, 2 * 1_024_000 + 8 * 4000));
+    assert_eq!(update("large", [64, 64]), (true, 0));
+}
