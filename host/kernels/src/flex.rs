@@ -71,15 +71,3 @@ pub(crate) fn unfilled(length: usize) -> Vec<f32> {
     unsafe { values.set_len(length) };
     values
 }
-
-/// `tensor` as one that may be written to: itself where nobody else holds its storage, otherwise a copy.
-pub(crate) fn owned(tensor: FlexTensor) -> FlexTensor {
-    let tensor = contiguous(tensor);
-    if tensor.is_unique() { tensor } else { self::tensor(values(&tensor).to_vec(), tensor.layout().shape()) }
-}
-
-/// The elements of a tensor that is [`owned`].
-pub(crate) fn values_mut(tensor: &mut FlexTensor) -> &mut [f32] {
-    let (start, end) = tensor.layout().contiguous_offsets().expect("a contiguous tensor");
-    &mut tensor.try_storage_mut::<f32>().expect("storage of its own")[start..end]
-}

@@ -69,6 +69,7 @@ impl MomentStorage {
 
 /// First and second moment of one parameter.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one a parameter")]
 pub enum Moments {
     /// On the parameter's device.
     F32(fthost_kernels::Moments),

@@ -65,7 +65,7 @@ impl Map {
 }
 
 /// The index of the value nearest to `x`, the first of several, found by looking at all: what [`Map::code`] is quicker at.
-pub fn nearest(values: &[f32], x: f32) -> u8 {
+pub(super) fn nearest(values: &[f32], x: f32) -> u8 {
     let mut best = (0, f32::INFINITY);
     for (index, value) in values.iter().enumerate() {
         let distance = (x - value).abs();
@@ -81,7 +81,7 @@ fn dynamic_map(signed: bool) -> [f32; 256] {
     let mut values = vec![0.0f32, 1.0];
     for exponent in 0..7 {
         let count = if signed { 1usize << exponent } else { 2 << exponent };
-        let factor = 10f64.powi(exponent as i32 - 6) as f32;
+        let factor = 10f64.powi(exponent - 6) as f32;
         let boundaries = linspace(0.1, 1.0, count + 1);
         for pair in boundaries.windows(2) {
             let value = factor * ((pair[0] + pair[1]) / 2.0);

@@ -12,9 +12,9 @@ use burn::tensor::{DType, Tensor, TensorData};
 use burn_flex::FlexTensor;
 
 use crate::extension::is_ours;
-use crate::flex::{contiguous, owned, values, values_mut};
+use crate::flex::{contiguous, values};
 pub use blocks::{BLOCK, BlockMoments, Blocks};
-pub use map::{nearest, signed_map, unsigned_map};
+pub use map::{Map, signed_map, unsigned_map};
 
 /// What one update of one parameter computes with.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -159,6 +159,22 @@ fn primitive<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
 
 fn tensor<const D: usize>(primitive: FlexTensor) -> Tensor<D> {
     Tensor::from_primitive::<Flex>(primitive)
+}
+
+/// `tensor` as one that may be written to: itself where nobody else holds its storage, otherwise a copy.
+fn owned(tensor: FlexTensor) -> FlexTensor {
+    let tensor = contiguous(tensor);
+    if tensor.is_unique() {
+        tensor
+    } else {
+        crate::flex::tensor(values(&tensor).to_vec(), tensor.layout().shape())
+    }
+}
+
+/// The elements of a tensor that is [`owned`].
+fn values_mut(tensor: &mut FlexTensor) -> &mut [f32] {
+    let (start, end) = tensor.layout().contiguous_offsets().expect("a contiguous tensor");
+    &mut tensor.try_storage_mut::<f32>().expect("storage of its own")[start..end]
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::SafeTensors;
 
-use super::map::Map;
+use super::map::nearest;
 use super::*;
 use crate::check::random;
 
