@@ -80,6 +80,20 @@ fn every_problem_of_a_run_file_is_told_at_once() {
     ");
 }
 
+/// Each optimizer is a table of its own: problems are told under the name that was chosen.
+#[test]
+fn moments_in_8_bits_are_a_choice_beside_adamw() {
+    let (folder, path) = workplace(&RUN_FILE.replace("[optimizer.adamw]", "[optimizer.adamw8bit]"));
+    let checked = fthost(&["check", path.to_str().unwrap(), "--set", "data.on_bad_row=skip"]);
+    assert_eq!(checked.status.code(), Some(0), "{}", said(&checked, folder.path()));
+    let output = run(&path, &["--set", "optimizer.adamw8bit.eps=0"]);
+    assert_eq!(output.status.code(), Some(2));
+    insta::assert_snapshot!(said(&output, folder.path()), @r"
+    error: invalid run file `run.toml`
+      `optimizer.adamw8bit.eps` must be > 0, got `0`
+    ");
+}
+
 #[test]
 fn an_unknown_key_is_refused_where_it_stands() {
     let (folder, path) = workplace(&RUN_FILE.replace("rank = 4", "rnak = 4"));
