@@ -28,7 +28,9 @@ pub mod rope;
 pub mod swiglu;
 
 pub use adamw::{AdamWStep, BlockMoments, Moments, adamw, adamw8bit, global_norm};
-pub use attention::{AttentionConfig, attention, qkv_attention};
+pub use attention::{
+    AttentionConfig, PagedAttentionConfig, PagedSequence, attention, paged_attention, qkv_attention,
+};
 pub use dropout::Dropout;
 pub use gate::Activation;
 pub use geglu::geglu;

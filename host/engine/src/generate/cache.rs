@@ -1,142 +1,251 @@
-//! Keys and values of the sequences in work, and attention of one new token a sequence to them.
+//! Keys and values of the sequences in work, in pages from one pool.
 //!
-//! A sequence has a row; the rows in work are the first ones, so that a view without a copy holds them. Rows are as
-//! long as the longest sequence needs and grow in large steps. Shorter rows are masked.
+//! A page holds a fixed number of tokens of one sequence, in every layer at the same place. Completions of one prompt
+//! share its pages; the last one, where it is not full, is copied as soon as one of them goes on in it. The pages of a
+//! sequence that is done serve the next. The pool grows in steps.
 
-use burn::tensor::{DType, Device, Tensor, TensorData, activation};
+use std::sync::Arc;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use fthost_kernels::{PagedAttentionConfig, PagedSequence, paged_attention};
 
 use crate::models::CausalLm;
-use crate::nn::precision::cast;
 
-/// Tokens by which rows grow at least.
-const GROWTH: usize = 64;
+/// Tokens of a page.
+pub(super) const PAGE: usize = 32;
+/// Pages by which the pool grows at least.
+const GROWTH: usize = 16;
 
-/// Keys and values of every block, `[rows, kv_heads, capacity, head_dim]` each.
+/// Keys and values of every block, `[pages * PAGE, kv_heads, head_dim]` each.
 #[derive(Debug)]
 pub(super) struct KvCache {
-    layers: Vec<[Tensor<4>; 2]>,
-    capacity: usize,
-    /// Tokens of each sequence in work, by row.
-    lengths: Vec<usize>,
+    layers: Vec<[Tensor<3>; 2]>,
+    /// Sequences that use each page.
+    users: Vec<u32>,
+    /// Pages that nobody uses; the last one is taken next.
+    free: Vec<u32>,
+    rows: Vec<Row>,
     device: Device,
 }
 
+/// A sequence in work.
+#[derive(Debug, Clone, Default)]
+struct Row {
+    pages: Vec<u32>,
+    length: usize,
+}
+
+/// Some sequences with new tokens, whose keys and values [`KvCache::write`] brings.
+#[derive(Debug)]
+pub(super) struct NewTokens {
+    sequences: Arc<[PagedSequence]>,
+    /// Runs of places in the pool: where each begins and how many tokens it has, in the order of the new tokens.
+    runs: Vec<(usize, usize)>,
+}
+
 impl KvCache {
-    /// Room for `rows` sequences of at first `capacity` tokens.
-    pub(super) fn new(model: &CausalLm, rows: usize, capacity: usize) -> Self {
-        let capacity = capacity.next_multiple_of(GROWTH);
-        let shape = [rows, model.config.kv_heads(), capacity, model.config.head_dim()];
+    /// Without a sequence, with pages for `tokens` tokens.
+    pub(super) fn new(model: &CausalLm, tokens: usize) -> Self {
+        let pages = tokens.div_ceil(PAGE).max(1);
+        let shape = [pages * PAGE, model.config.kv_heads(), model.config.head_dim()];
         let (device, dtype): (_, DType) = (model.device(), model.compute_dtype.into());
         let empty = || Tensor::zeros(shape, (&device, dtype));
         let layers = model.blocks.iter().map(|_| [empty(), empty()]).collect();
-        Self { layers, capacity, lengths: Vec::with_capacity(rows), device }
+        let free = (0..pages as u32).rev().collect();
+        Self { layers, users: vec![0; pages], free, rows: Vec::new(), device }
     }
 
-    /// Tokens of each sequence in work, by row.
-    pub(super) fn lengths(&self) -> &[usize] {
-        &self.lengths
+    /// Tokens of `row`.
+    pub(super) fn length(&self, row: usize) -> usize {
+        self.rows[row].length
     }
 
-    /// A further row of `length` tokens, whose keys and values follow by [`KvCache::write`]. Returns its number.
-    pub(super) fn open(&mut self, length: usize) -> usize {
-        self.reserve(length);
-        self.lengths.push(length);
-        self.lengths.len() - 1
+    /// A further row, without a token. Returns its number.
+    pub(super) fn open(&mut self) -> usize {
+        self.rows.push(Row::default());
+        self.rows.len() - 1
     }
 
-    /// Room for one more token in every row, which [`KvCache::append`] then fills.
-    pub(super) fn extend(&mut self) {
-        self.lengths.iter_mut().for_each(|it| *it += 1);
-        self.reserve(self.lengths.iter().copied().max().unwrap_or(0));
+    /// A further row with the tokens of `row`, whose pages both use. Returns its number.
+    pub(super) fn fork(&mut self, row: usize) -> usize {
+        let forked = self.rows[row].clone();
+        forked.pages.iter().for_each(|page| self.users[*page as usize] += 1);
+        self.rows.push(forked);
+        self.rows.len() - 1
     }
 
     /// Frees `row`; the last row takes its number.
     pub(super) fn close(&mut self, row: usize) {
-        let last = self.lengths.len() - 1;
-        self.lengths.swap_remove(row);
-        if row == last {
-            return;
-        }
-        let from = Tensor::from_data(TensorData::new(vec![last as i32], [1]), &self.device);
-        for tensor in self.layers.iter_mut().flatten() {
-            // `select` copies; a view would share the storage and make the assignment copy all of it.
-            let moved = tensor.clone().select(0, from.clone());
-            let [_, heads, capacity, width] = tensor.dims();
-            tensor.inplace(|it| it.slice_assign([row..row + 1, 0..heads, 0..capacity, 0..width], moved));
-        }
-    }
-
-    /// Writes a prompt's keys and values, `[len, kv_heads, head_dim]` each, to the beginning of `row`.
-    pub(super) fn write(&mut self, layer: usize, row: usize, keys: Tensor<3>, values: Tensor<3>) {
-        for (tensor, new) in self.layers[layer].iter_mut().zip([keys, values]) {
-            let [length, heads, width] = new.dims();
-            let new = new.swap_dims(0, 1).unsqueeze::<4>();
-            tensor.inplace(|it| it.slice_assign([row..row + 1, 0..heads, 0..length, 0..width], new));
-        }
-    }
-
-    /// Writes one token a row, `[rows, kv_heads, head_dim]` each, to the end that [`KvCache::extend`] made.
-    pub(super) fn append(&mut self, layer: usize, keys: Tensor<3>, values: Tensor<3>) {
-        for (tensor, new) in self.layers[layer].iter_mut().zip([keys, values]) {
-            let [_, heads, width] = new.dims();
-            let new = new.unsqueeze_dim::<4>(2);
-            for (row, length) in self.lengths.iter().enumerate() {
-                let one = new.clone().narrow(0, row, 1);
-                let place = [row..row + 1, 0..heads, length - 1..*length, 0..width];
-                tensor.inplace(|it| it.slice_assign(place, one));
+        for page in self.rows.swap_remove(row).pages {
+            let users = &mut self.users[page as usize];
+            *users -= 1;
+            if *users == 0 {
+                self.free.push(page);
             }
         }
     }
 
-    /// What is added to the scores, `[rows, 1, 1, longest]`: negative infinity past a row's end. `None` where all
-    /// rows are of one length.
-    pub(super) fn bias(&self) -> Option<Tensor<4>> {
-        let (rows, longest) = (self.lengths.len(), self.longest());
-        if self.lengths.iter().all(|it| *it == longest) {
-            return None;
+    /// Makes room for new tokens: of each row, as many as stand beside its number.
+    pub(super) fn extend(&mut self, new: &[(usize, usize)]) -> NewTokens {
+        let mut runs = Vec::new();
+        for &(row, count) in new {
+            let first = self.rows[row].length;
+            let length = first + count;
+            if count > 0 && !first.is_multiple_of(PAGE) {
+                self.own_last_page(row);
+            }
+            while self.rows[row].pages.len() * PAGE < length {
+                let page = self.take_page();
+                self.rows[row].pages.push(page);
+            }
+            self.rows[row].length = length;
+            let mut token = first;
+            while token < length {
+                let (page, inside) = (self.rows[row].pages[token / PAGE], token % PAGE);
+                let fits = (PAGE - inside).min(length - token);
+                runs.push((page as usize * PAGE + inside, fits));
+                token += fits;
+            }
         }
-        let mut bias = vec![0.0f32; rows * longest];
-        for (row, length) in self.lengths.iter().enumerate() {
-            bias[row * longest + length..(row + 1) * longest].fill(f32::NEG_INFINITY);
-        }
-        Some(Tensor::from_data(TensorData::new(bias, [rows, 1, 1, longest]), &self.device))
-    }
-
-    /// Attention of the rows' last tokens, `[rows, heads, head_dim]`, to everything in their rows.
-    pub(super) fn attend(&self, layer: usize, q: Tensor<3>, bias: Option<&Tensor<4>>) -> Tensor<3> {
-        let [rows, heads, width] = q.dims();
-        let [keys, values] =
-            self.layers[layer].clone().map(|it| it.narrow(0, 0, rows).narrow(2, 0, self.longest()));
-        let (kv_heads, dtype) = (keys.dims()[1], q.dtype());
-        // Query heads of one group share a key head.
-        let q = q.reshape([rows, kv_heads, heads / kv_heads, width]).mul_scalar((width as f64).powf(-0.5));
-        let scores = cast(q.matmul(keys.swap_dims(2, 3)), DType::F32);
-        let scores = match bias {
-            Some(bias) => scores + bias.clone(),
-            None => scores,
+        let sequence = |&(row, queries): &(usize, usize)| PagedSequence {
+            pages: self.rows[row].pages.clone(),
+            length: self.rows[row].length,
+            queries,
         };
-        let mixed = cast(activation::softmax(scores, 3), dtype).matmul(values);
-        mixed.reshape([rows, heads, width])
+        NewTokens { sequences: new.iter().map(sequence).collect(), runs }
     }
 
-    fn longest(&self) -> usize {
-        self.lengths.iter().copied().max().unwrap_or(0)
+    /// Writes the keys and values of new tokens, `[T, kv_heads, head_dim]` each.
+    pub(super) fn write(&mut self, layer: usize, to: &NewTokens, keys: Tensor<3>, values: Tensor<3>) {
+        for (tensor, new) in self.layers[layer].iter_mut().zip([keys, values]) {
+            let [_, heads, width] = new.dims();
+            let mut first = 0;
+            for &(slot, count) in &to.runs {
+                let part = new.clone().narrow(0, first, count);
+                tensor.inplace(|it| it.slice_assign([slot..slot + count, 0..heads, 0..width], part));
+                first += count;
+            }
+        }
     }
 
-    fn reserve(&mut self, length: usize) {
-        if length <= self.capacity {
+    /// Attention of the new tokens, `[T, heads, head_dim]`, to all of their sequences.
+    pub(super) fn attend(&self, layer: usize, of: &NewTokens, q: Tensor<3>) -> Tensor<3> {
+        let scale = (q.dims()[2] as f64).powf(-0.5);
+        let config =
+            PagedAttentionConfig { sequences: of.sequences.clone(), page: PAGE, scale, window: None };
+        let [keys, values] = self.layers[layer].clone();
+        paged_attention(q, keys, values, &config)
+    }
+
+    fn take_page(&mut self) -> u32 {
+        if self.free.is_empty() {
+            self.grow();
+        }
+        let page = self.free.pop().expect("the pool has grown");
+        self.users[page as usize] = 1;
+        page
+    }
+
+    /// A copy of the row's last page where others use it too.
+    fn own_last_page(&mut self, row: usize) {
+        let shared = *self.rows[row].pages.last().expect("a row that is not empty has a page");
+        if self.users[shared as usize] == 1 {
             return;
         }
-        // By half at least, so that everything is copied a few times only.
-        let capacity = length.max(self.capacity + self.capacity / 2).next_multiple_of(GROWTH);
-        let used = self.lengths.len();
+        let own = self.take_page();
+        self.users[shared as usize] -= 1;
+        *self.rows[row].pages.last_mut().expect("as above") = own;
+        let (from, to) = (shared as usize * PAGE, own as usize * PAGE);
+        let from: Vec<i32> = (from..from + PAGE).map(|it| it as i32).collect();
+        let from = Tensor::from_data(TensorData::new(from, [PAGE]), &self.device);
         for tensor in self.layers.iter_mut().flatten() {
-            let [rows, heads, old, width] = tensor.dims();
-            let larger = Tensor::zeros([rows, heads, capacity, width], (&self.device, tensor.dtype()));
-            tensor.inplace(|it| {
-                larger.slice_assign([0..used, 0..heads, 0..old, 0..width], it.narrow(0, 0, used))
-            });
+            // `select` copies; a view would share the storage and make the assignment copy all of it.
+            let page = tensor.clone().select(0, from.clone());
+            let [_, heads, width] = tensor.dims();
+            tensor.inplace(|it| it.slice_assign([to..to + PAGE, 0..heads, 0..width], page));
         }
-        self.capacity = capacity;
+    }
+
+    /// By half at least, so that everything is copied a few times only.
+    fn grow(&mut self) {
+        let old = self.users.len();
+        let new = old + (old / 2).max(GROWTH);
+        for tensor in self.layers.iter_mut().flatten() {
+            let [slots, heads, width] = tensor.dims();
+            let larger = Tensor::zeros([new * PAGE, heads, width], (&self.device, tensor.dtype()));
+            tensor.inplace(|it| larger.slice_assign([0..slots, 0..heads, 0..width], it));
+        }
+        self.users.resize(new, 0);
+        self.free.extend((old as u32..new as u32).rev());
+    }
+
+    /// Pages in use, and all.
+    #[cfg(test)]
+    pub(super) fn pages(&self) -> (usize, usize) {
+        (self.users.len() - self.free.len(), self.users.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::checkpoint::load_model;
+
+    fn cache(tokens: usize) -> KvCache {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/llama/gqa_tied");
+        KvCache::new(&load_model(&folder, &Device::flex()).unwrap(), tokens)
+    }
+
+    /// Writes `count` tokens with value `value` to `row`, in the first layer.
+    fn write(cache: &mut KvCache, row: usize, count: usize, value: f32) {
+        let new = cache.extend(&[(row, count)]);
+        let [_, heads, width] = cache.layers[0][0].dims();
+        let filled = Tensor::full([count, heads, width], value, &Device::flex());
+        cache.write(0, &new, filled.clone(), filled);
+    }
+
+    /// One value of each token of `row`, from the first layer's values.
+    fn read(cache: &KvCache, row: usize) -> Vec<f32> {
+        let all = cache.layers[0][1].clone().narrow(1, 0, 1).narrow(2, 0, 1);
+        let all = all.try_into_vec_as::<f32>().unwrap();
+        let row = &cache.rows[row];
+        (0..row.length).map(|it| all[row.pages[it / PAGE] as usize * PAGE + it % PAGE]).collect()
+    }
+
+    #[test]
+    fn completions_share_a_prompt_until_they_go_on() {
+        let mut cache = cache(1);
+        let first = cache.open();
+        write(&mut cache, first, PAGE + 3, 1.0);
+        let second = cache.fork(first);
+        let third = cache.fork(first);
+        assert_eq!(cache.pages().0, 2);
+        write(&mut cache, first, 1, 2.0);
+        write(&mut cache, second, 2, 3.0);
+        // The full page is still shared, the other one copied by all but the last to go on.
+        assert_eq!(cache.pages().0, 4);
+        write(&mut cache, third, 1, 4.0);
+        assert_eq!(cache.pages().0, 4);
+        let expected = |end: &[f32]| [&[1.0; PAGE + 3][..], end].concat();
+        assert_eq!(read(&cache, first), expected(&[2.0]));
+        assert_eq!(read(&cache, second), expected(&[3.0, 3.0]));
+        assert_eq!(read(&cache, third), expected(&[4.0]));
+    }
+
+    #[test]
+    fn pages_of_a_sequence_that_is_done_serve_the_next() {
+        let mut cache = cache(1);
+        for round in 0..5 {
+            let rows = [cache.open(), cache.open()];
+            write(&mut cache, rows[0], 3 * PAGE, round as f32);
+            write(&mut cache, rows[1], 5 * PAGE + 1, 0.5);
+            assert_eq!(cache.pages().0, 9);
+            cache.close(rows[0]);
+            assert_eq!(read(&cache, 0), vec![0.5; 5 * PAGE + 1]);
+            cache.close(0);
+        }
+        assert_eq!(cache.pages(), (0, 1 + GROWTH));
     }
 }

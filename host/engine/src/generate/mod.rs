@@ -1,7 +1,7 @@
 //! Sampling completions and asking for the likelihood of given ones, without a graph.
 //!
-//! Prompts lie end to end while they are read; then each sequence has a row of the cache and takes one token a step.
-//! A sequence that is done leaves its row to one that waits. A completion's draws come from ChaCha8, seeded by the
+//! Prompts lie end to end while they are read, some tokens at a time; then each sequence takes one token a step. A
+//! sequence that is done leaves its row of the cache, and its pages, to one that waits. A completion's draws come from ChaCha8, seeded by the
 //! configuration with the positions of prompt and completion as its stream: which sequences share a batch decides
 //! nothing but the order of additions.
 
@@ -24,8 +24,8 @@ use self::sequence::{Sampler, Sequence};
 use crate::error::{EngineError, Result};
 use crate::models::CausalLm;
 
-/// Prompt tokens that are read at one time, unless a single prompt has more.
-const PREFILL_TOKENS: usize = 4096;
+/// Prompt tokens that are read at one time: they bound the memory that reading takes.
+const PREFILL_TOKENS: usize = 1024;
 
 /// What was sampled for one prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -127,7 +127,7 @@ impl<'a> LiveBatch<'a> {
             prompts,
             sampler: Sampler::new(model, tokenizer, config),
             rows,
-            cache: KvCache::new(model, rows, longest + 1),
+            cache: KvCache::new(model, longest + rows * cache::PAGE),
             live: Vec::with_capacity(rows),
             waiting,
             done: vec![vec![None; config.completions_per_prompt]; prompts.len()],
@@ -143,29 +143,29 @@ impl<'a> LiveBatch<'a> {
     fn admit(&mut self) -> Result<()> {
         while !self.waiting.is_empty() && self.rows - self.live.len() >= self.rows.div_ceil(4) {
             let begin = self.live.len();
-            let (mut chosen, mut rows, mut tokens) = (Vec::<usize>::new(), Vec::<Vec<usize>>::new(), 0);
-            while self.live.len() < self.rows
-                && let Some(&(prompt, completion)) = self.waiting.front()
-            {
-                let ids = &self.prompts[prompt];
-                if chosen.last() != Some(&prompt) {
-                    if tokens > 0 && tokens + ids.len() > PREFILL_TOKENS {
-                        break;
-                    }
-                    tokens += ids.len();
-                    chosen.push(prompt);
-                    rows.push(Vec::new());
+            let next: Vec<_> = self.waiting.drain(..self.waiting.len().min(self.rows - begin)).collect();
+            // Completions of one prompt wait one after the other: the first of them reads it for all.
+            let (mut first, mut others) = (Vec::<(usize, usize)>::new(), Vec::new());
+            for (prompt, completion) in next {
+                match first.last() {
+                    Some(read) if read.0 == prompt => others.push((first.len() - 1, completion)),
+                    _ => first.push((prompt, completion)),
                 }
-                self.waiting.pop_front();
-                let row = self.cache.open(ids.len());
-                rows.last_mut().expect("pushed with its prompt").push(row);
-                self.live.push(self.sampler.begin(prompt, completion, ids));
             }
-            let ids: Vec<&[u32]> = chosen.iter().map(|it| self.prompts[*it].as_slice()).collect();
-            let logits = forward::prefill(self.model, &mut self.cache, &ids, &rows);
-            // Completions of one prompt share a row of its logits.
-            let of_row = rows.iter().enumerate().flat_map(|(prompt, rows)| rows.iter().map(move |_| prompt));
-            self.sample(begin, logits, &of_row.collect::<Vec<_>>())?;
+            let rows: Vec<(usize, &[u32])> =
+                first.iter().map(|it| (self.cache.open(), self.prompts[it.0].as_slice())).collect();
+            let logits = forward::prefill(self.model, &mut self.cache, &rows, PREFILL_TOKENS);
+            let mut of_row: Vec<usize> = (0..first.len()).collect();
+            for (read, completion) in others {
+                self.cache.fork(begin + read);
+                of_row.push(read);
+                first.push((first[read].0, completion));
+            }
+            let begun = first
+                .iter()
+                .map(|&(prompt, completion)| self.sampler.begin(prompt, completion, &self.prompts[prompt]));
+            self.live.extend(begun);
+            self.sample(begin, logits, &of_row)?;
         }
         Ok(())
     }

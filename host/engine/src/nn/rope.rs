@@ -104,11 +104,16 @@ impl Rope {
 
     /// [`Rope::tables`] of the given positions of each sequence, end to end.
     ///
-    /// `dynamic` scales each sequence by its own length, its last position's, as if it were alone.
-    pub fn tables_by_sequence(&self, positions: &[Range<usize>], device: &Device) -> (Tensor<2>, Tensor<2>) {
+    /// `dynamic` scales each sequence by its own of `lengths`, as if it were alone.
+    pub fn tables_by_sequence(
+        &self,
+        positions: &[Range<usize>],
+        lengths: &[usize],
+        device: &Device,
+    ) -> (Tensor<2>, Tensor<2>) {
         let mut angles = Vec::new();
-        for range in positions {
-            let frequencies = self.inverse_frequencies(range.end);
+        for (range, length) in positions.iter().zip(lengths) {
+            let frequencies = self.inverse_frequencies(*length);
             for position in range.clone() {
                 angles.extend(frequencies.iter().map(|it| position as f64 * it));
             }

@@ -19,13 +19,19 @@ pub(super) fn block(group: usize) -> usize {
 }
 
 /// What is kept of each row while its keys come by.
-struct Running {
+pub(super) struct Running {
     /// `[rows, head_dim]`: values, weighted by `e^(score - largest)`.
-    mixed: Vec<f32>,
+    pub mixed: Vec<f32>,
     /// The largest score.
     largest: Vec<f32>,
     /// The sum of the weights.
     sums: Vec<f32>,
+}
+
+impl Running {
+    pub fn new(rows: usize, width: usize) -> Self {
+        Self { mixed: vec![0.0; rows * width], largest: vec![f32::NEG_INFINITY; rows], sums: vec![0.0; rows] }
+    }
 }
 
 /// The output, `[T, heads * head_dim]`, and the logarithm of the sum of exponentials, `[kv_heads, T, group]`.
@@ -64,11 +70,7 @@ fn task(
     log_sums: &mut [f32],
 ) {
     let (width, rows) = (sizes.head_dim, (block.last - block.first) * sizes.group());
-    let mut running = Running {
-        mixed: vec![0.0; rows * width],
-        largest: vec![f32::NEG_INFINITY; rows],
-        sums: vec![0.0; rows],
-    };
+    let mut running = Running::new(rows, width);
     let (mut queries, mut scores) = (unfilled(rows * width), unfilled(rows * KEYS));
     inputs.load_queries(head, block, config.scale as f32, &mut queries);
     let queries = Matrix::new(&queries, width);
@@ -109,7 +111,7 @@ impl Visible {
 
 vectorized! {
     /// Scores become weights, and what was kept is brought to the new largest score.
-    fn absorb(scores: &mut [f32], visible: Visible, running: &mut Running) {
+    pub(super) fn absorb(scores: &mut [f32], visible: Visible, running: &mut Running) {
         let width = running.mixed.len() / running.sums.len();
         let rows = scores.chunks_exact_mut(visible.last - visible.first);
         for (row, (scores, mixed)) in rows.zip(running.mixed.chunks_exact_mut(width)).enumerate() {
@@ -136,7 +138,7 @@ vectorized! {
         }
     }
 
-    fn finish(running: &Running, output: &mut [&mut [f32]], log_sums: &mut [f32]) {
+    pub(super) fn finish(running: &Running, output: &mut [&mut [f32]], log_sums: &mut [f32]) {
         let width = running.mixed.len() / running.sums.len();
         let group = running.sums.len() / output.len();
         let rows = running.sums.iter().zip(&running.largest).zip(log_sums);

@@ -9,6 +9,7 @@ mod backward;
 mod cpu;
 mod forward;
 mod layout;
+mod paged;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use burn::tensor::{Bool, Tensor, activation};
 use crate::extension::{apply, is_ours};
 use crate::rope::rope_reference;
 use layout::Sizes;
+pub use paged::{PagedAttentionConfig, PagedSequence, paged_attention, paged_attention_reference};
 
 /// What every head shares.
 #[derive(Debug, Clone, PartialEq)]
