@@ -8,6 +8,7 @@ use burn::tensor::{Bytes, DType, Shape, bf16};
 use burn_flex::{FlexTensor, Layout};
 use rayon::prelude::*;
 
+use crate::linear::few_rows::Stored;
 use crate::simd::vectorized;
 
 /// `tensor` with its elements in order; itself where they are already.
@@ -18,6 +19,14 @@ pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
 /// The elements of a contiguous f32 tensor.
 pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice::<f32>().expect("a contiguous f32 tensor")
+}
+
+/// A contiguous weight of f32 or bf16 as it is stored.
+pub(crate) fn stored(tensor: &FlexTensor) -> Stored<'_> {
+    match tensor.dtype() {
+        DType::BF16 => Stored::Bf16(tensor.as_slice::<bf16>().expect("a contiguous tensor")),
+        _ => Stored::F32(values(tensor)),
+    }
 }
 
 /// Values of a task that converts.
