@@ -18,9 +18,8 @@ use clap::{CommandFactory, Parser};
 
 use args::{Cli, DataVerb, Verb};
 
-/// Freed pages are kept: a training step asks for the same ones again.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: fthost_run::KeepPages = fthost_run::KeepPages;
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {

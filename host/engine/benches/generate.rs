@@ -5,10 +5,7 @@
 //!
 //! Prompts are random tokens and nothing ends a completion early. Time includes reading the prompts; the first call
 //! warms up and is not counted.
-//!
-//! `unsafe` here: one option of the allocator.
 
-use std::ffi::{c_int, c_long};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -21,14 +18,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-unsafe extern "C" {
-    fn mi_option_set(option: c_int, value: c_long);
-}
-
-/// `mi_option_purge_delay` of mimalloc's `mi_option_t`.
-const PURGE_DELAY: c_int = 15;
+static ALLOCATOR: fthost_engine::allocator::KeepPages = fthost_engine::allocator::KeepPages;
 
 struct Arguments {
     model: PathBuf,
@@ -73,8 +63,6 @@ fn no_words() -> Result<Tokenizer, Box<dyn std::error::Error>> {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // SAFETY: called first, from the only thread, with an option number and value that mimalloc documents.
-    unsafe { mi_option_set(PURGE_DELAY, -1) };
     let Some(arguments) = arguments()? else {
         eprintln!("SKIPPED generate: no model folder given");
         return Ok(());

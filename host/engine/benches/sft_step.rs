@@ -5,10 +5,7 @@
 //!
 //! Rows are random tokens, all supervised; the first step warms up and is not counted. CPU seconds are user and system
 //! time of all threads, to the kernel's tick of 10 ms.
-//!
-//! `unsafe` here: one option of the allocator.
 
-use std::ffi::{c_int, c_long};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,14 +21,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-unsafe extern "C" {
-    fn mi_option_set(option: c_int, value: c_long);
-}
-
-/// `mi_option_purge_delay` of mimalloc's `mi_option_t`.
-const PURGE_DELAY: c_int = 15;
+static ALLOCATOR: fthost_engine::allocator::KeepPages = fthost_engine::allocator::KeepPages;
 
 struct Arguments {
     model: PathBuf,
@@ -107,8 +97,6 @@ fn cpu_seconds() -> Option<f64> {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // SAFETY: called first, from the only thread, with an option number and value that mimalloc documents.
-    unsafe { mi_option_set(PURGE_DELAY, -1) };
     let Some(arguments) = arguments()? else {
         eprintln!("SKIPPED sft_step: no model folder given");
         return Ok(());

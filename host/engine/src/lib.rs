@@ -3,6 +3,7 @@
 //! Knows tokens and numbers; plugins, run files and terminals are none of its business.
 
 pub mod adapters;
+pub mod allocator;
 pub mod checkpoint;
 pub mod device;
 pub mod error;

@@ -28,6 +28,7 @@ pub mod tensorboard;
 pub use config::RunConfig;
 pub use error::{Result, RunError};
 pub use event::Event;
+pub use fthost_engine::allocator::KeepPages;
 pub use fthost_engine::device::DeviceKind;
 pub use fthost_sandbox::{LogLevel, LogSink, PluginConfig, SearchPath};
 pub use interrupt::Interrupt;
