@@ -14,3 +14,4 @@ mod plugins;
 mod recipes;
 mod support;
 mod tensorboard;
+mod token_cache;

@@ -101,13 +101,23 @@ fn json_lines_tell_everything_to_a_program() {
     let last = lines.last().unwrap();
     let summary = std::fs::read_to_string(folder.path().join("out/summary.json")).unwrap();
     let summary: Value = serde_json::from_str(&summary).unwrap();
-    for key in ["steps", "rows", "num_tokens", "evaluations", "best", "result", "seconds", "peak_rss_bytes"] {
+    for key in [
+        "steps",
+        "rows",
+        "num_tokens",
+        "evaluations",
+        "best",
+        "result",
+        "seconds",
+        "time/data_loading_s",
+        "peak_rss_bytes",
+    ] {
         assert!(!summary[key].is_null(), "{key}");
         assert_eq!(summary[key], last[key], "{key}");
     }
     let keys: Vec<String> =
         lines.iter().find(|it| it["event"] == "step").unwrap().as_object().unwrap().keys().cloned().collect();
-    insta::assert_snapshot!(keys.join(" "), @"event step steps epoch loss grad_norm learning_rate entropy mean_token_accuracy num_tokens tokens_per_second seconds_left");
+    insta::assert_snapshot!(keys.join(" "), @"event step steps epoch loss grad_norm learning_rate entropy mean_token_accuracy num_tokens seconds_left time/data_loading_s time/step_s tokens_per_second peak_rss_bytes");
 
     let output = run(&path, &["--json", "--set", "data.on_bad_row=stop", "--overwrite"]);
     let error: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -15,6 +15,7 @@ path = "model"
 
 [data]
 files = ["rows.jsonl"]
+cache = false
 held_out.rows = 3
 
 [adapter.lora]

@@ -6,6 +6,7 @@ use fthost_data::Preview;
 use fthost_run::RunError;
 use fthost_run::evaluate::Evaluation;
 use fthost_run::event::{Event, Plan, Stepped};
+use fthost_run::performance;
 use fthost_run::summary::Summary;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -51,6 +52,7 @@ impl Renderer {
     /// Something happened.
     pub fn event(&mut self, event: Event<'_>) {
         match event {
+            Event::Noted(text) => self.note(text),
             Event::Planned(plan) => {
                 self.planned(plan);
                 if let Self::Terminal(bar) = self {
@@ -165,13 +167,16 @@ impl Renderer {
                 duration(it.left)
             ),
             Self::Json => {
-                let told = json!({
+                let mut told = json!({
                     "event": "step", "step": it.step, "steps": it.steps, "epoch": it.epoch,
                     "loss": it.metrics.loss, "grad_norm": it.metrics.grad_norm,
                     "learning_rate": it.metrics.learning_rate, "entropy": it.metrics.entropy,
                     "mean_token_accuracy": it.metrics.mean_token_accuracy, "num_tokens": it.num_tokens,
-                    "tokens_per_second": it.tokens_per_second, "seconds_left": it.left.as_secs_f64(),
+                    "seconds_left": it.left.as_secs_f64(),
                 });
+                for (name, value) in performance::figures(it) {
+                    told[name] = value;
+                }
                 println!("{told}");
             }
             Self::Quiet => {}

@@ -15,6 +15,7 @@ path = "model"
 
 [data]
 files = ["rows.jsonl"]
+cache = false
 
 [adapter.lora]
 rank = 4

@@ -29,6 +29,44 @@ impl Sequence {
     }
 }
 
+/// A row of tokens, wherever it lies.
+pub trait TokenRow {
+    /// Token ids, `[len]`.
+    fn input_ids(&self) -> &[u32];
+    /// Writes the labels, as in [`Sequence::labels`], behind `labels`.
+    fn extend_labels(&self, labels: &mut Vec<i64>);
+    /// The row of the data it was made from.
+    fn origin(&self) -> Arc<Origin>;
+}
+
+impl TokenRow for Sequence {
+    fn input_ids(&self) -> &[u32] {
+        &self.input_ids
+    }
+
+    fn extend_labels(&self, labels: &mut Vec<i64>) {
+        labels.extend_from_slice(&self.labels);
+    }
+
+    fn origin(&self) -> Arc<Origin> {
+        Arc::clone(&self.origin)
+    }
+}
+
+impl<R: TokenRow + ?Sized> TokenRow for &R {
+    fn input_ids(&self) -> &[u32] {
+        (**self).input_ids()
+    }
+
+    fn extend_labels(&self, labels: &mut Vec<i64>) {
+        (**self).extend_labels(labels);
+    }
+
+    fn origin(&self) -> Arc<Origin> {
+        (**self).origin()
+    }
+}
+
 /// A micro-batch: sequences end to end.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Batch {
@@ -54,15 +92,15 @@ pub struct Targets {
 }
 
 impl Batch {
-    /// The sequences end to end, in order.
-    pub fn new<'a>(sequences: impl IntoIterator<Item = &'a Sequence>) -> Self {
+    /// The rows end to end, in order.
+    pub fn new<R: TokenRow>(rows: impl IntoIterator<Item = R>) -> Self {
         let mut batch = Self { cu_seqlens: vec![0], ..Self::default() };
-        for sequence in sequences {
-            batch.input_ids.extend_from_slice(&sequence.input_ids);
-            batch.labels.extend_from_slice(&sequence.labels);
-            batch.position_ids.extend(0..sequence.input_ids.len() as u32);
+        for row in rows {
+            batch.input_ids.extend_from_slice(row.input_ids());
+            row.extend_labels(&mut batch.labels);
+            batch.position_ids.extend(0..row.input_ids().len() as u32);
             batch.cu_seqlens.push(batch.input_ids.len());
-            batch.origins.push(Arc::clone(&sequence.origin));
+            batch.origins.push(row.origin());
         }
         batch
     }

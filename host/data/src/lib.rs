@@ -15,9 +15,10 @@ pub mod role;
 pub mod rows;
 pub mod sampler;
 pub mod source;
+pub mod token_rows;
 pub mod tokenizer;
 
-pub use batch::{Batch, IGNORED, Sequence, Targets};
+pub use batch::{Batch, IGNORED, Sequence, Targets, TokenRow};
 pub use chat_template::{ChatTemplate, Rendered};
 pub use error::{DataError, Result};
 pub use pack::Layout;
@@ -30,4 +31,5 @@ pub use role::{
     Finish, Group, HostModel, Metric, Outcome, PluginIdentity, Reward, RoleError, Sampling, Score,
     TextLogprob, Variant,
 };
+pub use token_rows::{MappedRow, TokenRows};
 pub use tokenizer::{Encoded, Tokenizer};

@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::batch::{Batch, Sequence};
+use crate::batch::{Batch, TokenRow};
 
 /// How the rows of an optimizer step are laid into micro-batches. Which rows those are is decided elsewhere: loss and
 /// gradient of the step are the same for every layout, up to the order of additions.
@@ -19,18 +19,24 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// The micro-batches of `sequences`; each keeps the order of its rows.
-    pub fn micro_batches(self, sequences: &[&Sequence]) -> Vec<Batch> {
+    /// The micro-batches of `rows`; each keeps their order.
+    pub fn micro_batches<R: TokenRow>(self, rows: &[R]) -> Vec<Batch> {
         match self {
-            Self::Rows(rows) => {
-                sequences.chunks(rows.max(1)).map(|it| Batch::new(it.iter().copied())).collect()
-            }
+            Self::Rows(count) => rows.chunks(count.max(1)).map(Batch::new).collect(),
             Self::Packed(tokens) => {
-                let lengths: Vec<usize> = sequences.iter().map(|it| it.input_ids.len()).collect();
+                let lengths: Vec<usize> = rows.iter().map(|it| it.input_ids().len()).collect();
                 let mut packed = best_fit_decreasing(&lengths, tokens);
                 packed.iter_mut().for_each(|it| it.sort_unstable());
-                packed.iter().map(|it| Batch::new(it.iter().map(|&index| sequences[index]))).collect()
+                packed.iter().map(|it| Batch::new(it.iter().map(|&index| &rows[index]))).collect()
             }
+        }
+    }
+
+    /// How many micro-batches rows of these `lengths` make.
+    pub fn count(self, lengths: &[usize]) -> usize {
+        match self {
+            Self::Rows(count) => lengths.len().div_ceil(count.max(1)),
+            Self::Packed(tokens) => best_fit_decreasing(lengths, tokens).len(),
         }
     }
 }

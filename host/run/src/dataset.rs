@@ -37,6 +37,9 @@ pub struct DataConfig {
     pub packing: bool,
     /// What is kept from training, for evaluation; nothing if absent.
     pub held_out: Option<HeldOut>,
+    /// Whether tokenised rows are kept in the cache folder for later runs on the same data. The rows are the same either
+    /// way.
+    pub cache: bool,
     /// Decides which rows are held out. Apart from `train.seed`, so that runs with several of those are judged on the
     /// same rows.
     pub split_seed: u64,
@@ -50,6 +53,7 @@ impl Default for DataConfig {
             on_bad_row: OnBadRow::Stop,
             packing: true,
             held_out: None,
+            cache: true,
             split_seed: 0,
         }
     }
@@ -103,7 +107,7 @@ impl DataConfig {
 }
 
 /// A row left out because of `on_bad_row = "skip"`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Skipped {
     /// File and line.
     pub origin: Origin,

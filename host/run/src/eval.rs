@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fthost_data::{DataError, Tokenizer, encode};
+use fthost_data::{DataError, TokenRows, Tokenizer, encode};
 use fthost_engine::adapters::peft;
 use fthost_engine::checkpoint::load_model;
 use fthost_engine::device::{self, DeviceKind};
@@ -32,15 +32,18 @@ pub fn run(
     // Held-out rows are never augmented.
     plugins.augmenters.clear();
     let dataset = dataset::load(&config.data, plugins)?;
-    let mut rows = Vec::with_capacity(dataset.held_out.len());
+    let (mut examples, mut rows) = (Vec::with_capacity(dataset.held_out.len()), TokenRows::default());
     for example in dataset.held_out {
         match (encode::encode(&example, &tokenizer, config.data.max_length), config.data.on_bad_row) {
-            (Ok(sequence), _) => rows.push((example, sequence)),
+            (Ok(sequence), _) => {
+                rows.push(&sequence);
+                examples.push(example);
+            }
             (Err(DataError::BadRow { .. }), OnBadRow::Skip) => {}
             (Err(error), _) => return Err(error.into()),
         }
     }
-    let held_out = HeldOutRows::new(rows, config.layout());
+    let held_out = HeldOutRows::new(examples, &rows, config.layout());
     let mut model = load_model(config.model.folder(), &device)?;
     model.compute_dtype = config.train.compute_dtype;
     let adapter = adapter.map(|folder| peft::load_adapter(&mut model, folder)).transpose()?;

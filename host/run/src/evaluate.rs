@@ -1,6 +1,6 @@
 //! What a model makes of the held-out rows.
 
-use fthost_data::{Batch, Example, Layout, Sequence};
+use fthost_data::{Batch, Example, Layout, MappedRow, TokenRows};
 use fthost_engine::EngineError;
 use fthost_engine::train::{TrainState, evaluate};
 use serde::Serialize;
@@ -30,11 +30,10 @@ pub struct Evaluation {
 pub const BEST_METRIC: &str = "eval_loss";
 
 impl HeldOutRows {
-    /// Rows in micro-batches of `layout`.
-    pub fn new(rows: Vec<(Example, Sequence)>, layout: Layout) -> Self {
-        let (examples, sequences): (Vec<Example>, Vec<Sequence>) = rows.into_iter().unzip();
-        let batches = layout.micro_batches(&sequences.iter().collect::<Vec<_>>());
-        Self { examples, batches }
+    /// `rows`, one an example, in micro-batches of `layout`.
+    pub fn new(examples: Vec<Example>, rows: &TokenRows, layout: Layout) -> Self {
+        let rows: Vec<MappedRow<'_>> = (0..rows.len()).map(|it| rows.row(it)).collect();
+        Self { examples, batches: layout.micro_batches(&rows) }
     }
 
     /// Loss, entropy and accuracy over the supervised tokens; `None` where nothing is held out.

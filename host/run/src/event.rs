@@ -13,6 +13,8 @@ use crate::evaluate::Evaluation;
 /// Something that happened, in order.
 #[derive(Debug)]
 pub enum Event<'a> {
+    /// Something a person should know; the run goes on.
+    Noted(&'a str),
     /// Everything is loaded; this is what will be done.
     Planned(&'a Plan),
     /// A row as it is trained on; comes before the first step.
@@ -64,6 +66,12 @@ pub struct Stepped {
     pub tokens_per_second: f64,
     /// Time left at that pace, evaluations aside.
     pub left: Duration,
+    /// How long the step took, waiting for its micro-batches included.
+    pub elapsed: Duration,
+    /// How long it waited for them.
+    pub data_loading: Duration,
+    /// Largest resident set of this program so far; `None` where the system does not tell.
+    pub peak_rss_bytes: Option<u64>,
 }
 
 /// What a run will do.

@@ -16,14 +16,17 @@ pub mod judge;
 pub mod lock;
 pub mod metrics;
 pub mod models;
+pub mod performance;
 pub mod place;
 pub mod plugins;
+pub mod prefetch;
 pub mod report;
 pub mod rows;
 pub mod settings;
 pub mod sft;
 pub mod summary;
 pub mod tensorboard;
+pub mod token_cache;
 
 pub use config::RunConfig;
 pub use error::{Result, RunError};

@@ -1,5 +1,5 @@
 //! `metrics.jsonl`, one object an optimizer step or evaluation under TRL's names, and the same figures for
-//! TensorBoard.
+//! TensorBoard, which is told besides what steps cost ([`crate::performance`]).
 //!
 //! `metrics.jsonl` holds no wall clock: the same run writes the same bytes, interrupted or not.
 
@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::error::{Result, RunError};
 use crate::evaluate::Evaluation;
 use crate::event::Stepped;
+use crate::performance::{self, PerformanceLog};
 use crate::tensorboard::EventWriter;
 
 /// Where figures go as they arise.
@@ -19,6 +20,7 @@ pub struct MetricSink {
     path: PathBuf,
     file: BufWriter<File>,
     events: EventWriter,
+    performance: PerformanceLog,
     evaluations: Vec<Evaluation>,
 }
 
@@ -68,7 +70,8 @@ impl MetricSink {
         std::fs::write(&temporary, kept).and_then(|()| std::fs::rename(&temporary, &path)).map_err(fail)?;
         let file = OpenOptions::new().append(true).open(&path).map_err(fail)?;
         let events = EventWriter::create(folder, purge_from).map_err(RunError::output(folder))?;
-        Ok(Self { path, file: BufWriter::new(file), events, evaluations })
+        let performance = PerformanceLog::open(folder, purge_from.saturating_sub(1))?;
+        Ok(Self { path, file: BufWriter::new(file), events, performance, evaluations })
     }
 
     /// Writes a step's figures.
@@ -86,7 +89,12 @@ impl MetricSink {
             ("num_tokens", json!(stepped.num_tokens)),
         ];
         let figures = figures.into_iter().map(|(name, value)| (name.to_string(), value));
-        self.write(stepped.step, stepped.epoch, figures)
+        self.write(stepped.step, stepped.epoch, figures)?;
+        self.performance.stepped(stepped)?;
+        let cost = performance::figures(stepped).into_iter();
+        let cost =
+            cost.filter_map(|(name, value)| Some((format!("performance/{name}"), value.as_f64()? as f32)));
+        self.events.scalars(stepped.step, cost).map_err(RunError::output(&self.path))
     }
 
     /// Writes an evaluation's figures.

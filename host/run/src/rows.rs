@@ -1,25 +1,58 @@
 //! Examples as tokens, and the micro-batches an optimizer step makes of them.
 
-use fthost_data::{Batch, DataError, Example, Layout, Sequence, Tokenizer, encode};
+use std::sync::Arc;
+
+use fthost_data::{Batch, DataError, Example, Layout, MappedRow, Sequence, TokenRows, Tokenizer, encode};
+use rayon::prelude::*;
 
 use crate::config::RunConfig;
-use crate::dataset::{Dataset, OnBadRow, Skipped};
+use crate::dataset::{self, Dataset, OnBadRow, Skipped};
 use crate::error::Result;
+use crate::plugins::Plugins;
+use crate::token_cache::{Found, TokenCache};
 
 /// The tokens a run learns from and is judged on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rows {
     /// Trained on.
-    pub train: Vec<Sequence>,
-    /// Held out, each with its example.
-    pub held_out: Vec<(Example, Sequence)>,
+    pub train: Arc<TokenRows>,
+    /// Held out.
+    pub held_out: TokenRows,
+    /// The example of each row that is held out.
+    pub examples: Vec<Example>,
     /// An example of what is trained on, for a person to look at.
     pub sample: Example,
     /// Rows left out, here or when they were read.
     pub skipped: Vec<Skipped>,
+    /// [`Dataset::digest`].
+    pub digest: String,
 }
 
 impl Rows {
+    /// The rows of a run: from the cache where they were made before of the same files by the same plugins, and into it
+    /// where not. Gives besides what a person should know of the cache.
+    ///
+    /// # Errors
+    /// As [`dataset::load`] and [`Rows::encode`]. A cache that can't be used is no error.
+    pub fn load(
+        config: &RunConfig,
+        plugins: &mut Plugins,
+        tokenizer: &Tokenizer,
+    ) -> Result<(Self, Vec<String>)> {
+        let mut notes = Vec::new();
+        let cache = if config.data.cache { TokenCache::of(config, plugins)? } else { None };
+        match cache.as_ref().map(TokenCache::read) {
+            Some(Found::Rows(rows)) => return Ok((*rows, notes)),
+            Some(Found::Damaged(note)) => notes.push(note),
+            Some(Found::Nothing) | None => {}
+        }
+        let rows = Self::encode(dataset::load(&config.data, plugins)?, tokenizer, config)?;
+        if let Some(Err(note)) = cache.map(|it| it.write(&rows)) {
+            notes.push(note);
+        }
+        Ok((rows, notes))
+    }
+
     /// Tokens of every example.
     ///
     /// # Errors
@@ -27,29 +60,26 @@ impl Rows {
     pub fn encode(dataset: Dataset, tokenizer: &Tokenizer, config: &RunConfig) -> Result<Self> {
         let data = &config.data;
         let mut skipped = dataset.skipped;
-        let mut tokens = |example: &Example| -> Result<Option<Sequence>> {
-            match (encode::encode(example, tokenizer, data.max_length), data.on_bad_row) {
+        let mut tokens = |examples: &[Example]| -> Result<Vec<Option<Sequence>>> {
+            let one = |it: &Example| encode::encode(it, tokenizer, data.max_length);
+            // Rows in parallel; what comes of them is looked at in their order.
+            let encoded: Vec<_> = examples.par_iter().map(one).collect();
+            let judged = encoded.into_iter().map(|it| match (it, data.on_bad_row) {
                 (Ok(sequence), _) => Ok(Some(sequence)),
                 (Err(DataError::BadRow { origin, reason }), OnBadRow::Skip) => {
                     skipped.push(Skipped { origin, reason });
                     Ok(None)
                 }
                 (Err(error), _) => Err(error.into()),
-            }
+            });
+            judged.collect()
         };
-        let (mut train, mut sample) = (Vec::with_capacity(dataset.train.len()), None);
-        for example in dataset.train {
-            if let Some(sequence) = tokens(&example)? {
-                train.push(sequence);
-                sample.get_or_insert(example);
-            }
-        }
-        let mut held_out = Vec::with_capacity(dataset.held_out.len());
-        for example in dataset.held_out {
-            if let Some(sequence) = tokens(&example)? {
-                held_out.push((example, sequence));
-            }
-        }
+        let train = tokens(&dataset.train)?;
+        let held_out = tokens(&dataset.held_out)?;
+        let first = train.iter().position(Option::is_some);
+        let sample = first.and_then(|it| dataset.train.into_iter().nth(it));
+        let kept = dataset.held_out.into_iter().zip(&held_out).filter(|it| it.1.is_some());
+        let examples = kept.map(|it| it.0).collect();
         skipped.sort_by(|a, b| (&a.origin.source, a.origin.line).cmp(&(&b.origin.source, b.origin.line)));
         let Some(sample) = sample else {
             let path = data.files.first().cloned().unwrap_or_default();
@@ -59,14 +89,16 @@ impl Rows {
             };
             return Err(DataError::Damaged { path, reason }.into());
         };
-        Ok(Self { train, held_out, sample, skipped })
+        let (train, held_out) =
+            (train.into_iter().flatten().collect(), held_out.into_iter().flatten().collect());
+        Ok(Self { train: Arc::new(train), held_out, examples, sample, skipped, digest: dataset.digest })
     }
+}
 
-    /// Micro-batches of the training rows at `indices`.
-    pub fn micro_batches(&self, indices: &[usize], layout: Layout) -> Vec<Batch> {
-        let rows: Vec<&Sequence> = indices.iter().map(|&row| &self.train[row]).collect();
-        layout.micro_batches(&rows)
-    }
+/// Micro-batches of the rows at `indices`.
+pub fn micro_batches(rows: &TokenRows, indices: &[usize], layout: Layout) -> Vec<Batch> {
+    let rows: Vec<MappedRow<'_>> = indices.iter().map(|&row| rows.row(row)).collect();
+    layout.micro_batches(&rows)
 }
 
 impl RunConfig {

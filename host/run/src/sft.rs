@@ -1,9 +1,10 @@
 //! Supervised fine-tuning, from files to an adapter or a whole model.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use fthost_data::sampler::Windows;
-use fthost_data::{Preview, Sequence, Tokenizer};
+use fthost_data::{Preview, Tokenizer};
 use fthost_engine::adapters::merge::save_merged;
 use fthost_engine::adapters::{attach_lora, peft};
 use fthost_engine::checkpoint::load_model;
@@ -11,10 +12,12 @@ use fthost_engine::checkpoint::training::DataPosition;
 use fthost_engine::device::{self, DeviceKind};
 use fthost_engine::models::Parameter;
 use fthost_engine::optim::AdamW;
+use fthost_engine::train::memory::peak_rss_bytes;
 use fthost_engine::train::{StepConfig, TrainState, step};
 
 use crate::config::{Adapter, RunConfig};
 use crate::course::Course;
+use crate::digest::ModelDigest;
 use crate::error::{Result, RunError};
 use crate::evaluate::HeldOutRows;
 use crate::event::{Event, Plan, PlannedPlugin, Stepped};
@@ -22,10 +25,11 @@ use crate::interrupt::Interrupt;
 use crate::judge::Judge;
 use crate::metrics::MetricSink;
 use crate::plugins::Plugins;
+use crate::prefetch::Prefetch;
 use crate::rows::Rows;
 use crate::settings::Settings;
 use crate::summary::{Pace, Summary};
-use crate::{dataset, digest, lock, models};
+use crate::{lock, models};
 
 /// Skipped rows that a plan shows.
 const SKIPPED_SHOWN: usize = 5;
@@ -54,13 +58,15 @@ pub fn run(
     observe: &mut dyn FnMut(Event<'_>),
 ) -> Result<Summary> {
     let config = &models::found(config)?;
-    let Prepared { tokenizer, mut rows, mut state, plan, settings } =
+    let base_digest = ModelDigest::start(config.model.folder());
+    let Prepared { tokenizer, mut rows, mut state, plan, settings, notes } =
         prepare(config, plugins, options.device)?;
+    notes.iter().for_each(|it| observe(Event::Noted(it)));
     observe(Event::Planned(&plan));
     observe(Event::Previewed(&Preview::new(&rows.sample, &tokenizer, config.data.max_length)?));
 
     let folder = &config.output.dir;
-    let base_digest = digest::of_model(config.model.folder())?;
+    let base_digest = base_digest.wait()?;
     let mut course = Course::new(config, &settings, plan.rows, base_digest.clone());
     let mut metrics = if options.resume {
         let checkpoint = course.resume(&mut state, &settings)?;
@@ -71,11 +77,11 @@ pub fn run(
         settings.write(folder)?;
         MetricSink::create(folder)?
     };
-    let held_out = HeldOutRows::new(std::mem::take(&mut rows.held_out), config.layout());
+    let held_out = HeldOutRows::new(std::mem::take(&mut rows.examples), &rows.held_out, config.layout());
     let mut judge = Judge::new(plugins, &tokenizer, &config.eval, &held_out.examples)?;
     let DataPosition { epoch, rows: seen } = course.progress.data;
-    let mut windows =
-        Windows::resume(plan.rows, plan.global_batch_size, config.train.seed, epoch, seen as usize);
+    let windows = Windows::resume(plan.rows, plan.global_batch_size, config.train.seed, epoch, seen as usize);
+    let mut windows = Prefetch::start(Arc::clone(&rows.train), config.layout(), windows);
     let mut pace = Pace::start(state.step, plan.steps);
 
     loop {
@@ -109,13 +115,12 @@ pub fn run(
             observe(Event::StoppedEarly { step: state.step });
             break;
         }
-        let Some(window) = windows.next() else { break };
         pace.resume();
+        let Some(window) = windows.next_window() else { break };
         let step_config = step_config(config, state.step, plan.steps);
-        let done = step(&mut state, &rows.micro_batches(&window, config.layout()), &step_config)?;
-        let position = DataPosition { epoch: windows.epoch(), rows: windows.row() as u64 };
-        course.advance(position, done.num_tokens);
-        let (tokens_per_second, left) = pace.step(done.num_tokens);
+        let done = step(&mut state, &window.batches, &step_config)?;
+        course.advance(window.position, done.num_tokens);
+        let (tokens_per_second, left) = pace.step(done.num_tokens, window.waited);
         let stepped = Stepped {
             step: state.step,
             steps: plan.steps,
@@ -124,6 +129,9 @@ pub fn run(
             metrics: done,
             tokens_per_second,
             left,
+            elapsed: pace.last_step(),
+            data_loading: window.waited,
+            peak_rss_bytes: peak_rss_bytes(),
         };
         metrics.stepped(&stepped)?;
         observe(Event::Stepped(&stepped));
@@ -151,16 +159,16 @@ struct Prepared {
     state: TrainState,
     plan: Plan,
     settings: Settings,
+    /// For a person.
+    notes: Vec<String>,
 }
 
 fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceKind) -> Result<Prepared> {
     // Opened first: a device that is not there is told before anything is read.
     let device = device::open(device)?;
     let tokenizer = Tokenizer::load(config.model.folder())?;
-    let dataset = dataset::load(&config.data, plugins)?;
-    let settings = Settings::new(config, &dataset.digest, plugins);
-    let data_digest = dataset.digest.clone();
-    let rows = Rows::encode(dataset, &tokenizer, config)?;
+    let (rows, notes) = Rows::load(config, plugins, &tokenizer)?;
+    let settings = Settings::new(config, &rows.digest, plugins);
     let mut model = load_model(config.model.folder(), &device)?;
     model.compute_dtype = config.train.compute_dtype;
     model.store_linears(config.train.frozen_dtype);
@@ -184,17 +192,17 @@ fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceKind) -> Res
         held_out_rows: rows.held_out.len(),
         skipped_rows: rows.skipped.len(),
         skipped: rows.skipped.iter().take(SKIPPED_SHOWN).cloned().collect(),
-        tokens: rows.train.iter().map(|it| it.input_ids.len()).sum(),
-        supervised_tokens: rows.train.iter().map(Sequence::supervised_tokens).sum(),
+        tokens: rows.train.tokens(),
+        supervised_tokens: rows.train.supervised_tokens(),
         steps: config.train.total_steps(rows.train.len()),
         global_batch_size: config.train.global_batch_size(),
         micro_batches_per_epoch: micro_batches_per_epoch(config, &rows),
         packing: config.data.packing,
         plugins: planned(plugins),
-        data_digest,
+        data_digest: rows.digest.clone(),
         output: config.output.dir.clone(),
     };
-    Ok(Prepared { tokenizer, rows, state, plan, settings })
+    Ok(Prepared { tokenizer, rows, state, plan, settings, notes })
 }
 
 fn count_parameters(visit_all: impl FnOnce(&mut dyn FnMut(&str, Parameter<'_>))) -> usize {
@@ -207,7 +215,8 @@ fn micro_batches_per_epoch(config: &RunConfig, rows: &Rows) -> usize {
     let mut windows = Windows::new(rows.train.len(), config.train.global_batch_size(), config.train.seed);
     let mut count = 0;
     while let Some(window) = windows.next().filter(|_| windows.epoch() == 0) {
-        count += rows.micro_batches(&window, config.layout()).len();
+        let lengths: Vec<usize> = window.iter().map(|&row| rows.train.row_len(row)).collect();
+        count += config.layout().count(&lengths);
     }
     count
 }

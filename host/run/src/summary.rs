@@ -40,6 +40,9 @@ pub struct Summary {
     pub seconds: f64,
     /// Tokens trained on a second, evaluations and checkpoints aside.
     pub tokens_per_second: f64,
+    /// Seconds that training waited for micro-batches.
+    #[serde(rename = "time/data_loading_s")]
+    pub data_loading: f64,
     /// Largest resident set of this program.
     pub peak_rss_bytes: Option<u64>,
 }
@@ -85,6 +88,7 @@ impl Summary {
             result,
             seconds: pace.began.elapsed().as_secs_f64(),
             tokens_per_second: pace.tokens_per_second(),
+            data_loading: pace.waited.as_secs_f64(),
             peak_rss_bytes: peak_rss_bytes(),
         }
     }
@@ -110,14 +114,18 @@ pub(crate) struct Pace {
     tokens: u64,
     steps_done: u32,
     steps_left: u32,
+    waited: Duration,
+    /// Training time at the end of the step before the last, and of the last.
+    marks: [Duration; 2],
 }
 
 impl Pace {
     /// From `step` of `steps` on, paused.
     pub(crate) fn start(step: u64, steps: u64) -> Self {
         let steps_left = u32::try_from(steps.saturating_sub(step)).unwrap_or(u32::MAX);
-        let (began, trained) = (Instant::now(), Duration::ZERO);
-        Self { began, since: None, trained, tokens: 0, steps_done: 0, steps_left }
+        let (began, none) = (Instant::now(), Duration::ZERO);
+        let (trained, waited, marks) = (none, none, [none; 2]);
+        Self { began, since: None, trained, tokens: 0, steps_done: 0, steps_left, waited, marks }
     }
 
     /// Something that is no training begins.
@@ -132,13 +140,20 @@ impl Pace {
         self.since.get_or_insert_with(Instant::now);
     }
 
-    /// A step of `tokens` tokens was done: tokens a second so far, and the time left.
-    pub(crate) fn step(&mut self, tokens: usize) -> (f64, Duration) {
+    /// A step of `tokens` tokens was done that `waited` for them: tokens a second so far, and the time left.
+    pub(crate) fn step(&mut self, tokens: usize, waited: Duration) -> (f64, Duration) {
         self.tokens += tokens as u64;
+        self.waited += waited;
+        self.marks = [self.marks[1], self.elapsed()];
         self.steps_done += 1;
         self.steps_left = self.steps_left.saturating_sub(1);
         let left = (self.elapsed() / self.steps_done).saturating_mul(self.steps_left);
         (self.tokens_per_second(), left)
+    }
+
+    /// Training time of the last step.
+    pub(crate) fn last_step(&self) -> Duration {
+        self.marks[1] - self.marks[0]
     }
 
     fn elapsed(&self) -> Duration {

@@ -14,7 +14,8 @@ fn rows(workplace: &Workplace) -> Vec<Sequence> {
     let config = workplace.config(&[]);
     let tokenizer = Tokenizer::load(config.model.folder()).unwrap();
     let dataset = dataset::load(&config.data, &mut Plugins::none()).unwrap();
-    Rows::encode(dataset, &tokenizer, &config).unwrap().train
+    let rows = Rows::encode(dataset, &tokenizer, &config).unwrap().train;
+    (0..rows.len()).map(|it| rows.sequence(it)).collect()
 }
 
 fn model(workplace: &Workplace) -> CausalLm {

@@ -20,6 +20,7 @@ path = "model"
 
 [data]
 files = ["rows.jsonl"]
+cache = false
 max_length = 48
 
 [adapter.lora]
