@@ -100,7 +100,7 @@ fn an_unknown_key_is_refused_where_it_stands() {
     let output = fthost(&["check", path.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2));
     let said = said(&output, folder.path());
-    assert!(said.contains("`adapter.lora.rnak` (line 9): unknown field `rnak`"), "{said}");
+    assert!(said.contains("`adapter.lora.rnak` (line 10): unknown field `rnak`"), "{said}");
 }
 
 #[cfg(not(feature = "cuda"))]

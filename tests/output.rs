@@ -41,12 +41,12 @@ fn a_run_tells_plan_row_steps_evaluations_and_end() {
     What is 1 + 1?⟦ It is 2.</s>⟧
 
     evaluation after step 0: eval_loss 6.15… eval_entropy 6.00… eval_mean_token_accuracy 0.00…
-    step 1/4 loss 6.09… grad_norm 0.29… mean_token_accuracy 0.00… N tokens/s N left
-    step 2/4 loss 6.05… grad_norm 0.31… mean_token_accuracy 0.00… N tokens/s N left
+    step 1/4 loss 6.09… grad_norm 0.31… mean_token_accuracy 0.00… N tokens/s N left
+    step 2/4 loss 6.06… grad_norm 0.31… mean_token_accuracy 0.00… N tokens/s N left
     evaluation after step 2: eval_loss 6.08… eval_entropy 6.00… eval_mean_token_accuracy 0.00…
     saved `out/checkpoint-2`
-    step 3/4 loss 6.02… grad_norm 0.35… mean_token_accuracy 0.00… N tokens/s N left
-    step 4/4 loss 5.99… grad_norm 0.38… mean_token_accuracy 0.00… N tokens/s N left
+    step 3/4 loss 6.02… grad_norm 0.34… mean_token_accuracy 0.00… N tokens/s N left
+    step 4/4 loss 6.00… grad_norm 0.37… mean_token_accuracy 0.00… N tokens/s N left
     evaluation after step 4: eval_loss 6.04… eval_entropy 6.00… eval_mean_token_accuracy 0.00…
     saved `out/checkpoint-4`
     3 rows, 2 held out, 1 skipped; 4 steps
