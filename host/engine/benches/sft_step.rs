@@ -1,7 +1,7 @@
 //! Times optimizer steps of supervised fine-tuning, LoRA or with `--full` every weight, and prints one line of JSON.
 //!
 //! `cargo bench -p fthost-engine --bench sft_step -- MODEL_FOLDER [--rank 16] [--batch 4] [--length 256]
-//! [--steps 5] [--activation-checkpointing off|block|N] [--full]`
+//! [--steps 5] [--activation-checkpointing off|block|N] [--full] [--gradient-release]`
 //!
 //! Rows are random tokens, all supervised; the first step warms up and is not counted. CPU seconds are user and system
 //! time of all threads, to the kernel's tick of 10 ms.
@@ -31,6 +31,7 @@ struct Arguments {
     steps: usize,
     activation_checkpointing: ActivationCheckpointing,
     full: bool,
+    gradient_release: bool,
 }
 
 fn arguments() -> Result<Option<Arguments>, String> {
@@ -42,6 +43,7 @@ fn arguments() -> Result<Option<Arguments>, String> {
         steps: 5,
         activation_checkpointing: ActivationCheckpointing::Off,
         full: false,
+        gradient_release: false,
     };
     let mut given = std::env::args().skip(1);
     while let Some(argument) = given.next() {
@@ -53,6 +55,7 @@ fn arguments() -> Result<Option<Arguments>, String> {
             // cargo passes this to every benchmark.
             "--bench" => {}
             "--full" => found.full = true,
+            "--gradient-release" => found.gradient_release = true,
             "--rank" => found.rank = number(given.next())?,
             "--batch" => found.batch = number(given.next())?,
             "--length" => found.length = number(given.next())?,
@@ -111,8 +114,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = StepConfig {
         adamw: AdamWConfig::default(),
         learning_rate: 2e-4,
-        max_grad_norm: Some(1.0),
+        max_grad_norm: (!arguments.gradient_release).then_some(1.0),
         activation_checkpointing: arguments.activation_checkpointing,
+        gradient_release: arguments.gradient_release,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let (mut seconds, mut used, mut losses) = (Vec::new(), Vec::new(), Vec::new());

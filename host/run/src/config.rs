@@ -150,6 +150,9 @@ pub struct TrainConfig {
     pub compute_dtype: FloatDtype,
     /// What the blocks' linear weights are stored in while they are frozen, below an adapter: `f32` or `bf16`.
     pub frozen_dtype: FloatDtype,
+    /// Update each block as soon as its gradients are there, and let go of them: they never exist all at once. Needs
+    /// `max_grad_norm = 0`, `gradient_accumulation_steps = 1` and no packing, because those need them all.
+    pub gradient_release: bool,
 }
 
 impl Default for TrainConfig {
@@ -165,6 +168,7 @@ impl Default for TrainConfig {
             activation_checkpointing: ActivationCheckpointing::Off,
             compute_dtype: FloatDtype::F32,
             frozen_dtype: FloatDtype::F32,
+            gradient_release: false,
         }
     }
 }
@@ -203,6 +207,20 @@ impl TrainConfig {
             ));
         }
         problems.extend(self.activation_checkpointing.problems());
+        if self.gradient_release {
+            if self.max_grad_norm != 0.0 {
+                let bound = self.max_grad_norm;
+                problems.push(format!(
+                    "`gradient_release` needs `train.max_grad_norm` = 0, got `{bound}`: a global norm needs all gradients"
+                ));
+            }
+            if self.gradient_accumulation_steps != 1 {
+                let steps = self.gradient_accumulation_steps;
+                problems.push(format!(
+                    "`gradient_release` needs `train.gradient_accumulation_steps` = 1, got `{steps}`"
+                ));
+            }
+        }
         let bound = self.max_grad_norm;
         if !(bound >= 0.0 && bound.is_finite()) {
             problems.push(format!("`max_grad_norm` must be >= 0, got `{bound}`"));
@@ -368,6 +386,9 @@ impl RunConfig {
                     .into(),
             );
         }
+        if self.train.gradient_release && self.data.packing {
+            problems.push("`train.gradient_release` needs `data.packing` = false: a packed step may be several micro-batches".into());
+        }
         problems.extend(self.needs_evaluations());
         problems
     }
@@ -430,7 +451,7 @@ mod tests {
     fn every_unknown_key_is_told_with_its_place() {
         let text = format!("{FILE}[train]\nstep = 3\nseed = 1\n\n[adapter.lora]\nrnak = 4\n");
         insta::assert_snapshot!(parsed(&text, &["eval.often=1", "data.files=[\"b\"]"]).unwrap_err(), @r"
-        `train.step` (line 8): unknown field `step`, expected one of `steps`, `epochs`, `micro_batch_size`, `micro_batch_tokens`, `gradient_accumulation_steps`, `seed`, `max_grad_norm`, `activation_checkpointing`, `compute_dtype`, `frozen_dtype`
+        `train.step` (line 8): unknown field `step`, expected one of `steps`, `epochs`, `micro_batch_size`, `micro_batch_tokens`, `gradient_accumulation_steps`, `seed`, `max_grad_norm`, `activation_checkpointing`, `compute_dtype`, `frozen_dtype`, `gradient_release`
         `adapter.lora.rnak` (line 12): unknown field `rnak`, expected one of `rank`, `alpha`, `dropout`, `target_modules`, `use_rslora`, `loraplus_lr_ratio`
         `eval.often` (`--set eval.often=1`): unknown field `often`, expected one of `every_steps`, `before`, `after`, `generation`, `batch_size`, `on_reward_failure`
         ");
@@ -483,6 +504,13 @@ mod tests {
             "`train.frozen_dtype` = `bf16` needs an adapter: weights that are trained are stored in f32"
         );
         assert_eq!(problems(&["train.frozen_dtype=bf16", "adapter.lora.rank=4"]), "");
+        let release = ["train.gradient_release=true", "data.packing=false", "train.max_grad_norm=0"];
+        assert_eq!(problems(&release), "");
+        insta::assert_snapshot!(problems(&["train.gradient_release=true", "data.packing=true", "train.max_grad_norm=1", "train.gradient_accumulation_steps=2"]), @r"
+        `train.gradient_release` needs `train.max_grad_norm` = 0, got `1`: a global norm needs all gradients
+        `train.gradient_release` needs `train.gradient_accumulation_steps` = 1, got `2`
+        `train.gradient_release` needs `data.packing` = false: a packed step may be several micro-batches
+        ");
         assert_eq!(
             problems(&["early_stop.patience=2"]),
             "`early_stop` needs `data.held_out`: there is nothing to evaluate"

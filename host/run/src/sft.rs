@@ -239,6 +239,7 @@ fn step_config(config: &RunConfig, step: u64, steps: u64) -> StepConfig {
         learning_rate: adamw.learning_rate * config.schedule.factor(step, steps),
         max_grad_norm: (train.max_grad_norm > 0.0).then_some(train.max_grad_norm),
         activation_checkpointing: train.activation_checkpointing,
+        gradient_release: train.gradient_release,
     }
 }
 

@@ -159,7 +159,7 @@ impl TokenCache {
         parts.extend(rows.held_out.bytes());
         let padding = [0; ALIGNMENT];
         let padded = || parts.iter().flat_map(|it| [*it, &padding[..padding_of(it.len())]]);
-        let checksum = padded().fold(0, |sum, it| crc32c::crc32c_append(sum, it));
+        let checksum = padded().fold(0, crc32c::crc32c_append);
         let mut file = BufWriter::new(tempfile::NamedTempFile::new_in(folder)?);
         file.write_all(MAGIC)?;
         file.write_all(&VERSION.to_le_bytes())?;

@@ -283,16 +283,21 @@ impl CausalLm {
         if self.has_lora() { self.visit_lora(visit) } else { self.visit_base(visit) }
     }
 
+    /// Final norm and, where it has a weight of its own, the head.
+    pub fn visit_head(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+        visit(FINAL_NORM, Parameter::Vector(&mut self.norm));
+        if let Some(head) = &mut self.lm_head {
+            visit(HEAD, Parameter::Matrix(head));
+        }
+    }
+
     /// Every base weight with its Hugging Face name, in a fixed order; adapters apart.
     pub fn visit_base(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
         visit(EMBEDDING, Parameter::Matrix(&mut self.embed_tokens));
         for (layer, block) in self.blocks.iter_mut().enumerate() {
             block.visit_base(layer, visit);
         }
-        visit(FINAL_NORM, Parameter::Vector(&mut self.norm));
-        if let Some(head) = &mut self.lm_head {
-            visit(HEAD, Parameter::Matrix(head));
-        }
+        self.visit_head(visit);
     }
 
     /// Every adapter weight as PEFT names it below `base_model.model.`, in a fixed order.

@@ -9,7 +9,7 @@ use fthost_data::Batch;
 use fthost_kernels::pull_back;
 use serde::{Deserialize, Serialize};
 
-use crate::models::llama::ids_tensor;
+use crate::models::llama::{EMBEDDING, ids_tensor};
 use crate::models::{Block, BlockContext, CausalLm, Parameter};
 use crate::nn::precision::cast;
 
@@ -53,6 +53,20 @@ pub enum Part {
     Block(usize),
     /// The embedding; where it serves as the head, with the head's share.
     Embedding,
+}
+
+impl Part {
+    /// What is trained of this part of `model`, in the order of its gradients.
+    pub fn visit_trained(self, model: &mut CausalLm, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+        let trains_base = !model.has_lora();
+        match self {
+            Self::Head if trains_base => model.visit_head(visit),
+            Self::Embedding if trains_base => visit(EMBEDDING, Parameter::Matrix(&mut model.embed_tokens)),
+            Self::Block(index) if trains_base => model.blocks[index].visit_base(index, visit),
+            Self::Block(index) => model.blocks[index].visit_lora(index, visit),
+            Self::Head | Self::Embedding => {}
+        }
+    }
 }
 
 /// A block between forward and backward.

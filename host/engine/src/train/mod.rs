@@ -5,6 +5,7 @@ pub mod evaluate;
 pub mod executor;
 pub mod gradients;
 pub mod memory;
+mod release;
 pub mod sft;
 pub mod state;
 

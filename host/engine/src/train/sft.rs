@@ -4,6 +4,7 @@ use fthost_data::Batch;
 
 use super::executor::ActivationCheckpointing;
 use super::gradients::Gradients;
+use super::release;
 use super::state::TrainState;
 use crate::adapters::dropout::with_dropout;
 use crate::error::{EngineError, Result};
@@ -20,6 +21,8 @@ pub struct StepConfig {
     pub max_grad_norm: Option<f64>,
     /// What is kept between forward and backward.
     pub activation_checkpointing: ActivationCheckpointing,
+    /// Update each block as soon as its gradients are there, and let go of them. Takes one micro-batch and no clipping.
+    pub gradient_release: bool,
 }
 
 /// What a step did. Names are TRL's.
@@ -50,32 +53,31 @@ pub struct StepMetrics {
 /// A row without a supervised token, and a loss or gradient that is not finite; the state is then as before.
 pub fn step(state: &mut TrainState, micro_batches: &[Batch], config: &StepConfig) -> Result<StepMetrics> {
     micro_batches.iter().try_for_each(every_row_is_supervised)?;
-    let mut gradients = Gradients::default();
     let dropout = state.adapter.as_ref().map_or(0.0, |it| it.dropout);
+    let dropped = |state: &TrainState, index: usize| {
+        let drops = dropout > 0.0;
+        drops.then(|| with_dropout(&state.model, dropout, state.seed, state.step, index as u64))
+    };
+    if config.gradient_release {
+        let [batch] = micro_batches else {
+            let problem = format!(
+                "`gradient_release` takes one micro-batch a step, got {}: they share one update",
+                micro_batches.len()
+            );
+            return Err(EngineError::Invalid { what: "train".into(), problems: vec![problem] });
+        };
+        let dropped = dropped(state, 0);
+        return release::step(state, batch, config, dropped);
+    }
+    let mut gradients = Gradients::default();
     for (index, batch) in micro_batches.iter().enumerate() {
-        if dropout > 0.0 {
-            let model = with_dropout(&state.model, dropout, state.seed, state.step, index as u64);
-            gradients.add(&model, batch, config.activation_checkpointing);
-        } else {
-            gradients.add(&state.model, batch, config.activation_checkpointing);
-        }
+        let dropped = dropped(state, index);
+        gradients.add(dropped.as_ref().unwrap_or(&state.model), batch, config.activation_checkpointing);
     }
     let tokens = gradients.supervised_tokens as f64;
     let loss = gradients.loss_sum / tokens;
     let grad_norm = gradients.norm(1.0 / tokens);
-    for (what, value) in [("loss", loss), ("grad_norm", grad_norm)] {
-        if !value.is_finite() {
-            let rows = micro_batches.iter().flat_map(|it| &it.origins).map(ToString::to_string).collect();
-            let last_checkpoint = state.last_checkpoint.clone();
-            return Err(EngineError::NotFiniteStep {
-                what,
-                value,
-                step: state.step + 1,
-                rows,
-                last_checkpoint,
-            });
-        }
-    }
+    not_finite(state, micro_batches, [("loss", loss), ("grad_norm", grad_norm)])?;
     let clip = config.max_grad_norm.map_or(1.0, |bound| clip_scale(grad_norm, bound));
     state.update(&config.adamw, config.learning_rate, clip / tokens, gradients.values);
     Ok(StepMetrics {
@@ -87,6 +89,18 @@ pub fn step(state: &mut TrainState, micro_batches: &[Batch], config: &StepConfig
         num_tokens: micro_batches.iter().map(Batch::len).sum(),
         supervised_tokens: gradients.supervised_tokens,
     })
+}
+
+/// The first of `values` that is not finite, as an error with the rows of the step.
+pub(super) fn not_finite(
+    state: &TrainState,
+    micro_batches: &[Batch],
+    values: [(&'static str, f64); 2],
+) -> Result<()> {
+    let Some((what, value)) = values.into_iter().find(|it| !it.1.is_finite()) else { return Ok(()) };
+    let rows = micro_batches.iter().flat_map(|it| &it.origins).map(ToString::to_string).collect();
+    let last_checkpoint = state.last_checkpoint.clone();
+    Err(EngineError::NotFiniteStep { what, value, step: state.step + 1, rows, last_checkpoint })
 }
 
 /// A row whose labels are all ignored teaches nothing: more likely a broken template than a wish.

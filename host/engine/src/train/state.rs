@@ -41,20 +41,45 @@ impl TrainState {
         let ratio = self.adapter.as_ref().map_or(1.0, |it| it.loraplus_lr_ratio);
         let optimizer = &mut self.optimizer;
         optimizer.begin();
+        let update = Update { config, learning_rate, loraplus_lr_ratio: ratio, gradient_scale };
         let mut gradients = gradients.into_iter();
         self.model.visit_trained(&mut |name, parameter| {
             let gradient = gradients.next().expect("one gradient a trained parameter");
-            let rate = if name.ends_with("lora_B.weight") { learning_rate * ratio } else { learning_rate };
-            match parameter {
-                Parameter::Vector(value) => {
-                    value.inplace(|it| optimizer.update(config, rate, gradient_scale, name, it, gradient));
-                }
-                Parameter::Matrix(value) => {
-                    let gradient = gradient.reshape(value.dims());
-                    value.inplace(|it| optimizer.update(config, rate, gradient_scale, name, it, gradient));
-                }
-            }
+            update.apply(optimizer, name, parameter, gradient);
         });
         self.step += 1;
+    }
+}
+
+/// What all parameters of one update share.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Update<'a> {
+    pub config: &'a AdamWConfig,
+    pub learning_rate: f64,
+    pub loraplus_lr_ratio: f64,
+    pub gradient_scale: f64,
+}
+
+impl Update<'_> {
+    /// Updates one parameter, in place where nothing else holds it.
+    pub(crate) fn apply(
+        self,
+        optimizer: &mut AdamW,
+        name: &str,
+        parameter: Parameter<'_>,
+        gradient: burn::tensor::Tensor<1>,
+    ) {
+        let of_b = name.ends_with("lora_B.weight");
+        let rate = if of_b { self.learning_rate * self.loraplus_lr_ratio } else { self.learning_rate };
+        let (config, scale) = (self.config, self.gradient_scale);
+        match parameter {
+            Parameter::Vector(value) => {
+                value.inplace(|it| optimizer.update(config, rate, scale, name, it, gradient));
+            }
+            Parameter::Matrix(value) => {
+                let gradient = gradient.reshape(value.dims());
+                value.inplace(|it| optimizer.update(config, rate, scale, name, it, gradient));
+            }
+        }
     }
 }

@@ -38,10 +38,10 @@ fn rows(step: usize) -> Vec<Sequence> {
 #[test]
 fn accumulation_equals_one_large_batch() {
     for state in [full(), lora()] {
-        let whole = gradients(&state, &[Batch::new(&rows(2))], ActivationCheckpointing::Off);
+        let whole = gradients(&state, &[Batch::new(rows(2))], ActivationCheckpointing::Off);
         assert_close(&whole, &gradients(&state, &batches(2), ActivationCheckpointing::Off));
         let (mut once, mut accumulated) = (state.clone(), state);
-        let one = step(&mut once, &[Batch::new(&rows(2))], &config(1e-3)).unwrap();
+        let one = step(&mut once, &[Batch::new(rows(2))], &config(1e-3)).unwrap();
         let two = step(&mut accumulated, &batches(2), &config(1e-3)).unwrap();
         assert!((one.loss - two.loss).abs() < 1e-5 && (one.grad_norm - two.grad_norm).abs() < 1e-5);
         assert_eq!((one.supervised_tokens, one.num_tokens), (two.supervised_tokens, two.num_tokens));
@@ -164,4 +164,32 @@ fn a_frozen_base_stored_in_bf16_is_that_base() {
         let of = |state: &TrainState| gradients(state, &batches(2), checkpointing);
         assert_eq!(of(&stored), of(&widened));
     }
+}
+
+/// One update a block as its gradients come, or all at the end: the same weights, bit for bit, and the same metrics but
+/// for the order in which squares are added.
+#[test]
+fn released_gradients_update_as_kept_ones_do() {
+    for state in [full(), lora(), dropped_lora(0.3, 11)] {
+        let run = |gradient_release| {
+            let mut state = state.clone();
+            let config = StepConfig { gradient_release, max_grad_norm: None, ..config(1e-3) };
+            let metrics = [0, 1, 2].map(|it| step(&mut state, &batches(it)[..1], &config).unwrap());
+            let norms = metrics.map(|it| (it.loss, it.grad_norm));
+            (trained(&state), norms)
+        };
+        let ((kept, kept_norms), (released, norms)) = (run(false), run(true));
+        assert_eq!(kept, released);
+        for (kept, released) in kept_norms.iter().zip(norms) {
+            assert_eq!(kept.0, released.0);
+            assert!((kept.1 - released.1).abs() < 1e-9 * kept.1, "{kept:?} and {released:?}");
+        }
+    }
+}
+
+#[test]
+fn released_gradients_are_those_of_one_micro_batch() {
+    let config = StepConfig { gradient_release: true, max_grad_norm: None, ..config(1e-3) };
+    let error = step(&mut full(), &batches(2), &config).unwrap_err().to_string();
+    assert!(error.contains("`gradient_release` takes one micro-batch a step, got 2"), "{error}");
 }

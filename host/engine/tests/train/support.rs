@@ -105,6 +105,7 @@ pub fn config(learning_rate: f64) -> StepConfig {
         learning_rate,
         max_grad_norm: Some(0.5),
         activation_checkpointing: ActivationCheckpointing::Off,
+        gradient_release: false,
     }
 }
 
