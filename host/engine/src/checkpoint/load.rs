@@ -11,6 +11,9 @@ use crate::nn::{FloatDtype, Linear, Rope};
 
 /// Loads `config.json` and the safetensors beside it, as f32, onto `device`.
 ///
+/// On the CPU, weights that are stored as f32 are the file's own pages until they are trained
+/// ([`TensorFiles::in_place`]): the file must not be written to while the model is used.
+///
 /// # Errors
 /// Everything [`LlamaConfig::read`] refuses; missing, mis-shaped, unknown or non-finite weights, by name.
 pub fn load_model(folder: &Path, device: &Device) -> Result<CausalLm> {
@@ -25,8 +28,8 @@ pub fn load_model(folder: &Path, device: &Device) -> Result<CausalLm> {
     let model = build(&config, rope, device, &mut |name, shape| {
         read.push(name.to_string());
         match *shape {
-            [length] => files.read(name, [length]),
-            [rows, columns] => files.read(name, [rows, columns]),
+            [length] => files.in_place(name, [length]),
+            [rows, columns] => files.in_place(name, [rows, columns]),
             _ => unreachable!("a model has vectors and matrices"),
         }
     })?;

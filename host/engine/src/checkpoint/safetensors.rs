@@ -1,16 +1,22 @@
-//! Safetensors files, single or sharded, mapped into memory and read tensor by tensor.
+//! Safetensors files, single or sharded, mapped into memory: tensors are copied out of the map, or used in place.
 //!
-//! `unsafe` here: mapping a file. The maps live only while weights are being copied out of them.
+//! A tensor that is used in place is the file's pages: no memory of its own, shared by every process that maps the
+//! file, and copied when something writes to it. The file must stay as it is for as long. One that is replaced by a
+//! rename, as every file is that this crate writes, stays what it was; one that is written to in place, or cut short,
+//! changes weights under way, or ends the program with SIGBUS, as with every memory-mapped checkpoint.
+//!
+//! `unsafe` here: mapping a file.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::TensorData;
+use burn::tensor::{AllocationProperty, Bytes, DType, TensorData};
 use half::{bf16, f16};
 use memmap2::Mmap;
+use rayon::prelude::*;
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, Metadata, TensorInfo, TensorView};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde_json::Value;
 
 use crate::error::{EngineError, Result};
@@ -18,9 +24,33 @@ use crate::error::{EngineError, Result};
 /// The tensors of a folder or of one file.
 pub struct TensorFiles {
     folder: PathBuf,
-    maps: Vec<(PathBuf, Mmap)>,
-    /// Tensor name to position in `maps`.
+    files: Vec<MappedFile>,
+    /// Tensor name to position in `files`.
     names: BTreeMap<String, usize>,
+}
+
+struct MappedFile {
+    metadata: Metadata,
+    /// The tensors' bytes; the map lives as long as what uses it in place.
+    data: bytes::Bytes,
+}
+
+impl MappedFile {
+    fn open(path: PathBuf) -> Result<Self> {
+        let file = std::fs::File::open(&path).map_err(EngineError::io("read", &path))?;
+        // SAFETY: the map is only read, and every read is bounds-checked. What becomes of it when another process
+        // changes the file is said in this file's head.
+        let map = unsafe { Mmap::map(&file) }.map_err(EngineError::io("map", &path))?;
+        // Checks that the tensors lie in the file, end to end.
+        let (header, metadata) = SafeTensors::read_metadata(&map)
+            .map_err(|error| EngineError::Safetensors { path: path.clone(), reason: error.to_string() })?;
+        let data = bytes::Bytes::from_owner(map).split_off(size_of::<u64>() + header);
+        Ok(Self { metadata, data })
+    }
+
+    fn bytes(&self, info: &TensorInfo) -> bytes::Bytes {
+        self.data.slice(info.data_offsets.0..info.data_offsets.1)
+    }
 }
 
 impl TensorFiles {
@@ -42,35 +72,24 @@ impl TensorFiles {
     }
 
     /// Opens the given files.
-    pub fn open(folder: &Path, files: Vec<PathBuf>) -> Result<Self> {
-        let mut maps = Vec::with_capacity(files.len());
+    pub fn open(folder: &Path, paths: Vec<PathBuf>) -> Result<Self> {
+        let mut files = Vec::with_capacity(paths.len());
         let mut names = BTreeMap::new();
-        for path in files {
-            let file = std::fs::File::open(&path).map_err(EngineError::io("read", &path))?;
-            // SAFETY: the map is only read, and every read is bounds-checked by `safetensors`; a file truncated by
-            // another process while it is read would raise SIGBUS, as with every memory-mapped checkpoint.
-            let map = unsafe { Mmap::map(&file) }.map_err(EngineError::io("map", &path))?;
-            for name in parse(&path, &map)?.names() {
-                names.insert(name.to_string(), maps.len());
-            }
-            maps.push((path, map));
+        for path in paths {
+            let file = MappedFile::open(path)?;
+            names.extend(file.metadata.offset_keys().into_iter().map(|name| (name, files.len())));
+            files.push(file);
         }
-        Ok(Self { folder: folder.to_path_buf(), maps, names })
+        Ok(Self { folder: folder.to_path_buf(), files, names })
     }
 
     /// Name, shape and type of every tensor, in the order of names.
-    ///
-    /// # Errors
-    /// A file that is no longer sound.
-    pub fn list(&self) -> Result<Vec<(String, Vec<usize>, String)>> {
-        let mut all = Vec::with_capacity(self.names.len());
-        for (path, map) in &self.maps {
-            for (name, view) in parse(path, map)?.iter() {
-                all.push((name.to_string(), view.shape().to_vec(), format!("{:?}", view.dtype())));
-            }
-        }
-        all.sort();
-        Ok(all)
+    pub fn list(&self) -> Vec<(String, Vec<usize>, String)> {
+        let told = |(name, file): (&String, &usize)| {
+            let info = self.files[*file].metadata.info(name).expect("a name of that file");
+            (name.clone(), info.shape.clone(), format!("{:?}", info.dtype))
+        };
+        self.names.iter().map(told).collect()
     }
 
     /// Names not in `known`.
@@ -83,27 +102,50 @@ impl TensorFiles {
         self.names.contains_key(name)
     }
 
-    /// One tensor as f32, its shape checked.
+    /// One tensor as f32, its shape checked, in memory of its own.
     ///
     /// # Errors
     /// A missing tensor, another shape, a type that is not a float, a value that is not finite.
     pub fn read<const D: usize>(&self, name: &str, expected: [usize; D]) -> Result<TensorData> {
-        let missing = || EngineError::MissingTensor { folder: self.folder.clone(), name: name.to_string() };
-        let (path, map) = &self.maps[*self.names.get(name).ok_or_else(missing)?];
-        let tensors = parse(path, map)?;
-        let view = tensors.tensor(name).map_err(|_| missing())?;
-        if view.shape() != expected {
+        let (dtype, bytes) = self.tensor(name, &expected)?;
+        let values = to_f32(name, dtype, &bytes)?;
+        check_finite(name, &values, |it| it.to_bits())?;
+        Ok(TensorData::new(values, expected))
+    }
+
+    /// As [`TensorFiles::read`]; a tensor that is stored as f32 stays where it is in the file, and is copied only when
+    /// something writes to it.
+    ///
+    /// # Errors
+    /// As [`TensorFiles::read`].
+    pub fn in_place<const D: usize>(&self, name: &str, expected: [usize; D]) -> Result<TensorData> {
+        let (dtype, bytes) = self.tensor(name, &expected)?;
+        // Files of other writers need not be aligned.
+        let aligned = bytes.as_ptr().align_offset(align_of::<f32>()) == 0;
+        if !(cfg!(target_endian = "little") && dtype == Dtype::F32 && aligned) {
+            return self.read(name, expected);
+        }
+        check_finite(name, bytes.as_chunks().0, |it| u32::from_le_bytes(*it))?;
+        Ok(TensorData::from_bytes(Bytes::from_shared(bytes, AllocationProperty::File), expected, DType::F32))
+    }
+
+    /// Type and bytes of a tensor of the `expected` shape.
+    fn tensor(&self, name: &str, expected: &[usize]) -> Result<(Dtype, bytes::Bytes)> {
+        let (file, info) = self.info(name)?;
+        if info.shape != expected {
             return Err(EngineError::ShapeMismatch {
                 name: name.to_string(),
-                found: view.shape().to_vec(),
+                found: info.shape.clone(),
                 expected: expected.to_vec(),
             });
         }
-        let values = to_f32(name, &view)?;
-        if let Some(index) = values.iter().position(|it| !it.is_finite()) {
-            return Err(EngineError::NotFinite { name: name.to_string(), index });
-        }
-        Ok(TensorData::new(values, expected))
+        Ok((info.dtype, file.bytes(info)))
+    }
+
+    fn info(&self, name: &str) -> Result<(&MappedFile, &TensorInfo)> {
+        let file = self.names.get(name).map(|it| &self.files[*it]);
+        file.and_then(|it| Some((it, it.metadata.info(name)?)))
+            .ok_or_else(|| EngineError::MissingTensor { folder: self.folder.clone(), name: name.to_string() })
     }
 
     /// A vector of bytes, its length checked.
@@ -111,36 +153,39 @@ impl TensorFiles {
     /// # Errors
     /// A missing tensor, another shape or type.
     pub fn read_u8(&self, name: &str, length: usize) -> Result<Vec<u8>> {
-        let missing = || EngineError::MissingTensor { folder: self.folder.clone(), name: name.to_string() };
-        let (path, map) = &self.maps[*self.names.get(name).ok_or_else(missing)?];
-        let tensors = parse(path, map)?;
-        let view = tensors.tensor(name).map_err(|_| missing())?;
-        if view.shape() != [length] {
-            let (found, expected) = (view.shape().to_vec(), vec![length]);
-            return Err(EngineError::ShapeMismatch { name: name.to_string(), found, expected });
+        let (dtype, bytes) = self.tensor(name, &[length])?;
+        if dtype != Dtype::U8 {
+            return Err(EngineError::Dtype { name: name.to_string(), dtype: format!("{dtype:?}") });
         }
-        if view.dtype() != Dtype::U8 {
-            return Err(EngineError::Dtype { name: name.to_string(), dtype: format!("{:?}", view.dtype()) });
-        }
-        Ok(view.data().to_vec())
+        Ok(bytes.to_vec())
     }
 
     /// Shape of one tensor.
+    ///
+    /// # Errors
+    /// A missing tensor.
     pub fn shape(&self, name: &str) -> Result<Vec<usize>> {
-        let missing = || EngineError::MissingTensor { folder: self.folder.clone(), name: name.to_string() };
-        let (path, map) = &self.maps[*self.names.get(name).ok_or_else(missing)?];
-        Ok(parse(path, map)?.tensor(name).map_err(|_| missing())?.shape().to_vec())
+        Ok(self.info(name)?.1.shape.clone())
     }
 }
 
-fn parse<'a>(path: &Path, map: &'a Mmap) -> Result<SafeTensors<'a>> {
-    SafeTensors::deserialize(map)
-        .map_err(|error| EngineError::Safetensors { path: path.to_path_buf(), reason: error.to_string() })
+/// Every exponent is looked at, in parallel and without a branch a value: this is most of what loading a model costs.
+fn check_finite<T: Sync>(name: &str, values: &[T], bits: impl Fn(&T) -> u32 + Sync) -> Result<()> {
+    const EXPONENT: u32 = 0x7f80_0000;
+    const AT_A_TIME: usize = 1 << 14;
+    let not_finite = |(chunk, values): (usize, &[T])| {
+        let largest = values.iter().fold(0, |largest, it| largest.max(bits(it) & EXPONENT));
+        let first = || values.iter().position(|it| bits(it) & EXPONENT == EXPONENT);
+        (largest == EXPONENT).then(|| chunk * AT_A_TIME + first().unwrap_or_default())
+    };
+    match values.par_chunks(AT_A_TIME).enumerate().find_map_first(not_finite) {
+        Some(index) => Err(EngineError::NotFinite { name: name.to_string(), index }),
+        None => Ok(()),
+    }
 }
 
-fn to_f32(name: &str, view: &TensorView<'_>) -> Result<Vec<f32>> {
-    let data = view.data();
-    Ok(match view.dtype() {
+fn to_f32(name: &str, dtype: Dtype, data: &[u8]) -> Result<Vec<f32>> {
+    Ok(match dtype {
         Dtype::F32 => data.as_chunks::<4>().0.iter().map(|it| f32::from_le_bytes(*it)).collect(),
         Dtype::F16 => data.as_chunks::<2>().0.iter().map(|it| f16::from_le_bytes(*it).to_f32()).collect(),
         Dtype::BF16 => data.as_chunks::<2>().0.iter().map(|it| bf16::from_le_bytes(*it).to_f32()).collect(),

@@ -1,6 +1,7 @@
 //! Training: golden curves and invariants.
 
 mod golden;
+mod in_place;
 mod invariants;
 mod optimizer;
 mod resume;

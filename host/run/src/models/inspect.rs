@@ -46,7 +46,7 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
 
 fn folder(path: &Path) -> Result<Inspection> {
     let config = json(&path.join("config.json"))?;
-    let tensors = TensorFiles::open_model(path)?.list()?;
+    let tensors = TensorFiles::open_model(path)?.list();
     let mut facts = vec![("architecture", text(&config["architectures"][0]))];
     for key in SHAPE_KEYS {
         if let Some(value) = config.get(key).filter(|it| !it.is_null()) {
@@ -126,7 +126,7 @@ fn gguf_file(path: &Path) -> Result<Inspection> {
 
 fn adapter(path: &Path) -> Result<Inspection> {
     let config = json(&path.join("adapter_config.json"))?;
-    let tensors = TensorFiles::open(path, vec![path.join("adapter_model.safetensors")])?.list()?;
+    let tensors = TensorFiles::open(path, vec![path.join("adapter_model.safetensors")])?.list();
     let mut facts = Vec::new();
     for (name, key) in [
         ("kind", "peft_type"),
