@@ -1,5 +1,6 @@
 //! The run file. Composes what is configured beside the code it configures; nothing else does.
 
+mod checkpoint;
 mod parse;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use fthost_engine::train::early_stop::EarlyStopConfig;
 use fthost_sandbox::{PluginTable, SearchPath};
 use serde::{Deserialize, Serialize};
 
+pub use self::checkpoint::CheckpointConfig;
 use crate::dataset::{DataConfig, HeldOut};
 use crate::error::{Result, RunError};
 pub use crate::models::ModelConfig;
@@ -279,31 +281,6 @@ impl EvalConfig {
             step if step >= total => self.after,
             step => self.every_steps > 0 && step.is_multiple_of(self.every_steps),
         }
-    }
-}
-
-/// `[checkpoint]`: `checkpoint-<step>` folders in `output.dir` that `--resume` goes on from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CheckpointConfig {
-    /// After every so many steps; 0 is only when the run is interrupted.
-    pub every_steps: u64,
-    /// The newest so many are kept.
-    pub keep_last: usize,
-    /// An evaluation better than all before it saves a checkpoint, which is kept besides.
-    pub keep_best: bool,
-}
-
-impl Default for CheckpointConfig {
-    fn default() -> Self {
-        Self { every_steps: 0, keep_last: 2, keep_best: false }
-    }
-}
-
-impl CheckpointConfig {
-    /// Whether to save after `step` steps.
-    pub fn is_due(&self, step: u64) -> bool {
-        self.every_steps > 0 && step.is_multiple_of(self.every_steps)
     }
 }
 
