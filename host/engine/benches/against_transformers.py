@@ -10,12 +10,10 @@ Machines are shared and noisy: read ratios of one run, with the load printed bes
 """
 import argparse
 import json
-import os
-import pathlib
 import statistics
 import sys
 
-from against_peft import bench_binary, measure
+from peers import alternate, bench_binary, measure, parser, print_table, write
 
 REPEAT = 3
 
@@ -42,36 +40,34 @@ def peer(arguments: argparse.Namespace) -> None:
     print(json.dumps({"tokens_per_second": tokens / statistics.median(seconds[1:]), "seconds": seconds}))
 
 
+def shape(arguments: argparse.Namespace, batch: int) -> list[str]:
+    return ["--batch", str(batch), "--prompt", str(arguments.prompt), "--new-tokens", str(arguments.new_tokens)]
+
+
+def run(arguments: argparse.Namespace) -> dict:
+    """All pairs of every batch; prints their tables and gives the measurements and what they amount to."""
+    binary = arguments.ours or bench_binary("generate")
+    comparisons = []
+    for batch in arguments.batch:
+        command = [binary, arguments.model, "--repeat", str(REPEAT), *shape(arguments, batch)]
+        other = [sys.executable, __file__, arguments.model, "--peer", "--threads", str(arguments.threads), *shape(arguments, batch)]
+        sides = {name: lambda it=it: measure(it, arguments.threads) for name, it in (("ours", command), ("transformers", other))}
+        results = alternate(sides, arguments.pairs, f"batch {batch}, ")
+        compared = print_table(results, f"batch {batch}")
+        found = {"batch": batch, "peer": "transformers", "ours": results["ours"], "theirs": results["transformers"]}
+        comparisons.append(found | {"compared": compared})
+    return {"comparisons": comparisons}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=lambda it: str(pathlib.Path(it).resolve()))
-    parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--prompt", type=int, default=32)
-    parser.add_argument("--new-tokens", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--ours", help="a bench binary that is already built; otherwise cargo builds it")
-    parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    known = parser(__doc__, pairs=3)
+    known.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    known.add_argument("--prompt", type=int, default=32)
+    known.add_argument("--new-tokens", type=int, default=64)
+    arguments = known.parse_args()
     if arguments.peer:
         return peer(arguments)
-
-    binary = arguments.ours or bench_binary("generate")
-    for batch in arguments.batch:
-        shape = ["--batch", str(batch), "--prompt", str(arguments.prompt), "--new-tokens", str(arguments.new_tokens)]
-        ours = [binary, arguments.model, "--repeat", str(REPEAT), *shape]
-        theirs = [sys.executable, __file__, arguments.model, "--peer", "--threads", str(arguments.threads), *shape]
-        results = {"ours": [], "transformers": [], "load": []}
-        for pair in range(arguments.pairs):
-            results["load"].append(os.getloadavg()[0])
-            for name, command in (("ours", ours), ("transformers", theirs)):
-                results[name].append(measure(command, arguments.threads))
-                print(f"batch {batch}, pair {pair + 1}, {name}: {json.dumps(results[name][-1])}", file=sys.stderr)
-        print(f"batch {batch}; load at the start of each pair: " + " ".join(f"{it:.2f}" for it in results["load"]))
-        print("| | ours, median | transformers, median | ratio of medians |\n|---|---|---|---|")
-        for key in ("tokens_per_second", "cpu_seconds", "peak_rss_gib"):
-            a, b = (statistics.median(it[key] for it in results[name]) for name in ("ours", "transformers"))
-            print(f"| {key} | {a:.2f} | {b:.2f} | {a / b:.2f} |")
+    write(arguments.json, run(arguments))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "host/engine/benches"))
+from peers import program  # noqa: E402: found by the line above
+
 RECIPE = ROOT / "host/recipes/json-extraction"
 
 
@@ -83,16 +86,6 @@ def measure(command: list[str], threads: int) -> dict:
     sys.exit(f"ended with exit code {process.wait()} before its first step: {' '.join(command)}")
 
 
-def built() -> str:
-    """Builds the program and returns its path."""
-    command = ["cargo", "build", "--release", "--message-format", "json"]
-    output = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    if output.returncode != 0:
-        sys.exit("the program does not build; see above")
-    artifacts = [json.loads(line) for line in output.stdout.splitlines() if line.startswith("{")]
-    return next(it["executable"] for it in artifacts if it.get("executable") and it["target"]["name"] == "fthost")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=lambda it: str(pathlib.Path(it).resolve()))
@@ -107,7 +100,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as out:
         settings = {"model.path": arguments.model, "eval.before": "false", "output.dir": out}
-        ours = [arguments.fthost or built(), "run", str(RECIPE / "run.toml"), "--json", "--overwrite"]
+        ours = [arguments.fthost or program(), "run", str(RECIPE / "run.toml"), "--json", "--overwrite"]
         for key, value in settings.items():
             ours += ["--set", f"{key}={value}"]
         theirs = [sys.executable, __file__, arguments.model, "--peer", "--threads", str(arguments.threads)]
