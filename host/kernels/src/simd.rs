@@ -80,7 +80,7 @@ pub(crate) fn sum(length: usize, term: impl Fn(usize) -> f32) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
-/// Sum of products; both of one length.
+/// Sum of products; both of one length. The partial sums are added in pairs: where rows are short, their end counts.
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0f32; LANES];
@@ -91,8 +91,10 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
             lanes[lane] = a[lane].mul_add(b[lane], lanes[lane]);
         }
     }
+    let eight: [f32; 8] = std::array::from_fn(|it| lanes[it] + lanes[it + 8]);
+    let four: [f32; 4] = std::array::from_fn(|it| eight[it] + eight[it + 4]);
     let rest: f32 = rest_a.iter().zip(rest_b).map(|(a, b)| a * b).sum();
-    lanes.iter().sum::<f32>() + rest
+    (four[0] + four[2]) + (four[1] + four[3]) + rest
 }
 
 /// The largest element; NaN where one is NaN, negative infinity where there is none.

@@ -1,44 +1,15 @@
 //! What attention allocates, counted by the allocator: a program of its own, because the count is global.
-//!
-//! `unsafe` here: an allocator that counts and calls the system's.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicIsize, Ordering};
+#[path = "../../../tests/support/counting.rs"]
+mod counting;
 
 use burn::tensor::{Device, Distribution, Tensor};
 use fthost_kernels::{AttentionConfig, qkv_attention};
 
-struct Counting;
-
-static LIVE: AtomicIsize = AtomicIsize::new(0);
-static PEAK: AtomicIsize = AtomicIsize::new(0);
-
-fn count(change: isize) {
-    let live = LIVE.fetch_add(change, Ordering::Relaxed) + change;
-    PEAK.fetch_max(live, Ordering::Relaxed);
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; counting touches two integers.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+use counting::{Counting, live, restart_peak};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-fn live() -> isize {
-    LIVE.load(Ordering::Relaxed)
-}
 
 const HEAD_DIM: usize = 64;
 
@@ -50,10 +21,10 @@ fn peak(tokens: usize, window: Option<usize>) -> isize {
     let (cos, sin) = (table(), table());
     let config = AttentionConfig { cu_seqlens: [0, tokens].into(), scale: 0.125, window };
     let before = live();
-    PEAK.store(before, Ordering::Relaxed);
+    restart_peak();
     let graph = qkv_attention(qkv, cos, sin, 1, 1, &config).sum().backward();
     drop(graph);
-    PEAK.load(Ordering::Relaxed) - before
+    counting::peak() - before
 }
 
 /// An `N x N` matrix of 4096 tokens would be 64 MiB, and four times the tokens would cost sixteen times the bytes.

@@ -25,3 +25,14 @@ pub fn with_dropout(model: &CausalLm, rate: f64, seed: u64, step: u64, micro_bat
     }
     model
 }
+
+/// Takes back what [`with_dropout`] set.
+pub fn without_dropout(model: &mut CausalLm) {
+    for block in &mut model.blocks {
+        for (_, linear) in block.linears_mut() {
+            if let Some(lora) = &mut linear.lora {
+                lora.dropout = None;
+            }
+        }
+    }
+}

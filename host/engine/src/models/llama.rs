@@ -209,6 +209,16 @@ impl Block {
         }
     }
 
+    /// What is trained of the block: the whole base, or the adapters.
+    pub fn visit_trained(
+        &mut self,
+        trains_base: bool,
+        layer: usize,
+        visit: &mut dyn FnMut(&str, Parameter<'_>),
+    ) {
+        if trains_base { self.visit_base(layer, visit) } else { self.visit_lora(layer, visit) }
+    }
+
     /// Every linear, in the order of [`Block::linears_mut`].
     pub fn linears(&self) -> [&Linear; 7] {
         [

@@ -62,8 +62,7 @@ impl Part {
         match self {
             Self::Head if trains_base => model.visit_head(visit),
             Self::Embedding if trains_base => visit(EMBEDDING, Parameter::Matrix(&mut model.embed_tokens)),
-            Self::Block(index) if trains_base => model.blocks[index].visit_base(index, visit),
-            Self::Block(index) => model.blocks[index].visit_lora(index, visit),
+            Self::Block(index) => model.blocks[index].visit_trained(trains_base, index, visit),
             Self::Head | Self::Embedding => {}
         }
     }
@@ -138,8 +137,8 @@ impl<'a> Trunk<'a> {
             let Kept::Graph { mut block, leaf, output } = graph else { unreachable!("made above") };
             let gradients = pull_back(output, downstream).backward();
             let mut of_block = Vec::new();
-            visit(&mut block, trains_base, index, &mut |parameter| {
-                of_block.push(parameter.gradient(&gradients))
+            block.visit_trained(trains_base, index, &mut |_, parameter| {
+                of_block.push(parameter.gradient(&gradients));
             });
             // Below the first block of a frozen embedding nothing is learned, and nothing was tracked.
             let below = leaf.grad(&gradients).map(Tensor::inner);
@@ -201,17 +200,9 @@ fn head<R>(
 /// The graph of `block` from a leaf `x`.
 fn graph_of(block: &Block, trains_base: bool, index: usize, x: Tensor<2>, context: &BlockContext) -> Kept {
     let mut block = Box::new(block.clone());
-    visit(&mut block, trains_base, index, &mut |parameter| parameter.track());
+    block.visit_trained(trains_base, index, &mut |_, parameter| parameter.track());
     let leaf = x.autodiff();
     let leaf = if trains_base || index > 0 { leaf.require_grad() } else { leaf };
     let output = block.forward(leaf.clone(), context);
     Kept::Graph { block, leaf, output }
-}
-
-/// What is trained of `block`.
-fn visit(block: &mut Block, trains_base: bool, index: usize, f: &mut dyn FnMut(Parameter<'_>)) {
-    match trains_base {
-        true => block.visit_base(index, &mut |_, parameter| f(parameter)),
-        false => block.visit_lora(index, &mut |_, parameter| f(parameter)),
-    }
 }

@@ -10,6 +10,7 @@ use fthost_kernels::global_norm;
 use super::executor::Trunk;
 use super::sft::{StepConfig, StepMetrics, not_finite};
 use super::state::{TrainState, Update};
+use crate::adapters::dropout::without_dropout;
 use crate::error::Result;
 use crate::models::CausalLm;
 use crate::objectives::sft::sft_loss;
@@ -77,14 +78,4 @@ pub(super) fn step(
         num_tokens: batch.len(),
         supervised_tokens: targets.positions.len(),
     })
-}
-
-fn without_dropout(model: &mut CausalLm) {
-    for block in &mut model.blocks {
-        for (_, linear) in block.linears_mut() {
-            if let Some(lora) = &mut linear.lora {
-                lora.dropout = None;
-            }
-        }
-    }
 }

@@ -1,9 +1,8 @@
 //! What a training step keeps alive, counted by the allocator: a program of its own, because the count is global.
-//!
-//! `unsafe` here: an allocator that counts and calls the system's.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicIsize, Ordering};
+#[path = "../../../../tests/support/counting.rs"]
+mod counting;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fthost_data::{Batch, Origin, Sequence};
@@ -15,30 +14,7 @@ use fthost_engine::objectives::sft::sft_loss;
 use fthost_engine::train::ActivationCheckpointing::{self, Block, EveryN, Off};
 use fthost_engine::train::executor::Trunk;
 
-struct Counting;
-
-static LIVE: AtomicIsize = AtomicIsize::new(0);
-static PEAK: AtomicIsize = AtomicIsize::new(0);
-
-fn count(change: isize) {
-    let live = LIVE.fetch_add(change, Ordering::Relaxed) + change;
-    PEAK.fetch_max(live, Ordering::Relaxed);
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; counting touches two integers.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+use counting::{Counting, live, restart_peak};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -48,10 +24,6 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn live() -> isize {
-    LIVE.load(Ordering::Relaxed)
 }
 
 const TOKENS: usize = 2048;
@@ -207,11 +179,11 @@ fn a_step_of_an_adapter_makes_no_copy_of_a_frozen_weight() {
     let _alone = alone();
     let (model, batch) = warmed(true);
     let before = live();
-    PEAK.store(before, Ordering::Relaxed);
+    restart_peak();
     let targets = batch.targets();
     let loss = |hidden, weight| (sft_loss(hidden, weight, &targets).loss_sum, ());
     Trunk::forward(&mut model.clone(), &batch, Block).backward(loss, &mut |_, _, _| ());
-    let peak = PEAK.load(Ordering::Relaxed) - before;
+    let peak = counting::peak() - before;
     // One block's graph, its gradients' passes and the head's chunk of logits with what is made of it.
     let logits = floats(VOCAB);
     let bound = LAYERS as isize * floats(HIDDEN) + 3 * floats(block_numbers(true)) + 4 * logits;

@@ -15,7 +15,7 @@ use super::layout::{Heads, Queries, Sizes, cut};
 use crate::extension::{Operation, apply, is_ours};
 use crate::flex::{tensor, unfilled, values};
 use crate::matrix::{Into, Matrix, MatrixMut, Threads, product};
-use crate::simd::{LANES, vectorized};
+use crate::simd::{dot, vectorized};
 
 /// Rows of a block up to which they meet a page without a general product, which packs what it multiplies.
 const FEW: usize = 16;
@@ -248,22 +248,6 @@ vectorized! {
             }
         }
     }
-}
-
-/// As `simd::dot`, with its partial sums added in pairs: rows are short here, so their end counts.
-#[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let ((a, rest_a), (b, rest_b)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..LANES {
-            lanes[lane] = a[lane].mul_add(b[lane], lanes[lane]);
-        }
-    }
-    let eight: [f32; 8] = std::array::from_fn(|it| lanes[it] + lanes[it + 8]);
-    let four: [f32; 4] = std::array::from_fn(|it| eight[it] + eight[it + 4]);
-    let rest: f32 = rest_a.iter().zip(rest_b).map(|(a, b)| a * b).sum();
-    (four[0] + four[2]) + (four[1] + four[3]) + rest
 }
 
 #[cfg(test)]
