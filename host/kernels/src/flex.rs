@@ -8,7 +8,7 @@ use burn::tensor::{Bytes, DType, Shape, bf16};
 use burn_flex::{FlexTensor, Layout};
 use rayon::prelude::*;
 
-use crate::linear::few_rows::Stored;
+use crate::linear::stored::Stored;
 use crate::simd::vectorized;
 
 /// `tensor` with its elements in order; itself where they are already.

@@ -72,11 +72,14 @@ pub fn generate(
         check_prompt(model, index, prompt)?;
     }
     let mut batch = LiveBatch::new(model, tokenizer, prompts, config, max_batch.max(1));
-    while batch.is_busy() {
-        batch.admit()?;
-        batch.step()?;
-    }
-    Ok(batch.into_completions())
+    // On a worker, where a parallel loop begins at once: from outside each of them, thousands a second, would wake one.
+    rayon::scope(|_| {
+        while batch.is_busy() {
+            batch.admit()?;
+            batch.step()?;
+        }
+        Ok(batch.into_completions())
+    })
 }
 
 fn check_prompt(model: &CausalLm, index: usize, prompt: &[u32]) -> Result<()> {

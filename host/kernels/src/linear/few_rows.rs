@@ -1,179 +1,266 @@
 //! `y = x weight^T` for few rows of `x`: decoding, where each weight is read once for little arithmetic.
 //!
 //! A general product packs the weight first, which for few rows costs more than the product. Here a task takes some
-//! rows of the weight as they lie, and meets each with every row of `x`, which stays in the cache. What is computed for
-//! a row of `x` does not depend on the other rows, and not on the number of threads.
+//! rows of the weight as they lie and meets them with all of `x`: one or two rows of `x` by sums over their
+//! length, more of them side by side in the lanes of a vector, where a weight's value is spread over all lanes. A result does not
+//! depend on the number of threads, and that of a row on no other row, but on how many there are.
+//!
+//! The weight comes from memory, and few rows are done as fast as it comes: it is read in long runs, which the machine
+//! foresees.
+//!
+//! `unsafe` here: the instruction that asks for memory ahead of its use. It reads nothing and cannot fail.
 
-use burn::tensor::bf16;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::stored::Stored;
+use crate::flex::unfilled;
+
 /// Rows of `x` up to which a weight is taken this way; from there on a packed product is faster.
-pub(crate) const FEW_ROWS: usize = 24;
+pub(crate) const FEW_ROWS: usize = 48;
 
-/// Rows of the weight that meet a row of `x` at a time.
+/// Rows of the weight that are widened at a time for one or two rows of `x`.
 const OUTPUTS: usize = 4;
-/// Values of the weight that a task reads.
-const VALUES: usize = 32 * 1024;
+/// Sums of one row of the weight with the only row of `x`: as many as hide the time that an addition takes.
+const SUMS: usize = 4;
+/// How many values ahead memory is asked for.
+const AHEAD: usize = 576;
+/// Values of a cache line.
+const LINE: usize = 16;
+/// Rows of the weight that are met at a time by one and by two vectors of `x`: their sums stay in registers. With three
+/// vectors the compiler does not keep them there.
+const OF_ONE: usize = 8;
+const OF_TWO: usize = 6;
+/// Values of the weight that a task reads at least.
+const VALUES: usize = 16 * 1024;
+/// Tasks a thread, so that none waits long for another.
+const TASKS: usize = 4;
+/// Results of a task at most, so that they stay in the cache.
+const FOUND: usize = 16 * 1024;
 
-/// A weight as it is stored.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Stored<'a> {
-    /// Four bytes a value.
-    F32(&'a [f32]),
-    /// Two.
-    Bf16(&'a [bf16]),
-}
-
-impl Stored<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Self::F32(it) => it.len(),
-            Self::Bf16(it) => it.len(),
+/// Writes `x weight^T` of each weight, or adds it, to its columns of `y`: they lie side by side, in the weights' order.
+///
+/// `x` has rows of `width` values, at most [`FEW_ROWS`]; `y` has as many.
+pub(crate) fn few_rows(x: &[f32], width: usize, weights: &[Stored<'_>], y: &mut [f32], add: bool) {
+    let (rows, outputs) = (x.len() / width, weights.iter().map(|it| it.outputs(width)).sum::<usize>());
+    assert_eq!(y.len(), rows * outputs, "outputs of {rows} rows");
+    let packed = if rows <= 2 { None } else { Some(pack(x, width)) };
+    let share = outputs.div_ceil(TASKS * rayon::current_num_threads()).max(VALUES / width);
+    let of_task = share.min(FOUND / rows).next_multiple_of(OF_ONE * OF_TWO / 2);
+    let mut rest: Vec<&mut [f32]> = y.chunks_exact_mut(outputs).collect();
+    let mut tasks = Vec::with_capacity(TASKS * rayon::current_num_threads() + weights.len());
+    for weight in weights {
+        let outputs = weight.outputs(width);
+        for first in (0..outputs).step_by(of_task) {
+            let count = of_task.min(outputs - first);
+            let y = rest.iter_mut().map(|rest| rest.split_off_mut(..count).expect("one column an output"));
+            let (y, weight) = (y.collect(), weight.rows(width, first, count));
+            tasks.push(Task { x: packed.as_deref().unwrap_or(x), width, weight, y, add });
         }
     }
+    tasks.into_par_iter().with_max_len(1).for_each(|it| Arch::new().dispatch(it));
 }
 
-/// Where outputs go: of each row of `x`, `count` values from `first` on, in rows of `stride` values.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
-    pub first: usize,
-    pub stride: usize,
-}
+/// `x` as vectors: `[rows / lanes, width, lanes]`, with zeros in the lanes of the last that have no row.
+fn pack(x: &[f32], width: usize) -> Vec<f32> {
+    struct Lanes;
+    impl WithSimd for Lanes {
+        type Output = usize;
 
-/// Writes `x weight^T`, or adds it, to `y`; `x` has rows of `width` values, at most [`FEW_ROWS`].
-pub(crate) fn few_rows(x: &[f32], weight: Stored<'_>, width: usize, y: &mut [f32], place: Place, add: bool) {
-    let rows = x.len() / width;
-    let outputs = weight.len() / width;
-    // `[outputs, rows]`: a task's results lie together, whatever the rows of `y`.
-    let mut products = vec![0.0f32; outputs * rows];
-    let of_task = (VALUES / width).max(1).next_multiple_of(OUTPUTS);
-    products.par_chunks_mut(of_task * rows).enumerate().for_each(|(task, products)| {
-        let begin = task * of_task * width;
-        let end = begin + products.len() / rows * width;
-        match weight {
-            Stored::F32(weight) => {
-                Arch::new().dispatch(Task { x, weight: &weight[begin..end], width, products })
-            }
-            Stored::Bf16(weight) => {
-                Arch::new().dispatch(Task { x, weight: &weight[begin..end], width, products })
-            }
-        }
-    });
-    for (row, y) in y.chunks_mut(place.stride).take(rows).enumerate() {
-        let y = &mut y[place.first..][..outputs];
-        for (y, products) in y.iter_mut().zip(products.chunks_exact(rows)) {
-            *y = if add { *y + products[row] } else { products[row] };
+        fn with_simd<S: Simd>(self, _: S) -> usize {
+            S::F32_LANES
         }
     }
+    let (lanes, rows) = (Arch::new().dispatch(Lanes), x.len() / width);
+    let mut packed = vec![0.0; rows.div_ceil(lanes) * width * lanes];
+    for (row, x) in x.chunks_exact(width).enumerate() {
+        let vectors = &mut packed[row / lanes * width * lanes..][row % lanes..];
+        vectors.iter_mut().step_by(lanes).zip(x).for_each(|(to, from)| *to = *from);
+    }
+    packed
 }
 
-/// What a task does: some rows of a weight, all of `x`.
-struct Task<'a, W> {
+/// What a task does: some rows of a weight, all of `x`, which is packed where it has more than two rows.
+struct Task<'a> {
     x: &'a [f32],
-    weight: &'a [W],
     width: usize,
-    products: &'a mut [f32],
+    weight: Stored<'a>,
+    /// Of each row, the columns of this task's outputs.
+    y: Vec<&'a mut [f32]>,
+    add: bool,
 }
 
-/// A stored value as it is multiplied.
-trait Widen: Copy {
-    /// `stored` in f32: itself, or `room`, filled.
-    fn widen<'a>(stored: &'a [Self], room: &'a mut [f32]) -> &'a [f32];
-}
-
-impl Widen for f32 {
-    #[inline(always)]
-    fn widen<'a>(stored: &'a [Self], _: &'a mut [f32]) -> &'a [f32] {
-        stored
-    }
-}
-
-impl Widen for bf16 {
-    #[inline(always)]
-    fn widen<'a>(stored: &'a [Self], room: &'a mut [f32]) -> &'a [f32] {
-        for (room, stored) in room.iter_mut().zip(stored) {
-            *room = f32::from_bits(u32::from(stored.to_bits()) << 16);
-        }
-        &room[..stored.len()]
-    }
-}
-
-impl<W: Widen> WithSimd for Task<'_, W> {
+impl WithSimd for Task<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { x, weight, width, products } = self;
-        let rows = x.len() / width;
-        let mut room = vec![0.0; OUTPUTS * width];
-        let blocks = weight.chunks(OUTPUTS * width).zip(products.chunks_mut(OUTPUTS * rows));
-        for (weight, products) in blocks {
-            let weight = W::widen(weight, &mut room);
-            if weight.len() < OUTPUTS * width {
-                for (weight, products) in weight.chunks_exact(width).zip(products.chunks_exact_mut(rows)) {
-                    for (x, product) in x.chunks_exact(width).zip(products) {
-                        *product = meet::<S, 1, 1>(simd, [weight], [x])[0][0];
-                    }
-                }
-                continue;
-            }
-            let (a, rest) = weight.split_at(width);
-            let (b, rest) = rest.split_at(width);
-            let (c, d) = rest.split_at(width);
-            let mut pairs = x.chunks_exact(2 * width);
-            for (pair, both) in pairs.by_ref().enumerate() {
-                let (first, second) = both.split_at(width);
-                let found = meet::<S, OUTPUTS, 2>(simd, [a, b, c, d], [first, second]);
-                for (output, found) in found.iter().enumerate() {
-                    products[output * rows + 2 * pair..][..2].copy_from_slice(found);
-                }
-            }
-            if !pairs.remainder().is_empty() {
-                let found = meet::<S, OUTPUTS, 1>(simd, [a, b, c, d], [pairs.remainder()]);
-                for (output, [found]) in found.iter().enumerate() {
-                    products[output * rows + rows - 1] = *found;
-                }
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        if self.y.len() == 1 {
+            return self.one_row(simd);
+        }
+        if self.y.len() == 2 {
+            return self.two_rows(simd);
+        }
+        let (vectors, mut first) = (self.y.len().div_ceil(S::F32_LANES), 0);
+        while first < vectors {
+            first += match vectors - first {
+                1 => self.vectors::<S, OF_ONE, 1>(simd, first),
+                _ => self.vectors::<S, OF_TWO, 2>(simd, first),
             }
         }
     }
 }
 
-/// Sums of products of each weight row with each row of `x`, all of one length.
-///
-/// Written with the machine's vectors, not left to the compiler: it does not find them in sums of two dimensions.
-#[inline(always)]
-fn meet<S: Simd, const N: usize, const M: usize>(
-    simd: S,
-    weights: [&[f32]; N],
-    x: [&[f32]; M],
-) -> [[f32; M]; N] {
-    let mut weight_vectors: [&[S::f32s]; N] = [&[]; N];
-    let mut x_vectors: [&[S::f32s]; M] = [&[]; M];
-    let count = S::as_simd_f32s(x[0]).0.len();
-    for output in 0..N {
-        weight_vectors[output] = &S::as_simd_f32s(weights[output]).0[..count];
-    }
-    for row in 0..M {
-        x_vectors[row] = &S::as_simd_f32s(x[row]).0[..count];
-    }
-    let mut sums = [[simd.splat_f32s(0.0); M]; N];
-    for step in 0..count {
-        for output in 0..N {
-            let weight = weight_vectors[output][step];
-            for row in 0..M {
-                sums[output][row] = simd.mul_add_f32s(weight, x_vectors[row][step], sums[output][row]);
+impl Task<'_> {
+    #[inline(always)]
+    fn one_row<S: Simd>(&mut self, simd: S) {
+        let (width, outputs) = (self.width, self.y[0].len());
+        let mut room = unfilled(self.weight.room(OUTPUTS * width));
+        for first in (0..outputs).step_by(OUTPUTS) {
+            let count = OUTPUTS.min(outputs - first);
+            let weight = self.weight.widened(width, first, count, &mut room);
+            let y = self.y[0][first..][..count].iter_mut().zip(weight.chunks_exact(width));
+            for (y, weight) in y {
+                let found = sum(simd, weight, self.x);
+                *y = if self.add { *y + found } else { found };
             }
         }
     }
-    let mut totals = [[0.0; M]; N];
-    for output in 0..N {
-        let weight_rest = S::as_simd_f32s(weights[output]).1;
-        for row in 0..M {
-            let rest = S::as_simd_f32s(x[row]).1.iter().zip(weight_rest);
-            let rest: f32 = rest.map(|(x, weight)| x * weight).sum();
-            totals[output][row] = simd.reduce_sum_f32s(sums[output][row]) + rest;
+
+    #[inline(always)]
+    fn two_rows<S: Simd>(&mut self, simd: S) {
+        let (width, outputs) = (self.width, self.y[0].len());
+        let mut room = unfilled(self.weight.room(OUTPUTS * width));
+        let (first_row, second_row) = self.x.split_at(width);
+        for first in (0..outputs).step_by(OUTPUTS) {
+            let count = OUTPUTS.min(outputs - first);
+            let weights = self.weight.widened(width, first, count, &mut room);
+            for (output, weight) in weights.chunks_exact(width).enumerate() {
+                let found = two_sums(simd, weight, [first_row, second_row]);
+                for (y, found) in self.y.iter_mut().zip(found) {
+                    let y = &mut y[first + output];
+                    *y = if self.add { *y + found } else { found };
+                }
+            }
         }
     }
-    totals
+
+    /// `M` vectors of `x`, from the one at `from` on, with all of the task's weight; returns `M`.
+    #[inline(always)]
+    fn vectors<S: Simd, const N: usize, const M: usize>(&mut self, simd: S, from: usize) -> usize {
+        let (width, lanes, outputs) = (self.width, S::F32_LANES, self.y[0].len());
+        let packed = S::as_simd_f32s(self.x).0;
+        let x: [&[S::f32s]; M] = std::array::from_fn(|it| &packed[(from + it) * width..][..width]);
+        let mut room = unfilled(self.weight.room(N * width));
+        // `[outputs, M, lanes]`: written to `y` in the end, a row at a time, since the rows of `y` stand far apart.
+        let mut found = unfilled(outputs * M * lanes);
+        let found_vectors = S::as_mut_simd_f32s(&mut found).0;
+        // Rows far from each other: each is followed in memory by the one that comes after it, so that there are N long
+        // runs, which the machine foresees, and not many short ones.
+        let run = outputs / N;
+        for first in 0..run {
+            let weights = self.weight.widened_runs::<N>(width, first, run, &mut room);
+            for (output, sums) in spread(simd, weights, x).into_iter().enumerate() {
+                found_vectors[(first + output * run) * M..][..M].copy_from_slice(&sums);
+            }
+        }
+        for output in run * N..outputs {
+            let weights = self.weight.widened_runs::<1>(width, output, 1, &mut room);
+            found_vectors[output * M..][..M].copy_from_slice(&spread(simd, weights, x)[0]);
+        }
+        for (row, y) in self.y[from * lanes..].iter_mut().take(M * lanes).enumerate() {
+            let of_row = found[row..].iter().step_by(M * lanes);
+            let y = y.iter_mut().zip(of_row);
+            if self.add { y.for_each(|(y, found)| *y += found) } else { y.for_each(|(y, found)| *y = *found) }
+        }
+        M
+    }
+}
+
+/// Sum of products, both of one length.
+///
+/// Written with the machine's vectors, not left to the compiler: it does not find them in sums of two dimensions.
+#[inline(always)]
+fn sum<S: Simd>(simd: S, weight: &[f32], x: &[f32]) -> f32 {
+    let ((x, x_rest), (weight, weight_rest)) = (S::as_simd_f32s(x), S::as_simd_f32s(weight));
+    let ((x, x_last), (weight, weight_last)) = (x.as_chunks::<SUMS>(), weight.as_chunks::<SUMS>());
+    let mut sums = [simd.splat_f32s(0.0); SUMS];
+    for (x, weight) in x.iter().zip(weight) {
+        for it in 0..SUMS {
+            sums[it] = simd.mul_add_f32s(weight[it], x[it], sums[it]);
+        }
+    }
+    for (x, weight) in x_last.iter().zip(weight_last) {
+        sums[0] = simd.mul_add_f32s(*weight, *x, sums[0]);
+    }
+    let all = simd.add_f32s(simd.add_f32s(sums[0], sums[2]), simd.add_f32s(sums[1], sums[3]));
+    let rest = x_rest.iter().zip(weight_rest);
+    simd.reduce_sum_f32s(all) + rest.map(|(x, weight)| x * weight).sum::<f32>()
+}
+
+/// As [`sum`], with two rows.
+#[inline(always)]
+fn two_sums<S: Simd>(simd: S, weight: &[f32], x: [&[f32]; 2]) -> [f32; 2] {
+    let (weight, weight_rest) = S::as_simd_f32s(weight);
+    let rows = x.map(|it| &S::as_simd_f32s(it).0[..weight.len()]);
+    let mut sums = [simd.splat_f32s(0.0); 2];
+    for (step, weight) in weight.iter().enumerate() {
+        for row in 0..2 {
+            sums[row] = simd.mul_add_f32s(*weight, rows[row][step], sums[row]);
+        }
+    }
+    std::array::from_fn(|row| {
+        let rest = S::as_simd_f32s(x[row]).1.iter().zip(weight_rest);
+        simd.reduce_sum_f32s(sums[row]) + rest.map(|(x, weight)| x * weight).sum::<f32>()
+    })
+}
+
+/// Asks for the cache line that holds the value `ahead` of the first of `values`.
+#[inline(always)]
+fn expect(values: &[f32], ahead: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let place = values.as_ptr().wrapping_add(ahead).cast::<i8>();
+        // SAFETY: any address will do, and every x86-64 processor has the instruction.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(place) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (values, ahead);
+}
+
+/// Sums of products of each weight row with the rows that lie in the lanes of `x`.
+#[inline(always)]
+fn spread<S: Simd, const N: usize, const M: usize>(
+    simd: S,
+    weights: [&[f32]; N],
+    x: [&[S::f32s]; M],
+) -> [[S::f32s; M]; N] {
+    let width = x[0].len();
+    let x: [&[S::f32s]; M] = x.map(|it| &it[..width]);
+    let weights: [&[f32]; N] = weights.map(|it| &it[..width]);
+    let lines: [&[[f32; LINE]]; N] = weights.map(|it| it.as_chunks::<LINE>().0);
+    let x_lines: [&[[S::f32s; LINE]]; M] = x.map(|it| it.as_chunks::<LINE>().0);
+    let mut sums = [[simd.splat_f32s(0.0); M]; N];
+    let step = |sums: &mut [[S::f32s; M]; N], weights: [f32; N], x: [S::f32s; M]| {
+        for (sums, weight) in sums.iter_mut().zip(weights) {
+            let weight = simd.splat_f32s(weight);
+            for (sum, x) in sums.iter_mut().zip(x) {
+                *sum = simd.mul_add_f32s(weight, x, *sum);
+            }
+        }
+    };
+    // Whole lines: their places are then found once, not at every step.
+    for line in 0..width / LINE {
+        let weights: [&[f32; LINE]; N] = std::array::from_fn(|it| &lines[it][line]);
+        let x: [&[S::f32s; LINE]; M] = std::array::from_fn(|it| &x_lines[it][line]);
+        weights.iter().for_each(|it| expect(&it[..], AHEAD));
+        for at in 0..LINE {
+            step(&mut sums, weights.map(|it| it[at]), x.map(|it| it[at]));
+        }
+    }
+    for at in width - width % LINE..width {
+        step(&mut sums, weights.map(|it| it[at]), x.map(|it| it[at]));
+    }
+    sums
 }

@@ -1,13 +1,14 @@
 //! `x weight^T`: the product that every linear layer and the head are made of.
 
 pub(crate) mod few_rows;
+pub(crate) mod stored;
 
 use burn::backend::Flex;
 use burn::tensor::{DType, Tensor};
 
 use crate::extension::{is_our_weight, is_ours};
 use crate::flex::{contiguous, dims2, stored, tensor, unfilled, values};
-use few_rows::{FEW_ROWS, Place, few_rows};
+use few_rows::{FEW_ROWS, few_rows};
 
 /// `x weight^T`.
 ///
@@ -24,7 +25,7 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     let (x, weight) = (primitive(x), primitive(weight));
     let ([rows, width], [out, _]) = (dims2(&x), dims2(&weight));
     let mut y = unfilled(rows * out);
-    few_rows(values(&x), stored(&weight), width, &mut y, Place { first: 0, stride: out }, false);
+    few_rows(values(&x), width, &[stored(&weight)], &mut y, false);
     Tensor::from_primitive::<Flex>(tensor(y, &[rows, out]))
 }
 
@@ -48,7 +49,7 @@ mod tests {
         for (out, width) in [(3, 7), (8, 96), (24, 100), (513, 96)] {
             for dtype in [DType::F32, DType::BF16] {
                 let weight = Tensor::<2>::random([out, width], between, &device).cast(dtype);
-                for rows in [1, 2, 3, 8, FEW_ROWS - 1, FEW_ROWS, FEW_ROWS + 1] {
+                for rows in [1, 2, 3, 8, 9, 16, 17, 24, 33, FEW_ROWS, FEW_ROWS + 1] {
                     let x = Tensor::<2>::random([rows, width], between, &device);
                     let expected = linear_reference(x.clone(), weight.clone());
                     let got = linear(x, weight.clone());
@@ -60,18 +61,23 @@ mod tests {
         }
     }
 
+    /// Which sums are taken depends on how many rows there are, not on what stands in them.
     #[test]
     fn a_row_does_not_depend_on_the_others() {
         let (device, between) = (Device::flex(), Distribution::Uniform(-1.0, 1.0));
         let weight = Tensor::<2>::random([50, 70], between, &device);
-        let x = Tensor::<2>::random([FEW_ROWS, 70], between, &device);
         let bits = |it: Tensor<2>| -> Vec<u32> {
             it.try_into_vec_as::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
         };
-        let all = linear(x.clone(), weight.clone());
-        for row in 0..FEW_ROWS {
-            let alone = linear(x.clone().narrow(0, row, 1), weight.clone());
-            assert_eq!(bits(alone), bits(all.clone().narrow(0, row, 1)));
+        for rows in [2, 3, 9, 20, FEW_ROWS] {
+            let x = Tensor::<2>::random([rows, 70], between, &device);
+            let all = linear(x.clone(), weight.clone());
+            for row in 0..rows {
+                let others = Tensor::<2>::random([rows, 70], between, &device);
+                let x = others.slice_assign([row..row + 1, 0..70], x.clone().narrow(0, row, 1));
+                let got = linear(x, weight.clone()).narrow(0, row, 1);
+                assert_eq!(bits(got), bits(all.clone().narrow(0, row, 1)), "row {row} of {rows}");
+            }
         }
     }
 }

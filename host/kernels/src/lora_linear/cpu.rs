@@ -15,7 +15,7 @@ use crate::dropout::Dropout;
 use crate::extension::Operation;
 use crate::flex::{as_f32, dims2, into_values, stored, tensor, unfilled, values};
 use crate::gate::{self, Activation};
-use crate::linear::few_rows::{FEW_ROWS, Place, few_rows};
+use crate::linear::few_rows::{FEW_ROWS, few_rows};
 use crate::matrix::{Into, Matrix, MatrixMut, Threads, product};
 use crate::rms_norm::{backward_rows, forward_rows, weight_gradient};
 
@@ -191,15 +191,15 @@ impl Operation for LoraLinears {
         let (n, scales) = self.input(&inputs[0], self.norm_place().map(|it| &inputs[it]));
         let in_width = n.len() / tokens.max(1);
         let n = Matrix::strided(&n, tokens, in_width, in_width);
-        let few = tokens <= FEW_ROWS;
+        let few = (1..=FEW_ROWS).contains(&tokens);
         let total_rank = places[0].ranks.stride;
         let h = self.down(&inputs, &places, n);
+        if few {
+            let weights: Vec<_> = places.iter().map(|it| stored(&inputs[it.weight])).collect();
+            few_rows(n.values(), in_width, &weights, &mut y, into == Into::Add);
+        }
         for it in &places {
-            if few {
-                let place = Place { first: it.columns.first, stride: it.columns.stride };
-                let weight = stored(&inputs[it.weight]);
-                few_rows(n.values(), weight, in_width, &mut y, place, into == Into::Add);
-            } else {
+            if !few {
                 let weight = as_f32(&inputs[it.weight]);
                 let weight = Matrix::new(&weight, in_width);
                 product(columns_of_mut(&mut y, tokens, it.columns), into, 1.0, n, weight.t(), Threads::All);
