@@ -5,11 +5,12 @@
 //! The least of several rounds; with `ROUNDS=n` in the environment, of `n`. `gflops` counts the products of scores that
 //! causality asks for, two in forward and five in backward.
 
-use std::time::Instant;
+mod support;
 
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::Tensor;
 use fthost_kernels::attention::{attention_reference, qkv_attention_reference};
 use fthost_kernels::{AttentionConfig, attention, qkv_attention};
+use support::{Line, VARIANTS, Words, forward_and_backward, leaf, random, rounds};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -19,16 +20,6 @@ const KV_HEADS: usize = 3;
 const HEAD_DIM: usize = 64;
 const OPERATIONS: [&str; 2] = ["attention", "qkv_attention"];
 const SHAPES: [(&str, usize, usize); 2] = [("4x256", 4, 256), ("1x4096", 1, 4096)];
-const VARIANTS: [&str; 2] = ["ours", "reference"];
-
-fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
-    Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), &Device::flex())
-}
-
-/// A leaf of a graph where one is wanted.
-fn leaf<const D: usize>(tensor: &Tensor<D>, tracked: bool) -> Tensor<D> {
-    if tracked { tensor.clone().autodiff().require_grad() } else { tensor.clone() }
-}
 
 /// The attention of `operation` over `tokens`, with a graph where it is asked for.
 fn prepare(
@@ -53,33 +44,12 @@ fn prepare(
     })
 }
 
-/// Nanoseconds that the process's threads have computed; 0 where the system does not say. A pool's threads do not end.
-fn computed() -> u64 {
-    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let times = threads.filter_map(|it| std::fs::read_to_string(it.path().join("schedstat")).ok());
-    times.filter_map(|it| it.split(' ').next()?.parse::<u64>().ok()).sum()
-}
-
-/// The least milliseconds of a round, by the clock and of all threads' computing.
-fn least(rounds: usize, mut f: impl FnMut()) -> [f64; 2] {
-    let round = |_| {
-        let (begin, before) = (Instant::now(), computed());
-        f();
-        [begin.elapsed().as_secs_f64() * 1e3, (computed() - before) as f64 / 1e6]
-    };
-    (0..rounds).map(round).fold([f64::INFINITY; 2], |a, b| [a[0].min(b[0]), a[1].min(b[1])])
-}
-
 fn main() {
-    let words: Vec<String> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
-    let asked = |choices: &[&str], it: &str| {
-        !words.iter().any(|word| choices.contains(&word.as_str())) || words.iter().any(|word| word == it)
-    };
-    let rounds = std::env::var("ROUNDS").ok().and_then(|it| it.parse().ok());
-    for operation in OPERATIONS.into_iter().filter(|it| asked(&OPERATIONS, it)) {
+    let words = Words::read();
+    for operation in OPERATIONS.into_iter().filter(|it| words.ask(&OPERATIONS, it)) {
         for (shape, sequences, length) in SHAPES {
-            for variant in VARIANTS.into_iter().filter(|it| asked(&VARIANTS, it)) {
-                if !asked(&SHAPES.map(|it| it.0), shape) {
+            for variant in VARIANTS.into_iter().filter(|it| words.ask(&VARIANTS, it)) {
+                if !words.ask(&SHAPES.map(|it| it.0), shape) {
                     continue;
                 }
                 let tokens = sequences * length;
@@ -89,17 +59,14 @@ fn main() {
                     window: None,
                 };
                 let f = prepare(operation, variant == "ours", tokens, config);
-                let rounds = rounds.unwrap_or(if tokens > 2048 { 3 } else { 9 });
-                let [forward, forward_cpu] = least(rounds, || drop(std::hint::black_box(f(false))));
-                let [both, both_cpu] = least(rounds, || drop(std::hint::black_box(f(true).sum().backward())));
+                let [forward, both] = forward_and_backward(rounds(if tokens > 2048 { 3 } else { 5 }), f);
                 let flops = (sequences * HEADS * length * (length + 1) * HEAD_DIM) as f64;
-                let (gflops, both_gflops) = (2.0 * flops / forward / 1e6, 7.0 * flops / both / 1e6);
-                println!(
-                    "{{\"bench\": \"attention\", \"operation\": \"{operation}\", \"shape\": \"{shape}\", \
-                     \"variant\": \"{variant}\", \"forward_ms\": {forward:.2}, \"forward_backward_ms\": {both:.2}, \
-                     \"forward_cpu_ms\": {forward_cpu:.2}, \"forward_backward_cpu_ms\": {both_cpu:.2}, \
-                     \"forward_gflops\": {gflops:.1}, \"forward_backward_gflops\": {both_gflops:.1}}}"
-                );
+                Line::new("attention", operation, shape, variant)
+                    .times("forward", forward)
+                    .times("forward_backward", both)
+                    .number("forward_gflops", 2.0 * flops / forward.clock / 1e6)
+                    .number("forward_backward_gflops", 7.0 * flops / both.clock / 1e6)
+                    .print();
             }
         }
     }

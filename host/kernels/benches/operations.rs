@@ -1,14 +1,15 @@
 //! Times forward and forward with backward of the operations around the matrix products, ours and the reference, at
 //! the shapes of SmolLM2-135M; a line of JSON each.
 //!
-//! `cargo bench -p fthost-kernels --bench operations -- [NAME ...]`: all, or those whose names hold one of the words, of
-//! `TOKENS` tokens (1024 unless the environment says otherwise).
+//! `cargo bench -p fthost-kernels --bench operations -- [OPERATION ...] [ours | reference]`, of `TOKENS` tokens (1024
+//! unless the environment says otherwise).
 //!
-//! The least of several rounds. `product` is a plain matrix product: what the machine can do.
+//! The least of several rounds (`ROUNDS=n` in the environment). Norms and bases are frozen, adapters are trained.
+//! `product` is a plain matrix product: what the machine can do.
 
-use std::time::Instant;
+mod support;
 
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Tensor};
 use fthost_kernels::geglu::geglu_reference;
 use fthost_kernels::layer_norm::layer_norm_reference;
 use fthost_kernels::lora_linear::lora_linears_reference;
@@ -18,136 +19,124 @@ use fthost_kernels::swiglu::swiglu_reference;
 use fthost_kernels::{
     Activation, LoraLinear, LowRank, Prologue, geglu, layer_norm, lora_linears, rms_norm, rope, swiglu,
 };
+use support::{Line, VARIANTS, Words, forward_and_backward, leaf, random, rounds};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const ROUNDS: usize = 7;
 const HIDDEN: usize = 576;
 const WIDE: usize = 1536;
 const HEADS: usize = 9;
 const KV_WIDTH: usize = 192;
 const RANK: usize = 16;
+const EPS: f64 = 1e-5;
 
-fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
-    Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), &Device::flex())
-}
+const OPERATIONS: [&str; 10] = [
+    "rms_norm",
+    "layer_norm",
+    "rope",
+    "swiglu",
+    "geglu",
+    "lora_qkv",
+    "lora_o",
+    "lora_gate_up",
+    "lora_down",
+    "product",
+];
 
-fn least(mut f: impl FnMut()) -> f64 {
-    let round = |_| {
-        let begin = Instant::now();
-        f();
-        begin.elapsed().as_secs_f64() * 1e3
-    };
-    (0..ROUNDS).map(round).fold(f64::INFINITY, f64::min)
-}
+/// What is timed: it makes a graph where it is asked for one.
+type Call = Box<dyn Fn(bool) -> Tensor<2>>;
 
-/// Milliseconds of forward, and of forward with the backward of a sum.
-fn time<const D: usize>(f: &dyn Fn(bool) -> Tensor<D>) -> [f64; 2] {
-    let forward = least(|| {
-        std::hint::black_box(f(false));
-    });
-    let both = least(|| {
-        std::hint::black_box(f(true).sum().backward());
-    });
-    [forward, both]
-}
-
-fn report<const D: usize>(
-    words: &[String],
-    name: &str,
-    flops: f64,
-    ours: &dyn Fn(bool) -> Tensor<D>,
-    reference: &dyn Fn(bool) -> Tensor<D>,
-) {
-    if !(words.is_empty() || words.iter().any(|it| name.contains(it))) {
-        return;
+fn prepare(operation: &str, ours: bool, tokens: usize) -> Call {
+    match operation {
+        "rms_norm" => {
+            let f = if ours { rms_norm } else { rms_norm_reference };
+            let (x, weight) = (random([tokens, HIDDEN]), random([HIDDEN]));
+            Box::new(move |it| f(leaf(&x, it), weight.clone(), EPS))
+        }
+        "layer_norm" => {
+            let f = if ours { layer_norm } else { layer_norm_reference };
+            let (x, weight, bias) = (random([tokens, HIDDEN]), random([HIDDEN]), random([HIDDEN]));
+            Box::new(move |it| f(leaf(&x, it), weight.clone(), bias.clone(), EPS))
+        }
+        "rope" => {
+            let f = if ours { rope } else { rope_reference };
+            let x = random([tokens, HEADS, HIDDEN / HEADS]);
+            let [cos, sin] = [0, 1].map(|_| random([tokens, HIDDEN / HEADS / 2]));
+            Box::new(move |it| f(leaf(&x, it), cos.clone(), sin.clone()).flatten(1, 2))
+        }
+        "swiglu" => gated(if ours { swiglu } else { swiglu_reference }, tokens),
+        "geglu" => gated(if ours { geglu } else { geglu_reference }, tokens),
+        "product" => {
+            let (x, weight) = (random([tokens, HIDDEN]), random([WIDE, HIDDEN]));
+            Box::new(move |it| leaf(&x, it).matmul(weight.clone().transpose()))
+        }
+        adapted => {
+            let (outs, width, prologue) = linears(adapted);
+            let f = if ours { lora_linears } else { lora_linears_reference };
+            let layers = layers(outs, width);
+            let x_width = if matches!(prologue, Prologue::Gated(_)) { 2 * width } else { width };
+            let x = random([tokens, x_width]);
+            Box::new(move |it| f(leaf(&x, it), prologue.clone(), &layers(it), None))
+        }
     }
-    let ([forward, both], [plain, plain_both]) = (time(ours), time(reference));
-    let gflops = flops / forward / 1e6;
-    println!(
-        "{{\"bench\": \"operations\", \"operation\": \"{name}\", \"forward_ms\": {forward:.3}, \
-         \"forward_backward_ms\": {both:.3}, \"reference_forward_ms\": {plain:.3}, \
-         \"reference_forward_backward_ms\": {plain_both:.3}, \"forward_gflops\": {gflops:.1}}}"
-    );
 }
 
-/// A leaf of a graph where one is wanted.
-fn leaf<const D: usize>(tensor: &Tensor<D>, tracked: bool) -> Tensor<D> {
-    if tracked { tensor.clone().autodiff().require_grad() } else { tensor.clone() }
-}
-
-fn element_wise(words: &[String], tokens: usize) {
-    let (x, weight, bias) = (random([tokens, HIDDEN]), random([HIDDEN]), random([HIDDEN]));
-    report(words, "rms_norm", 0.0, &|it| rms_norm(leaf(&x, it), weight.clone(), 1e-5), &|it| {
-        rms_norm_reference(leaf(&x, it), weight.clone(), 1e-5)
-    });
-    report(
-        words,
-        "layer_norm",
-        0.0,
-        &|it| layer_norm(leaf(&x, it), weight.clone(), bias.clone(), 1e-5),
-        &|it| layer_norm_reference(leaf(&x, it), weight.clone(), bias.clone(), 1e-5),
-    );
+fn gated(f: fn(Tensor<2>, Tensor<2>) -> Tensor<2>, tokens: usize) -> Call {
     let (gate, up) = (random([tokens, WIDE]), random([tokens, WIDE]));
-    report(words, "swiglu", 0.0, &|it| swiglu(leaf(&gate, it), leaf(&up, it)), &|it| {
-        swiglu_reference(leaf(&gate, it), leaf(&up, it))
-    });
-    report(words, "geglu", 0.0, &|it| geglu(leaf(&gate, it), leaf(&up, it)), &|it| {
-        geglu_reference(leaf(&gate, it), leaf(&up, it))
-    });
-    let q = random([tokens, HEADS, HIDDEN / HEADS]);
-    let (cos, sin) = (random([tokens, HIDDEN / HEADS / 2]), random([tokens, HIDDEN / HEADS / 2]));
-    report(words, "rope", 0.0, &|it| rope(leaf(&q, it), cos.clone(), sin.clone()), &|it| {
-        rope_reference(leaf(&q, it), cos.clone(), sin.clone())
-    });
+    Box::new(move |it| f(leaf(&gate, it), leaf(&up, it)))
+}
+
+/// How wide the layers' outputs and their input are, and what the input goes through.
+fn linears(operation: &str) -> (&'static [usize], usize, Prologue) {
+    let norm = || Prologue::RmsNorm { weight: Tensor::ones([HIDDEN], &Device::flex()), eps: EPS };
+    match operation {
+        "lora_qkv" => (&[HIDDEN, KV_WIDTH, KV_WIDTH], HIDDEN, norm()),
+        "lora_o" => (&[HIDDEN], HIDDEN, Prologue::None),
+        "lora_gate_up" => (&[WIDE, WIDE], HIDDEN, norm()),
+        "lora_down" => (&[HIDDEN], WIDE, Prologue::Gated(Activation::Silu)),
+        other => unreachable!("`{other}` is none of {OPERATIONS:?}"),
+    }
 }
 
 /// Layers of one input with adapters, as tracked leaves where a graph is wanted: the bases are frozen.
-fn layers(outs: &[usize], width: usize) -> impl Fn(bool) -> Vec<LoraLinear> {
+fn layers(outs: &[usize], width: usize) -> impl Fn(bool) -> Vec<LoraLinear> + use<> {
     let weights: Vec<[Tensor<2>; 3]> =
         outs.iter().map(|out| [random([*out, width]), random([RANK, width]), random([*out, RANK])]).collect();
     move |tracked| {
         let layer = |[weight, a, b]: &[Tensor<2>; 3]| {
-            let lora = LowRank { a: leaf(a, tracked), b: leaf(b, tracked), scaling: 1.0, dropout: None };
+            let lora = LowRank { a: leaf(a, tracked), b: leaf(b, tracked), scaling: 2.0, dropout: None };
             LoraLinear { weight: weight.clone(), bias: None, lora: Some(lora) }
         };
         weights.iter().map(layer).collect()
     }
 }
 
-fn linears(words: &[String], tokens: usize) {
-    type Function = fn(Tensor<2>, Prologue, &[LoraLinear], Option<Tensor<2>>) -> Tensor<2>;
-    let (ours, reference): (Function, Function) = (lora_linears, lora_linears_reference);
-    let norm = || Prologue::RmsNorm { weight: Tensor::ones([HIDDEN], &Device::flex()), eps: 1e-5 };
-    let cases: [(&str, &[usize], usize, bool); 4] = [
-        ("lora_qkv", &[HIDDEN, KV_WIDTH, KV_WIDTH], HIDDEN, false),
-        ("lora_o", &[HIDDEN], HIDDEN, false),
-        ("lora_gate_up", &[WIDE, WIDE], HIDDEN, false),
-        ("lora_down", &[HIDDEN], WIDE, true),
-    ];
-    for (name, outs, width, gated) in cases {
-        let layers = layers(outs, width);
-        let x = random([tokens, if gated { 2 * width } else { width }]);
-        let prologue = || match (gated, outs.len()) {
-            (true, _) => Prologue::Gated(Activation::Silu),
-            (false, 1) => Prologue::None,
-            _ => norm(),
-        };
-        let flops = 2.0 * (tokens * width * outs.iter().sum::<usize>()) as f64;
-        report(words, name, flops, &|it| ours(leaf(&x, it), prologue(), &layers(it), None), &|it| {
-            reference(leaf(&x, it), prologue(), &layers(it), None)
-        });
-    }
-    let (x, weight) = (random([tokens, HIDDEN]), random([WIDE, HIDDEN]));
-    let plain = |it: bool| leaf(&x, it).matmul(weight.clone().transpose());
-    report(words, "product", 2.0 * (tokens * HIDDEN * WIDE) as f64, &plain, &plain);
+/// Of the layers' own products in forward; 0 where there are none.
+fn flops(operation: &str, tokens: usize) -> f64 {
+    let weights = match operation {
+        "product" => HIDDEN * WIDE,
+        adapted if adapted.starts_with("lora_") => {
+            let (outs, width, _) = linears(adapted);
+            width * outs.iter().sum::<usize>()
+        }
+        _ => 0,
+    };
+    2.0 * (tokens * weights) as f64
 }
 
 fn main() {
-    // cargo passes `--bench` to every benchmark.
-    let words: Vec<String> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
+    let words = Words::read();
     let tokens = std::env::var("TOKENS").ok().and_then(|it| it.parse().ok()).unwrap_or(1024);
-    element_wise(&words, tokens);
-    linears(&words, tokens);
+    for operation in OPERATIONS.into_iter().filter(|it| words.ask(&OPERATIONS, it)) {
+        for variant in VARIANTS.into_iter().filter(|it| words.ask(&VARIANTS, it)) {
+            let [forward, both] =
+                forward_and_backward(rounds(5), prepare(operation, variant == "ours", tokens));
+            Line::new("operations", operation, &format!("{tokens} tokens"), variant)
+                .times("forward", forward)
+                .times("forward_backward", both)
+                .number("forward_gflops", flops(operation, tokens) / forward.clock / 1e6)
+                .print();
+        }
+    }
 }
