@@ -4,12 +4,18 @@
 
 use std::borrow::Cow;
 
-use burn::tensor::{Bytes, DType, Shape, bf16};
+use burn::backend::Flex;
+use burn::tensor::{Bytes, DType, Shape, Tensor, bf16};
 use burn_flex::{FlexTensor, Layout};
 use rayon::prelude::*;
 
 use crate::linear::stored::Stored;
 use crate::simd::vectorized;
+
+/// What stands behind a tensor of Burn's CPU backend, without its graph.
+pub(crate) fn primitive<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
+    tensor.inner().try_into_primitive::<Flex>().expect("a tensor of Burn's CPU backend")
+}
 
 /// `tensor` with its elements in order; itself where they are already.
 pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
@@ -56,6 +62,18 @@ vectorized! {
 pub(crate) fn into_values(tensor: FlexTensor) -> Vec<f32> {
     let data = contiguous(tensor).into_data();
     data.try_into_vec::<f32>().expect("an f32 tensor")
+}
+
+/// `tensor` as one that may be written to: itself where nobody else holds its storage, otherwise a copy.
+pub(crate) fn owned(tensor: FlexTensor) -> FlexTensor {
+    let tensor = contiguous(tensor);
+    if tensor.is_unique() { tensor } else { self::tensor(values(&tensor).to_vec(), tensor.layout().shape()) }
+}
+
+/// The elements of a tensor that is [`owned`].
+pub(crate) fn values_mut(tensor: &mut FlexTensor) -> &mut [f32] {
+    let (start, end) = tensor.layout().contiguous_offsets().expect("a contiguous tensor");
+    &mut tensor.try_storage_mut::<f32>().expect("storage of its own")[start..end]
 }
 
 /// Both axes of a matrix.

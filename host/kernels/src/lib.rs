@@ -29,7 +29,8 @@ pub mod swiglu;
 
 pub use adamw::{AdamWStep, BlockMoments, Moments, adamw, adamw8bit, global_norm};
 pub use attention::{
-    AttentionConfig, PagedAttentionConfig, PagedSequence, attention, paged_attention, qkv_attention,
+    AttentionConfig, PagedAttentionConfig, PagedSequence, Pages, attention, paged_qkv_attention,
+    qkv_attention,
 };
 pub use dropout::Dropout;
 pub use gate::Activation;

@@ -4,10 +4,8 @@
 //! share its pages; the last one, where it is not full, is copied as soon as one of them goes on in it. The pages of a
 //! sequence that is done serve the next. The pool grows in steps.
 
-use std::sync::Arc;
-
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use fthost_kernels::{PagedAttentionConfig, PagedSequence, paged_attention};
+use fthost_kernels::{PagedAttentionConfig, PagedSequence, Pages, paged_qkv_attention};
 
 use crate::models::CausalLm;
 
@@ -19,7 +17,7 @@ const GROWTH: usize = 16;
 /// Keys and values of every block, `[pages * PAGE, kv_heads, head_dim]` each.
 #[derive(Debug)]
 pub(super) struct KvCache {
-    layers: Vec<[Tensor<3>; 2]>,
+    layers: Vec<Pages>,
     /// Sequences that use each page.
     users: Vec<u32>,
     /// Pages that nobody uses; the last one is taken next.
@@ -35,14 +33,6 @@ struct Row {
     length: usize,
 }
 
-/// Some sequences with new tokens, whose keys and values [`KvCache::write`] brings.
-#[derive(Debug)]
-pub(super) struct NewTokens {
-    sequences: Arc<[PagedSequence]>,
-    /// Runs of places in the pool: where each begins and how many tokens it has, in the order of the new tokens.
-    runs: Vec<(usize, usize)>,
-}
-
 impl KvCache {
     /// Without a sequence, with pages for `tokens` tokens.
     pub(super) fn new(model: &CausalLm, tokens: usize) -> Self {
@@ -50,7 +40,7 @@ impl KvCache {
         let shape = [pages * PAGE, model.config.kv_heads(), model.config.head_dim()];
         let (device, dtype): (_, DType) = (model.device(), model.compute_dtype.into());
         let empty = || Tensor::zeros(shape, (&device, dtype));
-        let layers = model.blocks.iter().map(|_| [empty(), empty()]).collect();
+        let layers = model.blocks.iter().map(|_| Pages { keys: empty(), values: empty() }).collect();
         let free = (0..pages as u32).rev().collect();
         Self { layers, users: vec![0; pages], free, rows: Vec::new(), device }
     }
@@ -86,8 +76,7 @@ impl KvCache {
     }
 
     /// Makes room for new tokens: of each row, as many as stand beside its number.
-    pub(super) fn extend(&mut self, new: &[(usize, usize)]) -> NewTokens {
-        let mut runs = Vec::new();
+    pub(super) fn extend(&mut self, new: &[(usize, usize)]) -> PagedAttentionConfig {
         for &(row, count) in new {
             let first = self.rows[row].length;
             let length = first + count;
@@ -99,42 +88,41 @@ impl KvCache {
                 self.rows[row].pages.push(page);
             }
             self.rows[row].length = length;
-            let mut token = first;
-            while token < length {
-                let (page, inside) = (self.rows[row].pages[token / PAGE], token % PAGE);
-                let fits = (PAGE - inside).min(length - token);
-                runs.push((page as usize * PAGE + inside, fits));
-                token += fits;
-            }
         }
         let sequence = |&(row, queries): &(usize, usize)| PagedSequence {
             pages: self.rows[row].pages.clone(),
             length: self.rows[row].length,
             queries,
         };
-        NewTokens { sequences: new.iter().map(sequence).collect(), runs }
-    }
-
-    /// Writes the keys and values of new tokens, `[T, kv_heads, head_dim]` each.
-    pub(super) fn write(&mut self, layer: usize, to: &NewTokens, keys: Tensor<3>, values: Tensor<3>) {
-        for (tensor, new) in self.layers[layer].iter_mut().zip([keys, values]) {
-            let [_, heads, width] = new.dims();
-            let mut first = 0;
-            for &(slot, count) in &to.runs {
-                let part = new.clone().narrow(0, first, count);
-                tensor.inplace(|it| it.slice_assign([slot..slot + count, 0..heads, 0..width], part));
-                first += count;
-            }
+        let scale = (self.head_dim() as f64).powf(-0.5);
+        PagedAttentionConfig {
+            sequences: new.iter().map(sequence).collect(),
+            page: PAGE,
+            scale,
+            window: None,
         }
     }
 
-    /// Attention of the new tokens, `[T, heads, head_dim]`, to all of their sequences.
-    pub(super) fn attend(&self, layer: usize, of: &NewTokens, q: Tensor<3>) -> Tensor<3> {
-        let scale = (q.dims()[2] as f64).powf(-0.5);
-        let config =
-            PagedAttentionConfig { sequences: of.sequences.clone(), page: PAGE, scale, window: None };
-        let [keys, values] = self.layers[layer].clone();
-        paged_attention(q, keys, values, &config)
+    /// Takes in the keys and values of new tokens, and lets them attend to all of their sequences: see
+    /// [`paged_qkv_attention`].
+    pub(super) fn attend(
+        &mut self,
+        layer: usize,
+        new: &PagedAttentionConfig,
+        qkv: Tensor<2>,
+        cos: Tensor<2>,
+        sin: Tensor<2>,
+    ) -> Tensor<2> {
+        paged_qkv_attention(qkv, cos, sin, &mut self.layers[layer], new)
+    }
+
+    fn head_dim(&self) -> usize {
+        self.layers[0].keys.dims()[2]
+    }
+
+    /// Keys and values of every layer.
+    fn tensors_mut(&mut self) -> impl Iterator<Item = &mut Tensor<3>> {
+        self.layers.iter_mut().flat_map(|it| [&mut it.keys, &mut it.values])
     }
 
     fn take_page(&mut self) -> u32 {
@@ -158,7 +146,7 @@ impl KvCache {
         let (from, to) = (shared as usize * PAGE, own as usize * PAGE);
         let from: Vec<i32> = (from..from + PAGE).map(|it| it as i32).collect();
         let from = Tensor::from_data(TensorData::new(from, [PAGE]), &self.device);
-        for tensor in self.layers.iter_mut().flatten() {
+        for tensor in self.tensors_mut() {
             // `select` copies; a view would share the storage and make the assignment copy all of it.
             let page = tensor.clone().select(0, from.clone());
             let [_, heads, width] = tensor.dims();
@@ -170,9 +158,10 @@ impl KvCache {
     fn grow(&mut self) {
         let old = self.users.len();
         let new = old + (old / 2).max(GROWTH);
-        for tensor in self.layers.iter_mut().flatten() {
+        let device = self.device.clone();
+        for tensor in self.tensors_mut() {
             let [slots, heads, width] = tensor.dims();
-            let larger = Tensor::zeros([new * PAGE, heads, width], (&self.device, tensor.dtype()));
+            let larger = Tensor::zeros([new * PAGE, heads, width], (&device, tensor.dtype()));
             tensor.inplace(|it| larger.slice_assign([0..slots, 0..heads, 0..width], it));
         }
         self.users.resize(new, 0);
@@ -201,14 +190,15 @@ mod tests {
     /// Writes `count` tokens with value `value` to `row`, in the first layer.
     fn write(cache: &mut KvCache, row: usize, count: usize, value: f32) {
         let new = cache.extend(&[(row, count)]);
-        let [_, heads, width] = cache.layers[0][0].dims();
-        let filled = Tensor::full([count, heads, width], value, &Device::flex());
-        cache.write(0, &new, filled.clone(), filled);
+        let [_, heads, width] = cache.layers[0].values.dims();
+        let full = |width: usize, value: f32| Tensor::<2>::full([count, width], value, &Device::flex());
+        // As many heads of queries as of keys.
+        cache.attend(0, &new, full(3 * heads * width, value), full(width / 2, 1.0), full(width / 2, 0.0));
     }
 
     /// One value of each token of `row`, from the first layer's values.
     fn read(cache: &KvCache, row: usize) -> Vec<f32> {
-        let all = cache.layers[0][1].clone().narrow(1, 0, 1).narrow(2, 0, 1);
+        let all = cache.layers[0].values.clone().narrow(1, 0, 1).narrow(2, 0, 1);
         let all = all.try_into_vec_as::<f32>().unwrap();
         let row = &cache.rows[row];
         (0..row.length).map(|it| all[row.pages[it / PAGE] as usize * PAGE + it % PAGE]).collect()

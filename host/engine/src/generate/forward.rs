@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use burn::tensor::Tensor;
-use fthost_kernels::attention;
 
 use super::cache::KvCache;
 use crate::models::llama::ids_tensor;
@@ -51,21 +50,14 @@ fn extend(model: &CausalLm, cache: &mut KvCache, new: &[New<'_>]) -> Tensor<2> {
         .collect();
     let lengths: Vec<usize> = new.iter().map(|it| it.length).collect();
     let context = context(model, &positions, &lengths);
-    // What nobody has read before attends to itself alone.
-    let fresh = positions.iter().all(|it| it.start == 0);
     let counts: Vec<(usize, usize)> = new.iter().map(|it| (it.row, it.ids.len())).collect();
-    let places = cache.extend(&counts);
+    let config = cache.extend(&counts);
     let ids: Vec<u32> = new.iter().flat_map(|it| it.ids.iter().copied()).collect();
     let mut x = model.embed(&ids);
     for (layer, block) in model.blocks.iter().enumerate() {
-        let (q, k, v) = block.qkv(x.clone(), context.cos.clone(), context.sin.clone());
-        cache.write(layer, &places, k.clone(), v.clone());
-        let mixed = if fresh {
-            attention(q, k, v, &block.attention_config(&context))
-        } else {
-            cache.attend(layer, &places, q)
-        };
-        x = block.finish(x, mixed.flatten(1, 2));
+        let (qkv, cos, sin) = (block.projected(x.clone()), context.cos.clone(), context.sin.clone());
+        let mixed = cache.attend(layer, &config, qkv, cos, sin);
+        x = block.finish(x, mixed);
     }
     x
 }

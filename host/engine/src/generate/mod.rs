@@ -16,6 +16,7 @@ mod stop;
 use std::collections::VecDeque;
 
 use fthost_data::{Finish, Tokenizer};
+use rayon::prelude::*;
 
 use self::cache::KvCache;
 pub use self::config::GenerateConfig;
@@ -187,12 +188,19 @@ impl<'a> LiveBatch<'a> {
     fn sample(&mut self, begin: usize, logits: burn::tensor::Tensor<2>, of_row: &[usize]) -> Result<()> {
         let vocab = logits.dims()[1];
         let logits = logits.try_into_vec_as::<f32>().expect("a float tensor is read as f32");
-        // From the last row on: a row that is freed takes the last one, which has been served by then.
-        for (row, index) in of_row.iter().enumerate().rev() {
-            let (row, logits) = (begin + row, &logits[index * vocab..(index + 1) * vocab]);
-            if let Some(completion) = self.sampler.advance(&mut self.live[row], logits)? {
-                let sequence = self.live.swap_remove(row);
-                self.cache.close(row);
+        // The rows from `begin` on are `of_row`'s.
+        let advanced: Vec<Result<Option<Completion>>> = self.live[begin..]
+            .par_iter_mut()
+            .zip(of_row)
+            .map(|(sequence, index)| {
+                self.sampler.advance(sequence, &logits[index * vocab..(index + 1) * vocab])
+            })
+            .collect();
+        // From the last row on: a row that is freed takes the last one, which has been looked at by then.
+        for (row, completion) in advanced.into_iter().enumerate().rev() {
+            if let Some(completion) = completion? {
+                let sequence = self.live.swap_remove(begin + row);
+                self.cache.close(begin + row);
                 self.done[sequence.prompt][sequence.completion] = Some(completion);
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Gradients, Int, Tensor, TensorData};
 use fthost_data::Batch;
-use fthost_kernels::{Activation, AttentionConfig, Prologue, linear, qkv_attention, rms_norm, rope};
+use fthost_kernels::{Activation, AttentionConfig, Prologue, linear, qkv_attention, rms_norm};
 
 use super::config::LlamaConfig;
 use crate::nn::linear::forward_all;
@@ -132,22 +132,8 @@ impl Parameter<'_> {
 }
 
 impl Block {
-    /// Queries, keys and values, rotated: `[T, heads, head_dim]` and twice `[T, kv_heads, head_dim]`.
-    pub fn qkv(&self, x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>) -> (Tensor<3>, Tensor<3>, Tensor<3>) {
-        let qkv = self.projected(x);
-        let tokens = qkv.dims()[0];
-        let part = |first: usize, heads: usize| {
-            let width = self.head_dim;
-            qkv.clone().narrow(1, first * width, heads * width).reshape([tokens, heads, width])
-        };
-        let [heads, kv_heads] = self.heads();
-        let q = rope(part(0, heads), cos.clone(), sin.clone());
-        let k = rope(part(heads, kv_heads), cos, sin);
-        (q, k, part(heads + kv_heads, kv_heads))
-    }
-
     /// Queries, keys and values side by side, not rotated: `[T, (heads + 2 kv_heads) * head_dim]`.
-    fn projected(&self, x: Tensor<2>) -> Tensor<2> {
+    pub fn projected(&self, x: Tensor<2>) -> Tensor<2> {
         let norm = self.norm(&self.input_layernorm, x.dtype());
         forward_all([&self.q_proj, &self.k_proj, &self.v_proj], x, norm, None)
     }

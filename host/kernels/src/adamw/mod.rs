@@ -12,7 +12,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 use burn_flex::FlexTensor;
 
 use crate::extension::is_ours;
-use crate::flex::{contiguous, values};
+use crate::flex::{contiguous, owned, primitive, values, values_mut};
 pub use blocks::{BLOCK, BlockMoments, Blocks};
 pub use map::{Map, signed_map, unsigned_map};
 
@@ -153,28 +153,8 @@ impl From<&AdamWStep> for cpu::Factors {
     }
 }
 
-fn primitive<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
-    tensor.inner().try_into_primitive::<Flex>().expect("a tensor of Burn's CPU backend")
-}
-
 fn tensor<const D: usize>(primitive: FlexTensor) -> Tensor<D> {
     Tensor::from_primitive::<Flex>(primitive)
-}
-
-/// `tensor` as one that may be written to: itself where nobody else holds its storage, otherwise a copy.
-fn owned(tensor: FlexTensor) -> FlexTensor {
-    let tensor = contiguous(tensor);
-    if tensor.is_unique() {
-        tensor
-    } else {
-        crate::flex::tensor(values(&tensor).to_vec(), tensor.layout().shape())
-    }
-}
-
-/// The elements of a tensor that is [`owned`].
-fn values_mut(tensor: &mut FlexTensor) -> &mut [f32] {
-    let (start, end) = tensor.layout().contiguous_offsets().expect("a contiguous tensor");
-    &mut tensor.try_storage_mut::<f32>().expect("storage of its own")[start..end]
 }
 
 #[cfg(test)]

@@ -40,7 +40,8 @@ impl Inputs<'_> {
 }
 
 vectorized! {
-    fn load_row(from: &[f32], rotation: Option<Rotation<'_>>, token: usize, width: usize, scale: f32, to: &mut [f32]) {
+    /// Heads of one token, side by side, rotated where there are tables, times `scale`.
+    pub(super) fn load_row(from: &[f32], rotation: Option<Rotation<'_>>, token: usize, width: usize, scale: f32, to: &mut [f32]) {
         match rotation {
             Some(tables) => rotate(from, tables, token, width, 1.0, to),
             None => to.copy_from_slice(from),

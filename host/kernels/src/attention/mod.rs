@@ -18,7 +18,9 @@ use burn::tensor::{Bool, Tensor, activation};
 use crate::extension::{apply, is_ours};
 use crate::rope::rope_reference;
 use layout::Sizes;
-pub use paged::{PagedAttentionConfig, PagedSequence, paged_attention, paged_attention_reference};
+pub use paged::{
+    PagedAttentionConfig, PagedSequence, Pages, paged_qkv_attention, paged_qkv_attention_reference,
+};
 
 /// What every head shares.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,20 +1,24 @@
 //! Attention of new tokens to all of their sequence, whose keys and values lie in pages: decoding, and prompts that are
-//! read in chunks.
+//! read in chunks. The new tokens' own keys and values are written to their pages first.
 //!
 //! A task is a block of queries of one key head, as in `forward.rs`; the keys it is set against at a time are those of
 //! one page. What is computed for a sequence does not depend on the others. There is no backward.
 
 use std::sync::Arc;
 
+use burn::backend::Flex;
 use burn::tensor::{Bool, DType, Int, Tensor, TensorData, activation};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::AttentionConfig;
+use super::cpu::{Merged, Rotation, load_row};
 use super::forward::{Running, Visible, absorb, block, finish};
 use super::layout::{Heads, Queries, Sizes, cut};
-use crate::extension::{Operation, apply, is_ours};
-use crate::flex::{tensor, unfilled, values};
+use crate::extension::{Operation, is_ours};
+use crate::flex::{contiguous, owned, primitive, tensor, unfilled, values, values_mut};
 use crate::matrix::{Into, Matrix, MatrixMut, Threads, product};
+use crate::rope::rope_reference;
 use crate::simd::{dot, vectorized};
 
 /// Rows of a block up to which they meet a page without a general product, which packs what it multiplies.
@@ -44,6 +48,15 @@ pub struct PagedAttentionConfig {
     pub window: Option<usize>,
 }
 
+/// Keys and values of many sequences, `[pages * page, kv_heads, head_dim]` each.
+#[derive(Debug, Clone)]
+pub struct Pages {
+    /// Rotated.
+    pub keys: Tensor<3>,
+    /// As they are.
+    pub values: Tensor<3>,
+}
+
 impl PagedAttentionConfig {
     /// Panics where a sequence has not the pages it needs, or the queries are not `tokens`: they are the caller's own.
     fn check(&self, tokens: usize, slots: usize) {
@@ -58,39 +71,100 @@ impl PagedAttentionConfig {
             assert!(it.pages.iter().all(|page| (*page as usize + 1) * self.page <= slots), "{it:?}");
         }
     }
+
+    /// Where the keys and values of the new tokens go, in their order: the first place of a run, and its length.
+    fn runs(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.sequences.iter().flat_map(move |it| {
+            let mut token = it.length - it.queries;
+            std::iter::from_fn(move || {
+                let inside = token % self.page;
+                let fits = (self.page - inside).min(it.length - token);
+                let run =
+                    (fits > 0).then(|| (it.pages[token / self.page] as usize * self.page + inside, fits));
+                token += fits;
+                run
+            })
+        })
+    }
+
+    /// The attention that it comes to where every sequence's tokens are all new.
+    fn of_whole_sequences(&self) -> Option<AttentionConfig> {
+        let whole = |it: &PagedSequence| it.queries == it.length || it.queries == 0;
+        let mut cu_seqlens = vec![0];
+        for it in self.sequences.iter() {
+            cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + it.queries);
+        }
+        let found = AttentionConfig { cu_seqlens: cu_seqlens.into(), scale: self.scale, window: self.window };
+        self.sequences.iter().all(whole).then_some(found)
+    }
 }
 
-/// Causal attention of each sequence's last tokens to all of it.
+/// Rotates the new tokens' queries and keys, writes their keys and values to `pages`, in place where nobody else holds
+/// them, and attends, causally, each sequence's new tokens to all of it.
 ///
 /// # Shapes
-/// - `q`: `[T, heads, head_dim]`, the sequences' queries end to end
-/// - `keys`, `values`: `[pages * page, kv_heads, head_dim]`
-/// - result: `[T, heads, head_dim]`
+/// - `qkv`: `[T, (heads + 2 kv_heads) * head_dim]`, the sequences' new tokens end to end, as for
+///   [`super::qkv_attention`]
+/// - `cos`, `sin`: `[T, head_dim / 2]`
+/// - result: `[T, heads * head_dim]`
 ///
 /// # Panics
 /// Where a sequence lacks pages, or `T` is not the sum of the queries.
-pub fn paged_attention(
-    q: Tensor<3>,
-    keys: Tensor<3>,
-    values: Tensor<3>,
+pub fn paged_qkv_attention(
+    qkv: Tensor<2>,
+    cos: Tensor<2>,
+    sin: Tensor<2>,
+    pages: &mut Pages,
     config: &PagedAttentionConfig,
-) -> Tensor<3> {
-    let ([tokens, heads, head_dim], [slots, kv_heads, _]) = (q.dims(), keys.dims());
-    config.check(tokens, slots);
-    if is_ours(&q) && is_ours(&keys) && is_ours(&values) && !q.is_autodiff() {
-        let sizes = Sizes { heads, kv_heads, head_dim };
-        return apply(vec![q.into(), keys.into(), values.into()], Paged { sizes, config: config.clone() });
+) -> Tensor<2> {
+    let ours = is_ours(&qkv) && is_ours(&cos) && is_ours(&sin) && !qkv.is_autodiff();
+    if !(ours && is_ours(&pages.keys) && is_ours(&pages.values)) {
+        return paged_qkv_attention_reference(qkv, cos, sin, pages, config);
     }
-    paged_attention_reference(q, keys, values, config)
+    let ([tokens, width], [slots, kv_heads, head_dim]) = (qkv.dims(), pages.keys.dims());
+    config.check(tokens, slots);
+    let sizes = Sizes { heads: width / head_dim - 2 * kv_heads, kv_heads, head_dim };
+    let [qkv, cos, sin] = [qkv, cos, sin].map(|it| contiguous(primitive(it)));
+    let mut output = None;
+    let Pages { keys, values } = pages;
+    keys.inplace(|all_keys| {
+        let mut all_keys = owned(primitive(all_keys));
+        values.inplace(|all_values| {
+            let mut all_values = owned(primitive(all_values));
+            let pages = [values_mut(&mut all_keys), values_mut(&mut all_values)];
+            append(&qkv, &cos, &sin, sizes, pages, config);
+            output = Some(attend([&qkv, &cos, &sin], sizes, [&all_keys, &all_values], config));
+            Tensor::from_primitive::<Flex>(all_values)
+        });
+        Tensor::from_primitive::<Flex>(all_keys)
+    });
+    Tensor::from_primitive::<Flex>(output.expect("made above"))
 }
 
-/// [`paged_attention`] in plain tensor operations: each sequence's pages are gathered first.
-pub fn paged_attention_reference(
-    q: Tensor<3>,
-    keys: Tensor<3>,
-    values: Tensor<3>,
+/// [`paged_qkv_attention`] in plain tensor operations: each sequence's pages are gathered first.
+pub fn paged_qkv_attention_reference(
+    qkv: Tensor<2>,
+    cos: Tensor<2>,
+    sin: Tensor<2>,
+    pages: &mut Pages,
     config: &PagedAttentionConfig,
-) -> Tensor<3> {
+) -> Tensor<2> {
+    let ([tokens, width], [slots, kv_heads, head_dim]) = (qkv.dims(), pages.keys.dims());
+    config.check(tokens, slots);
+    let heads = width / head_dim - 2 * kv_heads;
+    let part = |first: usize, count: usize| {
+        qkv.clone().narrow(1, first * head_dim, count * head_dim).reshape([tokens, count, head_dim])
+    };
+    let q = rope_reference(part(0, heads), cos.clone(), sin.clone());
+    let k = rope_reference(part(heads, kv_heads), cos, sin);
+    for (pages, new) in [(&mut pages.keys, k), (&mut pages.values, part(heads + kv_heads, kv_heads))] {
+        let mut first = 0;
+        for (slot, count) in config.runs() {
+            let new = new.clone().narrow(0, first, count);
+            pages.inplace(|it| it.slice_assign([slot..slot + count, 0..kv_heads, 0..head_dim], new));
+            first += count;
+        }
+    }
     let (device, mut first) = (q.device(), 0);
     let outputs = config.sequences.iter().filter(|it| it.queries > 0).map(|sequence| {
         let slots: Vec<i32> = (0..sequence.length)
@@ -99,9 +173,10 @@ pub fn paged_attention_reference(
         let slots = Tensor::<1, Int>::from_data(TensorData::new(slots, [sequence.length]), &device);
         let q = q.clone().narrow(0, first, sequence.queries);
         first += sequence.queries;
-        one_sequence(q, keys.clone().select(0, slots.clone()), values.clone().select(0, slots), config)
+        let [k, v] = [&pages.keys, &pages.values].map(|it| it.clone().select(0, slots.clone()));
+        one_sequence(q, k, v, config)
     });
-    Tensor::cat(outputs.collect(), 0)
+    Tensor::cat(outputs.collect(), 0).reshape([tokens, heads * head_dim])
 }
 
 /// The last tokens of one sequence, `[queries, heads, head_dim]`, to all of it; scores in f32.
@@ -128,13 +203,6 @@ fn one_sequence(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, config: &PagedAttentio
     weights.matmul(shared(v)).permute([2, 0, 1, 3]).reshape([queries, heads, head_dim])
 }
 
-/// The operation; inputs `q`, `keys`, `values`.
-#[derive(Debug)]
-struct Paged {
-    sizes: Sizes,
-    config: PagedAttentionConfig,
-}
-
 /// Some queries of a sequence.
 #[derive(Debug, Clone, Copy)]
 struct Part<'a> {
@@ -145,12 +213,64 @@ struct Part<'a> {
     row: usize,
 }
 
-impl Operation for Paged {
-    fn forward(&self, inputs: Vec<FlexTensor>, _: &[bool]) -> (FlexTensor, Vec<FlexTensor>) {
-        let [q, keys, values_] = <[_; 3]>::try_from(inputs).expect("q, keys and values");
-        let slices = [values(&q), values(&keys), values(&values_)];
+/// Writes the new tokens' keys, rotated, and values to their places.
+fn append(
+    qkv: &FlexTensor,
+    cos: &FlexTensor,
+    sin: &FlexTensor,
+    sizes: Sizes,
+    pages: [&mut [f32]; 2],
+    config: &PagedAttentionConfig,
+) {
+    let Sizes { heads, kv_heads, head_dim } = sizes;
+    let (qkv, rotation) = (values(qkv), Rotation { cos: values(cos), sin: values(sin) });
+    let (width, stride) = ((heads + 2 * kv_heads) * head_dim, kv_heads * head_dim);
+    let [keys, values] = pages;
+    let places = config.runs().flat_map(|(slot, count)| slot..slot + count);
+    for (token, (slot, new)) in places.zip(qkv.chunks_exact(width)).enumerate() {
+        let (key, value) = new[heads * head_dim..].split_at(stride);
+        load_row(key, Some(rotation), token, head_dim, 1.0, &mut keys[slot * stride..][..stride]);
+        values[slot * stride..][..stride].copy_from_slice(value);
+    }
+}
+
+/// Attention of the new tokens to what their pages hold, `[T, heads * head_dim]`.
+fn attend(
+    new: [&FlexTensor; 3],
+    sizes: Sizes,
+    [keys, page_values]: [&FlexTensor; 2],
+    config: &PagedAttentionConfig,
+) -> FlexTensor {
+    if let Some(config) = config.of_whole_sequences() {
+        return Merged { sizes, config }.forward(new.map(Clone::clone).into(), &[false; 3]).0;
+    }
+    let [qkv, cos, sin] = new.map(values);
+    let paged = Paged {
+        sizes,
+        config,
+        qkv,
+        rotation: Rotation { cos, sin },
+        keys: values(keys),
+        values: values(page_values),
+    };
+    let (tokens, width) = (new[0].layout().shape()[0], sizes.heads * sizes.head_dim);
+    tensor(paged.attend(tokens), &[tokens, width])
+}
+
+/// What all tasks read.
+struct Paged<'a> {
+    sizes: Sizes,
+    config: &'a PagedAttentionConfig,
+    qkv: &'a [f32],
+    rotation: Rotation<'a>,
+    keys: &'a [f32],
+    values: &'a [f32],
+}
+
+impl Paged<'_> {
+    fn attend(&self, tokens: usize) -> Vec<f32> {
         let Sizes { heads, kv_heads, head_dim } = self.sizes;
-        let mut output = unfilled(slices[0].len());
+        let mut output = unfilled(tokens * heads * head_dim);
         let parts = self.parts();
         let [mut rows] = cut(&mut output, heads * head_dim, [(kv_heads, self.sizes.group_width())]);
         let mut tasks = Vec::with_capacity(parts.len() * kv_heads);
@@ -161,18 +281,10 @@ impl Operation for Paged {
                 rows = others;
             }
         }
-        tasks.into_par_iter().with_max_len(1).for_each(|(head, part, output)| {
-            self.task(slices, head, part, output);
-        });
-        (tensor(output, q.layout().shape()), Vec::new())
+        tasks.into_par_iter().for_each(|(head, part, output)| self.task(head, part, output));
+        output
     }
 
-    fn backward(&self, _: Vec<FlexTensor>, _: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
-        unreachable!("never called under autodiff")
-    }
-}
-
-impl Paged {
     fn parts(&self) -> Vec<Part<'_>> {
         let (mut parts, mut row) = (Vec::new(), 0);
         for sequence in self.config.sequences.iter() {
@@ -186,17 +298,18 @@ impl Paged {
         parts
     }
 
-    fn task(&self, slices: [&[f32]; 3], head: usize, part: Part<'_>, output: &mut [&mut [f32]]) {
-        let ([q, keys, values], Part { sequence, block, row }) = (slices, part);
+    fn task(&self, head: usize, part: Part<'_>, output: &mut [&mut [f32]]) {
+        let Part { sequence, block, row } = part;
         let (Sizes { heads, kv_heads, head_dim }, page) = (self.sizes, self.config.page);
         let (tokens, group, stride) = (block.last - block.first, self.sizes.group(), kv_heads * head_dim);
         let rows = tokens * group;
         let mut running = Running::new(rows, head_dim);
         let mut queries = unfilled(rows * head_dim);
-        let of_head = Heads::beside(q, 0, heads * head_dim, self.sizes.group_width());
+        let width = (heads + 2 * kv_heads) * head_dim;
+        let of_head = Heads::beside(self.qkv, 0, width, self.sizes.group_width());
         for (token, to) in queries.chunks_exact_mut(self.sizes.group_width()).enumerate() {
-            let scale = self.config.scale as f32;
-            to.iter_mut().zip(of_head.row(head, row + token)).for_each(|(to, from)| *to = from * scale);
+            let (from, scale) = (of_head.row(head, row + token), self.config.scale as f32);
+            load_row(from, Some(self.rotation), row + token, head_dim, scale, to);
         }
         let mut scores = unfilled(rows * page);
         let begin = block.first_key(self.config.window) / page * page;
@@ -204,7 +317,7 @@ impl Paged {
             let last = (first + page).min(block.last);
             let (count, slot) = (last - first, sequence.pages[first / page] as usize * page);
             let in_page = |it| Heads::beside(it, slot * stride + head * head_dim, stride, head_dim);
-            let (keys, values) = (in_page(keys), in_page(values));
+            let (keys, values) = (in_page(self.keys), in_page(self.values));
             let scores = &mut scores[..rows * count];
             if rows <= FEW {
                 few_scores(&queries, keys, scores);
@@ -253,53 +366,94 @@ vectorized! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attention::qkv_attention;
     use crate::check::random;
 
     fn sequence(pages: &[u32], length: usize, queries: usize) -> PagedSequence {
         PagedSequence { pages: pages.into(), length, queries }
     }
 
+    fn config(sequences: &[PagedSequence], head_dim: usize, window: Option<usize>) -> PagedAttentionConfig {
+        let scale = (head_dim as f64).powf(-0.5);
+        PagedAttentionConfig { sequences: sequences.into(), page: 8, scale, window }
+    }
+
+    fn pages(kv_heads: usize, head_dim: usize) -> Pages {
+        let [keys, values] = [2, 3].map(|it| random([80, kv_heads, head_dim], it));
+        Pages { keys, values }
+    }
+
+    fn assert_close<const D: usize>(got: Tensor<D>, expected: Tensor<D>, what: &str) {
+        let worst = (got - expected).abs().max().into_scalar::<f32>();
+        assert!(worst < 1e-5, "{what}: differs by {worst:e}");
+    }
+
     /// Sums of at most 40 terms in f32, in two orders, behind an exponential: 1e-5.
     #[test]
-    fn values_equal_the_reference() {
-        let sequences: Arc<[PagedSequence]> = [
+    fn values_and_pages_equal_the_reference() {
+        let some = [
             sequence(&[3, 0, 5], 19, 1),
             sequence(&[1], 1, 1),
-            sequence(&[3, 0, 2], 24, 6),
+            sequence(&[3, 7, 2], 24, 6),
             sequence(&[9], 5, 0),
-            sequence(&[6, 4, 8, 7, 9], 40, 40),
-        ]
-        .into();
-        for (heads, kv_heads, head_dim) in [(9, 3, 64), (2, 2, 10), (4, 1, 16)] {
-            for window in [None, Some(1), Some(9), Some(100)] {
-                let config = PagedAttentionConfig {
-                    sequences: sequences.clone(),
-                    page: 8,
-                    scale: (head_dim as f64).powf(-0.5),
-                    window,
-                };
-                let q = random([48, heads, head_dim], 1);
-                let [k, v] = [2, 3].map(|it| random([80, kv_heads, head_dim], it));
-                let expected = paged_attention_reference(q.clone(), k.clone(), v.clone(), &config);
-                let got = paged_attention(q, k, v, &config);
-                let worst = (got - expected).abs().max().into_scalar::<f32>();
-                assert!(worst < 1e-5, "{heads} heads, window {window:?}: differs by {worst:e}");
+            sequence(&[6, 4, 8], 20, 20),
+        ];
+        let whole = [sequence(&[3, 0, 5], 19, 19), sequence(&[9], 5, 0), sequence(&[6, 4], 9, 9)];
+        for (sequences, tokens) in [(&some[..], 28), (&whole[..], 28)] {
+            for (heads, kv_heads, head_dim) in [(9, 3, 64), (2, 2, 10), (4, 1, 16)] {
+                for window in [None, Some(1), Some(9), Some(100)] {
+                    let config = config(sequences, head_dim, window);
+                    let qkv: Tensor<2> = random([tokens, (heads + 2 * kv_heads) * head_dim], 1);
+                    let [cos, sin] = [4, 5].map(|it| random([tokens, head_dim / 2], it));
+                    let [mut ours, mut plain] = [(); 2].map(|()| pages(kv_heads, head_dim));
+                    let expected = paged_qkv_attention_reference(
+                        qkv.clone(),
+                        cos.clone(),
+                        sin.clone(),
+                        &mut plain,
+                        &config,
+                    );
+                    let got = paged_qkv_attention(qkv, cos, sin, &mut ours, &config);
+                    let case = format!("{heads} heads, window {window:?}");
+                    assert_close(got, expected, &case);
+                    assert_close(ours.keys, plain.keys, &format!("{case}, keys"));
+                    assert_close(ours.values, plain.values, &format!("{case}, values"));
+                }
             }
         }
     }
 
-    /// Pages in order, all tokens asking: what [`super::super::attention`] computes.
+    /// Read in three parts: what [`qkv_attention`] computes of the whole.
     #[test]
-    fn a_whole_sequence_attends_as_without_pages() {
-        let sequences = [sequence(&[0, 1, 2, 3, 4], 37, 37)].into();
-        let config = PagedAttentionConfig { sequences, page: 8, scale: 0.125, window: Some(20) };
-        let plain =
-            super::super::AttentionConfig { cu_seqlens: [0, 37].into(), scale: 0.125, window: Some(20) };
-        let q = random([37, 6, 64], 1);
-        let [k, v] = [2, 3].map(|it| random([40, 2, 64], it));
-        let part = |it: &Tensor<3>| it.clone().narrow(0, 0, 37);
-        let expected = super::super::attention(q.clone(), part(&k), part(&v), &plain);
-        let worst = (paged_attention(q, k, v, &config) - expected).abs().max().into_scalar::<f32>();
-        assert!(worst < 1e-5, "differs by {worst:e}");
+    fn a_sequence_in_parts_attends_as_whole() {
+        let qkv: Tensor<2> = random([37, 10 * 64], 1);
+        let [cos, sin]: [Tensor<2>; 2] = [4, 5].map(|it| random([37, 32], it));
+        let plain = AttentionConfig { cu_seqlens: [0, 37].into(), scale: 0.125, window: Some(20) };
+        let expected = qkv_attention(qkv.clone(), cos.clone(), sin.clone(), 6, 2, &plain);
+        let mut pages = pages(2, 64);
+        let mut read = |first: usize, length: usize| {
+            let config = config(&[sequence(&[4, 0, 2, 9, 1], length, length - first)], 64, Some(20));
+            let part = |it: &Tensor<2>| it.clone().narrow(0, first, length - first);
+            paged_qkv_attention(part(&qkv), part(&cos), part(&sin), &mut pages, &config)
+        };
+        let got = Tensor::cat(vec![read(0, 19), read(19, 36), read(36, 37)], 0);
+        assert_close(got, expected, "parts");
+    }
+
+    #[test]
+    fn pages_are_written_where_they_stand() {
+        let mut pages = pages(2, 16);
+        let place = |it: &Pages| values(&primitive(it.keys.clone())).as_ptr();
+        let before = place(&pages);
+        let tables: [Tensor<2>; 2] = [4, 5].map(|it| random([1, 8], it));
+        let [cos, sin] = tables;
+        paged_qkv_attention(
+            random([1, 8 * 16], 1),
+            cos,
+            sin,
+            &mut pages,
+            &config(&[sequence(&[0], 3, 1)], 16, None),
+        );
+        assert_eq!(place(&pages), before);
     }
 }

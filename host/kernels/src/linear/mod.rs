@@ -7,7 +7,7 @@ use burn::backend::Flex;
 use burn::tensor::{DType, Tensor};
 
 use crate::extension::{is_our_weight, is_ours};
-use crate::flex::{contiguous, dims2, stored, tensor, unfilled, values};
+use crate::flex::{contiguous, dims2, primitive, stored, tensor, unfilled, values};
 use few_rows::{FEW_ROWS, few_rows};
 
 /// `x weight^T`.
@@ -21,8 +21,7 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     if !few || x.is_autodiff() || weight.is_autodiff() || !is_ours(&x) || !is_our_weight(&weight) {
         return linear_reference(x, weight);
     }
-    let primitive = |it: Tensor<2>| contiguous(it.try_into_primitive::<Flex>().expect("asked for above"));
-    let (x, weight) = (primitive(x), primitive(weight));
+    let [x, weight] = [x, weight].map(|it| contiguous(primitive(it)));
     let ([rows, width], [out, _]) = (dims2(&x), dims2(&weight));
     let mut y = unfilled(rows * out);
     few_rows(values(&x), width, &[stored(&weight)], &mut y, false);

@@ -53,7 +53,13 @@ impl<'a> Stored<'a> {
     ///
     /// To be called where the machine's instructions are chosen.
     #[inline(always)]
-    pub(crate) fn widened<'b>(self, width: usize, first: usize, count: usize, room: &'b mut [f32]) -> &'b [f32]
+    pub(crate) fn widened<'b>(
+        self,
+        width: usize,
+        first: usize,
+        count: usize,
+        room: &'b mut [f32],
+    ) -> &'b [f32]
     where
         'a: 'b,
     {
