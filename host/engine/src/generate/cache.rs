@@ -11,10 +11,12 @@ use crate::models::CausalLm;
 
 /// Tokens of a page.
 pub(super) const PAGE: usize = 32;
+/// Bytes that a cache may take, at four a value, before it knows what it needs.
+const RESERVED: usize = 512 << 20;
 /// Pages by which the pool grows at least.
 const GROWTH: usize = 16;
 
-/// Keys and values of every block, `[pages * PAGE, kv_heads, head_dim]` each.
+/// Keys and values of every block.
 #[derive(Debug)]
 pub(super) struct KvCache {
     layers: Vec<Pages>,
@@ -34,10 +36,12 @@ struct Row {
 }
 
 impl KvCache {
-    /// Without a sequence, with pages for `tokens` tokens.
+    /// Without a sequence. `tokens` is what its rows may come to hold: pages for them are there from the start as far as
+    /// they take no more than [`RESERVED`], and on the CPU they take memory only when they are written to.
     pub(super) fn new(model: &CausalLm, tokens: usize) -> Self {
-        let pages = tokens.div_ceil(PAGE).max(1);
-        let shape = [pages * PAGE, model.config.kv_heads(), model.config.head_dim()];
+        let of_token = 8 * model.blocks.len() * model.config.kv_heads() * model.config.head_dim();
+        let pages = tokens.min(RESERVED / of_token).div_ceil(PAGE).max(1);
+        let shape = [pages, model.config.kv_heads(), PAGE, model.config.head_dim()];
         let (device, dtype): (_, DType) = (model.device(), model.compute_dtype.into());
         let empty = || Tensor::zeros(shape, (&device, dtype));
         let layers = model.blocks.iter().map(|_| Pages { keys: empty(), values: empty() }).collect();
@@ -117,11 +121,11 @@ impl KvCache {
     }
 
     fn head_dim(&self) -> usize {
-        self.layers[0].keys.dims()[2]
+        self.layers[0].keys.dims()[3]
     }
 
     /// Keys and values of every layer.
-    fn tensors_mut(&mut self) -> impl Iterator<Item = &mut Tensor<3>> {
+    fn tensors_mut(&mut self) -> impl Iterator<Item = &mut Tensor<4>> {
         self.layers.iter_mut().flat_map(|it| [&mut it.keys, &mut it.values])
     }
 
@@ -143,14 +147,13 @@ impl KvCache {
         let own = self.take_page();
         self.users[shared as usize] -= 1;
         *self.rows[row].pages.last_mut().expect("as above") = own;
-        let (from, to) = (shared as usize * PAGE, own as usize * PAGE);
-        let from: Vec<i32> = (from..from + PAGE).map(|it| it as i32).collect();
-        let from = Tensor::from_data(TensorData::new(from, [PAGE]), &self.device);
+        let from = Tensor::from_data(TensorData::new(vec![shared as i32], [1]), &self.device);
+        let to = own as usize;
         for tensor in self.tensors_mut() {
             // `select` copies; a view would share the storage and make the assignment copy all of it.
             let page = tensor.clone().select(0, from.clone());
-            let [_, heads, width] = tensor.dims();
-            tensor.inplace(|it| it.slice_assign([to..to + PAGE, 0..heads, 0..width], page));
+            let [_, heads, tokens, width] = tensor.dims();
+            tensor.inplace(|it| it.slice_assign([to..to + 1, 0..heads, 0..tokens, 0..width], page));
         }
     }
 
@@ -160,9 +163,9 @@ impl KvCache {
         let new = old + (old / 2).max(GROWTH);
         let device = self.device.clone();
         for tensor in self.tensors_mut() {
-            let [slots, heads, width] = tensor.dims();
-            let larger = Tensor::zeros([new * PAGE, heads, width], (&device, tensor.dtype()));
-            tensor.inplace(|it| larger.slice_assign([0..slots, 0..heads, 0..width], it));
+            let [_, heads, tokens, width] = tensor.dims();
+            let larger = Tensor::zeros([new, heads, tokens, width], (&device, tensor.dtype()));
+            tensor.inplace(|it| larger.slice_assign([0..old, 0..heads, 0..tokens, 0..width], it));
         }
         self.users.resize(new, 0);
         self.free.extend((old as u32..new as u32).rev());
@@ -190,7 +193,7 @@ mod tests {
     /// Writes `count` tokens with value `value` to `row`, in the first layer.
     fn write(cache: &mut KvCache, row: usize, count: usize, value: f32) {
         let new = cache.extend(&[(row, count)]);
-        let [_, heads, width] = cache.layers[0].values.dims();
+        let [_, heads, _, width] = cache.layers[0].values.dims();
         let full = |width: usize, value: f32| Tensor::<2>::full([count, width], value, &Device::flex());
         // As many heads of queries as of keys.
         cache.attend(0, &new, full(3 * heads * width, value), full(width / 2, 1.0), full(width / 2, 0.0));
@@ -198,7 +201,7 @@ mod tests {
 
     /// One value of each token of `row`, from the first layer's values.
     fn read(cache: &KvCache, row: usize) -> Vec<f32> {
-        let all = cache.layers[0].values.clone().narrow(1, 0, 1).narrow(2, 0, 1);
+        let all = cache.layers[0].values.clone().narrow(1, 0, 1).narrow(3, 0, 1);
         let all = all.try_into_vec_as::<f32>().unwrap();
         let row = &cache.rows[row];
         (0..row.length).map(|it| all[row.pages[it / PAGE] as usize * PAGE + it % PAGE]).collect()

@@ -131,7 +131,10 @@ impl<'a> LiveBatch<'a> {
             prompts,
             sampler: Sampler::new(model, tokenizer, config),
             rows,
-            cache: KvCache::new(model, longest + rows * cache::PAGE),
+            cache: KvCache::new(
+                model,
+                rows * (longest + config.max_new_tokens).min(model.config.context_length()),
+            ),
             live: Vec::with_capacity(rows),
             waiting,
             done: vec![vec![None; config.completions_per_prompt]; prompts.len()],

@@ -1,5 +1,6 @@
 //! From one sequence's logits to its next token, as transformers' logits processors do it.
 
+use fthost_kernels::{log_sum_exp, most_likely};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
@@ -27,7 +28,7 @@ pub(super) fn choose(
     rng: &mut ChaCha8Rng,
 ) -> Option<Choice> {
     let temperature = if config.temperature > 0.0 { config.temperature } else { 1.0 };
-    let normalizer = log_sum_exp(logits, temperature);
+    let normalizer = log_sum_exp(logits, 1.0 / temperature as f32);
     if !normalizer.is_finite() {
         return None;
     }
@@ -120,25 +121,6 @@ fn keep_top_p(scores: &mut [f32], p: f64) {
         }
     }
     order[kept..].iter().for_each(|id| scores[*id as usize] = f32::NEG_INFINITY);
-}
-
-/// `ln(sum(exp(logits / temperature)))`; not finite where a logit is NaN or +infinity.
-fn log_sum_exp(logits: &[f32], temperature: f64) -> f64 {
-    let factor = 1.0 / temperature as f32;
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|it| f64::from(((it - top) * factor).exp())).sum();
-    f64::from(top) / temperature + sum.ln()
-}
-
-/// The first of the highest scores.
-fn most_likely(scores: &[f32]) -> usize {
-    let mut best = 0;
-    for (id, score) in scores.iter().enumerate() {
-        if *score > scores[best] {
-            best = id;
-        }
-    }
-    best
 }
 
 /// The token in whose share of the softmax of `scores` the point `u` of `[0, 1)` falls, in the order of ids.

@@ -7,6 +7,7 @@
 
 mod backward;
 mod cpu;
+mod few;
 mod forward;
 mod layout;
 mod paged;

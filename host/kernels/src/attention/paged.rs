@@ -13,13 +13,13 @@ use rayon::prelude::*;
 
 use super::AttentionConfig;
 use super::cpu::{Merged, Rotation, load_row};
+use super::few::{few_mixed, few_scores};
 use super::forward::{Running, Visible, absorb, block, finish};
 use super::layout::{Heads, Queries, Sizes, cut};
 use crate::extension::{Operation, is_ours};
 use crate::flex::{contiguous, owned, primitive, tensor, unfilled, values, values_mut};
 use crate::matrix::{Into, Matrix, MatrixMut, Threads, product};
 use crate::rope::rope_reference;
-use crate::simd::{dot, vectorized};
 
 /// Rows of a block up to which they meet a page without a general product, which packs what it multiplies.
 const FEW: usize = 16;
@@ -48,18 +48,19 @@ pub struct PagedAttentionConfig {
     pub window: Option<usize>,
 }
 
-/// Keys and values of many sequences, `[pages * page, kv_heads, head_dim]` each.
+/// Keys and values of many sequences, `[pages, kv_heads, page, head_dim]` each: what a head reads of a page lies together.
 #[derive(Debug, Clone)]
 pub struct Pages {
     /// Rotated.
-    pub keys: Tensor<3>,
+    pub keys: Tensor<4>,
     /// As they are.
-    pub values: Tensor<3>,
+    pub values: Tensor<4>,
 }
 
 impl PagedAttentionConfig {
     /// Panics where a sequence has not the pages it needs, or the queries are not `tokens`: they are the caller's own.
-    fn check(&self, tokens: usize, slots: usize) {
+    fn check(&self, tokens: usize, [pages, page]: [usize; 2]) {
+        assert_eq!(self.page, page, "tokens of a page");
         assert_eq!(
             self.sequences.iter().map(|it| it.queries).sum::<usize>(),
             tokens,
@@ -68,19 +69,18 @@ impl PagedAttentionConfig {
         assert!(self.window != Some(0), "a token sees itself");
         for it in self.sequences.iter() {
             assert!(it.queries <= it.length && it.length <= it.pages.len() * self.page, "{it:?}");
-            assert!(it.pages.iter().all(|page| (*page as usize + 1) * self.page <= slots), "{it:?}");
+            assert!(it.pages.iter().all(|page| (*page as usize) < pages), "{it:?}");
         }
     }
 
-    /// Where the keys and values of the new tokens go, in their order: the first place of a run, and its length.
-    fn runs(&self) -> impl Iterator<Item = (usize, usize)> {
+    /// Where the keys and values of the new tokens go, in their order: a page, the first place in it, and how many.
+    fn runs(&self) -> impl Iterator<Item = [usize; 3]> {
         self.sequences.iter().flat_map(move |it| {
             let mut token = it.length - it.queries;
             std::iter::from_fn(move || {
                 let inside = token % self.page;
                 let fits = (self.page - inside).min(it.length - token);
-                let run =
-                    (fits > 0).then(|| (it.pages[token / self.page] as usize * self.page + inside, fits));
+                let run = (fits > 0).then(|| [it.pages[token / self.page] as usize, inside, fits]);
                 token += fits;
                 run
             })
@@ -121,8 +121,8 @@ pub fn paged_qkv_attention(
     if !(ours && is_ours(&pages.keys) && is_ours(&pages.values)) {
         return paged_qkv_attention_reference(qkv, cos, sin, pages, config);
     }
-    let ([tokens, width], [slots, kv_heads, head_dim]) = (qkv.dims(), pages.keys.dims());
-    config.check(tokens, slots);
+    let ([tokens, width], [all, kv_heads, page, head_dim]) = (qkv.dims(), pages.keys.dims());
+    config.check(tokens, [all, page]);
     let sizes = Sizes { heads: width / head_dim - 2 * kv_heads, kv_heads, head_dim };
     let [qkv, cos, sin] = [qkv, cos, sin].map(|it| contiguous(primitive(it)));
     let mut output = None;
@@ -149,8 +149,8 @@ pub fn paged_qkv_attention_reference(
     pages: &mut Pages,
     config: &PagedAttentionConfig,
 ) -> Tensor<2> {
-    let ([tokens, width], [slots, kv_heads, head_dim]) = (qkv.dims(), pages.keys.dims());
-    config.check(tokens, slots);
+    let ([tokens, width], [all, kv_heads, page, head_dim]) = (qkv.dims(), pages.keys.dims());
+    config.check(tokens, [all, page]);
     let heads = width / head_dim - 2 * kv_heads;
     let part = |first: usize, count: usize| {
         qkv.clone().narrow(1, first * head_dim, count * head_dim).reshape([tokens, count, head_dim])
@@ -159,21 +159,23 @@ pub fn paged_qkv_attention_reference(
     let k = rope_reference(part(heads, kv_heads), cos, sin);
     for (pages, new) in [(&mut pages.keys, k), (&mut pages.values, part(heads + kv_heads, kv_heads))] {
         let mut first = 0;
-        for (slot, count) in config.runs() {
-            let new = new.clone().narrow(0, first, count);
-            pages.inplace(|it| it.slice_assign([slot..slot + count, 0..kv_heads, 0..head_dim], new));
+        for [page, inside, count] in config.runs() {
+            let new = new.clone().narrow(0, first, count).swap_dims(0, 1).unsqueeze::<4>();
+            let place = [page..page + 1, 0..kv_heads, inside..inside + count, 0..head_dim];
+            pages.inplace(|it| it.slice_assign(place, new));
             first += count;
         }
     }
     let (device, mut first) = (q.device(), 0);
     let outputs = config.sequences.iter().filter(|it| it.queries > 0).map(|sequence| {
-        let slots: Vec<i32> = (0..sequence.length)
-            .map(|it| (sequence.pages[it / config.page] as usize * config.page + it % config.page) as i32)
-            .collect();
-        let slots = Tensor::<1, Int>::from_data(TensorData::new(slots, [sequence.length]), &device);
+        let ids: Vec<i32> = sequence.pages.iter().map(|it| *it as i32).collect();
+        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [sequence.pages.len()]), &device);
         let q = q.clone().narrow(0, first, sequence.queries);
         first += sequence.queries;
-        let [k, v] = [&pages.keys, &pages.values].map(|it| it.clone().select(0, slots.clone()));
+        let [k, v] = [&pages.keys, &pages.values].map(|it| {
+            let tokens = it.clone().select(0, ids.clone()).swap_dims(1, 2);
+            tokens.reshape([sequence.pages.len() * page, kv_heads, head_dim]).narrow(0, 0, sequence.length)
+        });
         one_sequence(q, k, v, config)
     });
     Tensor::cat(outputs.collect(), 0).reshape([tokens, heads * head_dim])
@@ -224,13 +226,19 @@ fn append(
 ) {
     let Sizes { heads, kv_heads, head_dim } = sizes;
     let (qkv, rotation) = (values(qkv), Rotation { cos: values(cos), sin: values(sin) });
-    let (width, stride) = ((heads + 2 * kv_heads) * head_dim, kv_heads * head_dim);
     let [keys, values] = pages;
-    let places = config.runs().flat_map(|(slot, count)| slot..slot + count);
-    for (token, (slot, new)) in places.zip(qkv.chunks_exact(width)).enumerate() {
-        let (key, value) = new[heads * head_dim..].split_at(stride);
-        load_row(key, Some(rotation), token, head_dim, 1.0, &mut keys[slot * stride..][..stride]);
-        values[slot * stride..][..stride].copy_from_slice(value);
+    let tokens =
+        config.runs().flat_map(|[page, inside, count]| (inside..inside + count).map(move |it| (page, it)));
+    for (token, ((page, inside), new)) in
+        tokens.zip(qkv.chunks_exact((heads + 2 * kv_heads) * head_dim)).enumerate()
+    {
+        let (new_keys, new_values) = new[heads * head_dim..].split_at(kv_heads * head_dim);
+        let new = new_keys.chunks_exact(head_dim).zip(new_values.chunks_exact(head_dim));
+        for (head, (key, value)) in new.enumerate() {
+            let place = ((page * kv_heads + head) * config.page + inside) * head_dim;
+            load_row(key, Some(rotation), token, head_dim, 1.0, &mut keys[place..][..head_dim]);
+            values[place..][..head_dim].copy_from_slice(value);
+        }
     }
 }
 
@@ -301,7 +309,7 @@ impl Paged<'_> {
     fn task(&self, head: usize, part: Part<'_>, output: &mut [&mut [f32]]) {
         let Part { sequence, block, row } = part;
         let (Sizes { heads, kv_heads, head_dim }, page) = (self.sizes, self.config.page);
-        let (tokens, group, stride) = (block.last - block.first, self.sizes.group(), kv_heads * head_dim);
+        let (tokens, group) = (block.last - block.first, self.sizes.group());
         let rows = tokens * group;
         let mut running = Running::new(rows, head_dim);
         let mut queries = unfilled(rows * head_dim);
@@ -315,8 +323,9 @@ impl Paged<'_> {
         let begin = block.first_key(self.config.window) / page * page;
         for first in (begin..block.last).step_by(page) {
             let last = (first + page).min(block.last);
-            let (count, slot) = (last - first, sequence.pages[first / page] as usize * page);
-            let in_page = |it| Heads::beside(it, slot * stride + head * head_dim, stride, head_dim);
+            let count = last - first;
+            let place = (sequence.pages[first / page] as usize * kv_heads + head) * page * head_dim;
+            let in_page = |it| Heads::beside(it, place, head_dim, head_dim);
             let (keys, values) = (in_page(self.keys), in_page(self.values));
             let scores = &mut scores[..rows * count];
             if rows <= FEW {
@@ -339,30 +348,6 @@ impl Paged<'_> {
     }
 }
 
-vectorized! {
-    /// Each key is read once for all rows.
-    fn few_scores(queries: &[f32], keys: Heads<'_>, scores: &mut [f32]) {
-        let count = scores.len() / (queries.len() / keys.width);
-        for column in 0..count {
-            let key = keys.row(0, column);
-            for (row, query) in queries.chunks_exact(keys.width).enumerate() {
-                scores[row * count + column] = dot(query, key);
-            }
-        }
-    }
-
-    fn few_mixed(weights: &[f32], values: Heads<'_>, mixed: &mut [f32]) {
-        let count = weights.len() / (mixed.len() / values.width);
-        for column in 0..count {
-            let value = values.row(0, column);
-            for (row, mixed) in mixed.chunks_exact_mut(values.width).enumerate() {
-                let weight = weights[row * count + column];
-                mixed.iter_mut().zip(value).for_each(|(mixed, value)| *mixed = weight.mul_add(*value, *mixed));
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -379,7 +364,7 @@ mod tests {
     }
 
     fn pages(kv_heads: usize, head_dim: usize) -> Pages {
-        let [keys, values] = [2, 3].map(|it| random([80, kv_heads, head_dim], it));
+        let [keys, values] = [2, 3].map(|it| random([10, kv_heads, 8, head_dim], it));
         Pages { keys, values }
     }
 

@@ -71,12 +71,25 @@ fn pack(x: &[f32], width: usize) -> Vec<f32> {
             S::F32_LANES
         }
     }
+    /// Steps of a task.
+    const STEPS: usize = 256;
     let (lanes, rows) = (Arch::new().dispatch(Lanes), x.len() / width);
-    let mut packed = vec![0.0; rows.div_ceil(lanes) * width * lanes];
-    for (row, x) in x.chunks_exact(width).enumerate() {
-        let vectors = &mut packed[row / lanes * width * lanes..][row % lanes..];
-        vectors.iter_mut().step_by(lanes).zip(x).for_each(|(to, from)| *to = *from);
-    }
+    let mut packed = unfilled(rows.div_ceil(lanes) * width * lanes);
+    packed.par_chunks_mut(width * lanes).zip(x.par_chunks(width * lanes)).for_each(|(packed, x)| {
+        packed.par_chunks_mut(STEPS * lanes).enumerate().for_each(|(task, packed)| {
+            if x.len() < width * lanes {
+                packed.fill(0.0);
+            }
+            let steps = task * STEPS..task * STEPS + packed.len() / lanes;
+            for (lane, x) in x.chunks_exact(width).enumerate() {
+                packed[lane..]
+                    .iter_mut()
+                    .step_by(lanes)
+                    .zip(&x[steps.clone()])
+                    .for_each(|(to, from)| *to = *from);
+            }
+        });
+    });
     packed
 }
 

@@ -1,0 +1,82 @@
+//! A block of few queries, as in decoding, and the keys and values of a page: a general product would pack what it
+//! multiplies. Written with the machine's vectors, since the compiler does not find them in sums of two dimensions.
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::layout::Heads;
+
+/// Vectors of a value that are summed at a time.
+const VECTORS: usize = 8;
+
+/// `scores[row][column]`: each query, `[rows, width]`, times each of the first keys.
+pub(super) fn few_scores(queries: &[f32], keys: Heads<'_>, scores: &mut [f32]) {
+    struct Scores<'a>(&'a [f32], Heads<'a>, &'a mut [f32]);
+    impl WithSimd for Scores<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Self(queries, keys, scores) = self;
+            let width = keys.width;
+            let count = scores.len() / (queries.len() / width);
+            for column in 0..count {
+                let (key, key_rest) = S::as_simd_f32s(keys.row(0, column));
+                for (row, query) in queries.chunks_exact(width).enumerate() {
+                    let (query, query_rest) = S::as_simd_f32s(query);
+                    // Two sums: additions to one would wait for each other.
+                    let ((keys, key), (queries, query)) = (key.as_chunks::<2>(), query.as_chunks::<2>());
+                    let mut sums = [simd.splat_f32s(0.0); 2];
+                    for (key, query) in keys.iter().zip(queries) {
+                        sums[0] = simd.mul_add_f32s(key[0], query[0], sums[0]);
+                        sums[1] = simd.mul_add_f32s(key[1], query[1], sums[1]);
+                    }
+                    for (key, query) in key.iter().zip(query) {
+                        sums[0] = simd.mul_add_f32s(*key, *query, sums[0]);
+                    }
+                    let rest: f32 = key_rest.iter().zip(query_rest).map(|(key, query)| key * query).sum();
+                    let sum = simd.reduce_sum_f32s(simd.add_f32s(sums[0], sums[1]));
+                    scores[row * count + column] = sum + rest;
+                }
+            }
+        }
+    }
+    Arch::new().dispatch(Scores(queries, keys, scores));
+}
+
+/// Adds the first values, weighted, to `mixed`, `[rows, width]`; `weights` is `[rows, columns]`.
+pub(super) fn few_mixed(weights: &[f32], values: Heads<'_>, mixed: &mut [f32]) {
+    struct Mixed<'a>(&'a [f32], Heads<'a>, &'a mut [f32]);
+    impl WithSimd for Mixed<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Self(weights, values, mixed) = self;
+            let width = values.width;
+            let count = weights.len() / (mixed.len() / width);
+            let at_a_time = VECTORS * S::F32_LANES;
+            for (weights, mixed) in weights.chunks_exact(count).zip(mixed.chunks_exact_mut(width)) {
+                let whole = width - width % at_a_time;
+                for first in (0..whole).step_by(at_a_time) {
+                    let sums = S::as_mut_simd_f32s(&mut mixed[first..][..at_a_time]).0;
+                    let sums = sums.first_chunk_mut::<VECTORS>().expect("as many as are summed at a time");
+                    let mut kept = *sums;
+                    for (column, weight) in weights.iter().enumerate() {
+                        let weight = simd.splat_f32s(*weight);
+                        let value = S::as_simd_f32s(&values.row(0, column)[first..][..at_a_time]).0;
+                        let value = value.first_chunk::<VECTORS>().expect("as many");
+                        for it in 0..VECTORS {
+                            kept[it] = simd.mul_add_f32s(weight, value[it], kept[it]);
+                        }
+                    }
+                    *sums = kept;
+                }
+                for (column, weight) in weights.iter().enumerate() {
+                    let rest = mixed[whole..].iter_mut().zip(&values.row(0, column)[whole..]);
+                    rest.for_each(|(mixed, value)| *mixed = weight.mul_add(*value, *mixed));
+                }
+            }
+        }
+    }
+    Arch::new().dispatch(Mixed(weights, values, mixed));
+}
