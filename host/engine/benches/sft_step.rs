@@ -13,7 +13,7 @@ use std::time::Instant;
 use fthost_data::{Batch, Origin, Sequence};
 use fthost_engine::Device;
 use fthost_engine::adapters::{LoraConfig, attach_lora};
-use fthost_engine::checkpoint::load_model;
+use fthost_engine::checkpoint::{load_model, load_model_to_train};
 use fthost_engine::optim::AdamWConfig;
 use fthost_engine::train::memory::peak_rss_bytes;
 use fthost_engine::train::{ActivationCheckpointing, StepConfig, TrainState, step};
@@ -104,7 +104,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         eprintln!("SKIPPED sft_step: no model folder given");
         return Ok(());
     };
-    let mut model = load_model(&arguments.model, &Device::flex())?;
+    let load = if arguments.full { load_model_to_train } else { load_model };
+    let mut model = load(&arguments.model, &Device::flex())?;
     let adapter = (!arguments.full).then(|| LoraConfig { rank: arguments.rank, ..LoraConfig::default() });
     if let Some(adapter) = &adapter {
         attach_lora(&mut model, adapter, 0)?;

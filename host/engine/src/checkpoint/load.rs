@@ -17,6 +17,19 @@ use crate::nn::{FloatDtype, Linear, Rope};
 /// # Errors
 /// Everything [`LlamaConfig::read`] refuses; missing, mis-shaped, unknown or non-finite weights, by name.
 pub fn load_model(folder: &Path, device: &Device) -> Result<CausalLm> {
+    load(folder, device, true)
+}
+
+/// As [`load_model`], for a model whose every weight is about to be trained: each is read into memory of its own, so
+/// that the file's pages and what they were copied to do not both count.
+///
+/// # Errors
+/// As [`load_model`].
+pub fn load_model_to_train(folder: &Path, device: &Device) -> Result<CausalLm> {
+    load(folder, device, false)
+}
+
+fn load(folder: &Path, device: &Device, in_place: bool) -> Result<CausalLm> {
     let config_path = folder.join("config.json");
     let config = LlamaConfig::read(&config_path)?;
     let rope = config.rope().map_err(|problem| EngineError::Invalid {
@@ -28,8 +41,10 @@ pub fn load_model(folder: &Path, device: &Device) -> Result<CausalLm> {
     let model = build(&config, rope, device, &mut |name, shape| {
         read.push(name.to_string());
         match *shape {
-            [length] => files.in_place(name, [length]),
-            [rows, columns] => files.in_place(name, [rows, columns]),
+            [length] if in_place => files.in_place(name, [length]),
+            [rows, columns] if in_place => files.in_place(name, [rows, columns]),
+            [length] => files.read(name, [length]),
+            [rows, columns] => files.read(name, [rows, columns]),
             _ => unreachable!("a model has vectors and matrices"),
         }
     })?;

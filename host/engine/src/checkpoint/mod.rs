@@ -8,5 +8,5 @@ pub mod safetensors;
 pub mod training;
 
 pub use init::init_model;
-pub use load::load_model;
+pub use load::{load_model, load_model_to_train};
 pub use safetensors::StoredDtype;

@@ -24,6 +24,11 @@ pub struct EvalMetrics {
 /// # Errors
 /// A loss that is not finite, with the rows of its batch; `step` is the step after which it was measured.
 pub fn evaluate(model: &CausalLm, batches: &[Batch], step: u64) -> Result<Option<EvalMetrics>> {
+    // As a training step: on a worker of the pool.
+    rayon::scope(|_| evaluate_on_worker(model, batches, step))
+}
+
+fn evaluate_on_worker(model: &CausalLm, batches: &[Batch], step: u64) -> Result<Option<EvalMetrics>> {
     let (mut loss, mut entropy, mut correct, mut tokens) = (0.0, 0.0, 0.0, 0);
     for batch in batches {
         let targets = batch.targets();

@@ -52,6 +52,15 @@ pub struct StepMetrics {
 /// # Errors
 /// A row without a supervised token, and a loss or gradient that is not finite; the state is then as before.
 pub fn step(state: &mut TrainState, micro_batches: &[Batch], config: &StepConfig) -> Result<StepMetrics> {
+    // On a worker of the pool: from outside of it each of a step's thousands of parallel loops would wake one.
+    rayon::scope(|_| step_on_worker(state, micro_batches, config))
+}
+
+fn step_on_worker(
+    state: &mut TrainState,
+    micro_batches: &[Batch],
+    config: &StepConfig,
+) -> Result<StepMetrics> {
     micro_batches.iter().try_for_each(every_row_is_supervised)?;
     let dropout = state.adapter.as_ref().map_or(0.0, |it| it.dropout);
     let dropped = |state: &TrainState, index: usize| {
