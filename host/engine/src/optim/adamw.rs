@@ -77,7 +77,7 @@ pub enum Moments {
     Blocks(BlockMoments),
 }
 
-/// The optimizer: moments by parameter name, made when a parameter is first updated.
+/// The optimizer: moments by parameter name, made when a parameter is first updated unless [`AdamW::reserve`] was before.
 #[derive(Debug, Clone, Default)]
 pub struct AdamW {
     /// What new moments are stored in.
@@ -135,6 +135,14 @@ impl AdamW {
         };
         self.moments.insert(name.to_string(), moments);
         value
+    }
+
+    /// Makes the moments of a parameter that has none yet.
+    pub fn reserve<const D: usize>(&mut self, name: &str, value: &Tensor<D>) {
+        if !self.moments.contains_key(name) {
+            let moments = self.fresh(value);
+            self.moments.insert(name.to_string(), moments);
+        }
     }
 
     fn fresh<const D: usize>(&self, value: &Tensor<D>) -> Moments {

@@ -62,6 +62,7 @@ fn step_on_worker(
     config: &StepConfig,
 ) -> Result<StepMetrics> {
     micro_batches.iter().try_for_each(every_row_is_supervised)?;
+    state.reserve_moments();
     let dropout = state.adapter.as_ref().map_or(0.0, |it| it.dropout);
     let dropped = |state: &TrainState, index: usize| {
         let drops = dropout > 0.0;

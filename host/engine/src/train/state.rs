@@ -29,6 +29,18 @@ impl TrainState {
         Self { model, adapter, optimizer: AdamW::default(), step: 0, last_checkpoint: None, seed: 0 }
     }
 
+    /// Makes the moments before the first step: made in its end, they would lie scattered in what the step had freed,
+    /// and the next one would need that much more.
+    pub(crate) fn reserve_moments(&mut self) {
+        let Self { model, optimizer, .. } = self;
+        if optimizer.moments.is_empty() {
+            model.visit_trained(&mut |name, parameter| match parameter {
+                Parameter::Vector(value) => optimizer.reserve(name, value),
+                Parameter::Matrix(value) => optimizer.reserve(name, value),
+            });
+        }
+    }
+
     /// One AdamW update. `gradients` stand in the order of [`CausalLm::visit_trained`], flat; each is
     /// multiplied by `gradient_scale`.
     pub(crate) fn update(
