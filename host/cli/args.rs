@@ -154,6 +154,9 @@ pub struct GenerateArgs {
     /// Completions that grow at one time
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub batch_size: usize,
+    /// What the weights are read as: fewer bits take less time and memory
+    #[arg(long, value_enum, default_value_t)]
+    pub weights: WeightsArg,
     /// Where to compute
     #[arg(long, value_enum, default_value_t)]
     pub device: DeviceArg,
@@ -208,6 +211,28 @@ pub enum DeviceArg {
     Cpu,
     /// The first CUDA device (needs the feature `cuda`)
     Cuda,
+}
+
+/// What generation reads the weights as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum WeightsArg {
+    /// The model's own
+    #[default]
+    F32,
+    /// A copy in bfloat16
+    Bf16,
+    /// A copy in 8 bits, with a scale for each 64 values
+    Int8,
+}
+
+impl From<WeightsArg> for fthost_run::generate::DecodeWeights {
+    fn from(weights: WeightsArg) -> Self {
+        match weights {
+            WeightsArg::F32 => Self::F32,
+            WeightsArg::Bf16 => Self::Bf16,
+            WeightsArg::Int8 => Self::Int8,
+        }
+    }
 }
 
 impl From<DeviceArg> for fthost_run::DeviceKind {

@@ -21,6 +21,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         system: args.system.clone(),
         config: config(args),
         max_batch: args.batch_size,
+        weights: args.weights.into(),
         device: args.device.into(),
     })?;
     let print = if args.json { print_json } else { print_text };

@@ -1,7 +1,7 @@
 //! Times greedy generation and prints one line of JSON.
 //!
 //! `cargo bench -p fthost-engine --bench generate -- MODEL_FOLDER [--batch 1] [--prompt 32] [--new-tokens 64]
-//! [--repeat 3]`
+//! [--repeat 3] [--weights f32|bf16|int8]`
 //!
 //! Prompts are random tokens and nothing ends a completion early. Time includes reading the prompts; the first call
 //! warms up and is not counted.
@@ -13,6 +13,7 @@ use fthost_data::Tokenizer;
 use fthost_engine::Device;
 use fthost_engine::checkpoint::load_model;
 use fthost_engine::generate::{GenerateConfig, generate};
+use fthost_engine::nn::DecodeWeights;
 use fthost_engine::train::memory::peak_rss_bytes;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -26,10 +27,18 @@ struct Arguments {
     prompt: usize,
     new_tokens: usize,
     repeat: usize,
+    weights: DecodeWeights,
 }
 
 fn arguments() -> Result<Option<Arguments>, String> {
-    let mut found = Arguments { model: PathBuf::new(), batch: 1, prompt: 32, new_tokens: 64, repeat: 3 };
+    let mut found = Arguments {
+        model: PathBuf::new(),
+        batch: 1,
+        prompt: 32,
+        new_tokens: 64,
+        repeat: 3,
+        weights: DecodeWeights::F32,
+    };
     let mut given = std::env::args().skip(1);
     while let Some(argument) = given.next() {
         let number = |value: Option<String>| {
@@ -42,6 +51,11 @@ fn arguments() -> Result<Option<Arguments>, String> {
             "--batch" => found.batch = number(given.next())?,
             "--prompt" => found.prompt = number(given.next())?,
             "--new-tokens" => found.new_tokens = number(given.next())?,
+            "--weights" => {
+                let value = given.next().unwrap_or_default();
+                found.weights =
+                    serde_json::from_value(serde_json::json!(value)).map_err(|it| it.to_string())?;
+            }
             "--repeat" => found.repeat = number(given.next())?,
             _ if argument.starts_with('-') => return Err(format!("`{argument}` is not known")),
             _ => found.model = PathBuf::from(argument),
@@ -67,7 +81,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         eprintln!("SKIPPED generate: no model folder given");
         return Ok(());
     };
-    let model = load_model(&arguments.model, &Device::flex())?;
+    let model = load_model(&arguments.model, &Device::flex())?.for_decoding(arguments.weights);
     let tokenizer = no_words()?;
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let vocab = model.config.vocab_size as u32;
@@ -86,6 +100,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let median = counted[counted.len() / 2];
     let report = serde_json::json!({
         "bench": "generate",
+        "weights": arguments.weights,
         "batch": arguments.batch,
         "prompt": arguments.prompt,
         "new_tokens": arguments.new_tokens,

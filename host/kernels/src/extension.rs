@@ -145,14 +145,6 @@ impl<const D: usize> From<Tensor<D>> for Input {
     }
 }
 
-/// As [`is_ours`], for a weight that may be stored in bf16 while it is frozen.
-pub(crate) fn is_our_weight(tensor: &Tensor<2>) -> bool {
-    is_ours(tensor)
-        || tensor.dtype() == DType::BF16
-            && !tensor.is_require_grad()
-            && tensor.device().inner() == Device::flex()
-}
-
 /// Whether our own implementation takes `tensor`: f32 on Burn's CPU backend, with or without autodiff.
 pub(crate) fn is_ours<const D: usize>(tensor: &Tensor<D>) -> bool {
     tensor.dtype() == DType::F32 && tensor.device().inner() == Device::flex()

@@ -2,15 +2,9 @@
 //!
 //! `unsafe` here: a vector that is handed out before it is filled.
 
-use std::borrow::Cow;
-
 use burn::backend::Flex;
-use burn::tensor::{Bytes, DType, Shape, Tensor, bf16};
+use burn::tensor::{Bytes, DType, Shape, Tensor};
 use burn_flex::{FlexTensor, Layout};
-use rayon::prelude::*;
-
-use crate::linear::stored::Stored;
-use crate::simd::vectorized;
 
 /// What stands behind a tensor of Burn's CPU backend, without its graph.
 pub(crate) fn primitive<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
@@ -25,37 +19,6 @@ pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
 /// The elements of a contiguous f32 tensor.
 pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice::<f32>().expect("a contiguous f32 tensor")
-}
-
-/// A contiguous weight of f32 or bf16 as it is stored.
-pub(crate) fn stored(tensor: &FlexTensor) -> Stored<'_> {
-    match tensor.dtype() {
-        DType::BF16 => Stored::Bf16(tensor.as_slice::<bf16>().expect("a contiguous tensor")),
-        _ => Stored::F32(values(tensor)),
-    }
-}
-
-/// Values of a task that converts.
-const CONVERTED: usize = 64 * 1024;
-
-/// The elements of a contiguous tensor of f32, or of bf16 as a copy in f32.
-pub(crate) fn as_f32(tensor: &FlexTensor) -> Cow<'_, [f32]> {
-    if tensor.dtype() != DType::BF16 {
-        return Cow::Borrowed(values(tensor));
-    }
-    let stored = tensor.as_slice::<bf16>().expect("a contiguous tensor");
-    let mut converted = unfilled(stored.len());
-    let tasks = converted.par_chunks_mut(CONVERTED).zip(stored.par_chunks(CONVERTED));
-    tasks.for_each(|(converted, stored)| widen(stored, converted));
-    Cow::Owned(converted)
-}
-
-vectorized! {
-    fn widen(stored: &[bf16], converted: &mut [f32]) {
-        for (converted, stored) in converted.iter_mut().zip(stored) {
-            *converted = f32::from_bits(u32::from(stored.to_bits()) << 16);
-        }
-    }
 }
 
 /// The elements of a tensor as a vector of its own: without a copy where nobody else holds them.

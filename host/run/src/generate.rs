@@ -9,6 +9,7 @@ use fthost_engine::adapters::peft::load_adapter;
 use fthost_engine::checkpoint::load_model;
 use fthost_engine::device::{self, DeviceKind};
 pub use fthost_engine::generate::{Completion, GenerateConfig};
+pub use fthost_engine::nn::DecodeWeights;
 
 use crate::error::{Result, RunError};
 
@@ -27,6 +28,8 @@ pub struct GenerateRequest {
     pub config: GenerateConfig,
     /// Completions that grow at one time.
     pub max_batch: usize,
+    /// What the model's weights are read as.
+    pub weights: DecodeWeights,
     /// Where to compute.
     pub device: DeviceKind,
 }
@@ -78,6 +81,7 @@ pub fn run(request: &GenerateRequest) -> Result<Vec<Answer>> {
     if let Some(folder) = &request.adapter {
         load_adapter(&mut model, folder)?;
     }
+    let model = model.for_decoding(request.weights);
     let answered =
         fthost_engine::generate::generate(&model, &tokenizer, &token_ids, &request.config, request.max_batch);
     let answered = answered.map_err(|error| match error {
@@ -159,6 +163,7 @@ mod tests {
             prompts,
             system: system.map(str::to_string),
             config: GenerateConfig::default(),
+            weights: DecodeWeights::default(),
             max_batch: 8,
             device: DeviceKind::Cpu,
         }

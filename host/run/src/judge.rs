@@ -114,7 +114,9 @@ impl<'a> Judge<'a> {
         }
         let (generation, batch) = (&self.config.generation, self.config.batch_size);
         let prompts: Vec<Vec<u32>> = self.questions.iter().map(|it| it.prompt_ids.clone()).collect();
-        let completions = generate(model, self.tokenizer, &prompts, generation, batch)?;
+        let decoding = model.for_decoding(self.config.weights);
+        let completions = generate(&decoding, self.tokenizer, &prompts, generation, batch)?;
+        drop(decoding);
         let candidates: Vec<Vec<Candidate>> = completions
             .into_iter()
             .map(|all| all.into_iter().map(EngineModel::candidate).collect())

@@ -11,7 +11,7 @@ use fthost_kernels::{Activation, AttentionConfig, Prologue, linear, qkv_attentio
 use super::config::LlamaConfig;
 use crate::nn::linear::forward_all;
 use crate::nn::precision::cast;
-use crate::nn::{FloatDtype, Linear, Rope};
+use crate::nn::{DecodeWeights, FloatDtype, Linear, Rope};
 
 /// Name of the embedding's weight.
 pub const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -311,6 +311,22 @@ impl CausalLm {
                 linear.weight.inplace(|it| cast(it, dtype.into()));
             }
         }
+    }
+
+    /// The model as it generates: its linear weights and its head in `weights`. Embedding, norms and adapters, and all of
+    /// it for [`DecodeWeights::F32`], are shared with `self`.
+    pub fn for_decoding(&self, weights: DecodeWeights) -> Self {
+        let mut model = self.clone();
+        if weights == DecodeWeights::F32 {
+            return model;
+        }
+        for block in &mut model.blocks {
+            for (_, linear) in block.linears_mut() {
+                linear.weight.inplace(|it| weights.of(it));
+            }
+        }
+        model.lm_head = Some(weights.of(self.head_weight()));
+        model
     }
 
     /// Whether an adapter is attached.

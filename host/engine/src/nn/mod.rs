@@ -5,5 +5,5 @@ pub mod precision;
 pub mod rope;
 
 pub use linear::{Linear, LoraWeights};
-pub use precision::FloatDtype;
+pub use precision::{DecodeWeights, FloatDtype};
 pub use rope::{Rope, RopeScaling};

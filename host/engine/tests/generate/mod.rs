@@ -8,6 +8,7 @@ use fthost_engine::adapters::peft::load_adapter;
 use fthost_engine::checkpoint::load_model;
 use fthost_engine::generate::{Completion, GenerateConfig, generate, logprobs, sample};
 use fthost_engine::models::CausalLm;
+use fthost_engine::nn::DecodeWeights;
 use serde_json::{Value, json};
 
 use crate::support::{Golden, assert_close, golden, tiny_model, whole};
@@ -246,4 +247,25 @@ fn an_impossible_configuration_is_refused() {
     let error = generate(&model, &tokenizer, &prompts(), &config, 1).unwrap_err().to_string();
     insta::assert_snapshot!(error, @"invalid generate: `top_p` must be in (0, 1], got `0`");
     assert!(generate(&model, &tokenizer, &[], &GenerateConfig::default(), 1).unwrap().is_empty());
+}
+
+/// Both round a weight by less than a hundredth.
+#[test]
+fn fewer_bits_move_logits_little() {
+    let model = tiny_model();
+    let tokenizer = letters();
+    let first = |model: &CausalLm| {
+        let config = GenerateConfig { max_new_tokens: 1, ..GenerateConfig::default() };
+        let logps = prompts().into_iter().map(|prompt| {
+            generate(model, &tokenizer, &[prompt], &config, 1).unwrap()[0][0].token_logps.clone()
+        });
+        logps.flatten().collect::<Vec<f32>>()
+    };
+    let expected = first(&model);
+    for weights in [DecodeWeights::Bf16, DecodeWeights::Int8] {
+        let got = first(&model.for_decoding(weights));
+        let worst = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst > 0.0 && worst < 0.05, "{weights:?}: log-probabilities differ by {worst}");
+    }
+    assert_eq!(first(&model.for_decoding(DecodeWeights::F32)), expected);
 }

@@ -10,6 +10,7 @@ use fthost_engine::Device;
 use fthost_engine::adapters::{LoraConfig, attach_lora};
 use fthost_engine::checkpoint::init_model;
 use fthost_engine::models::CausalLm;
+use fthost_engine::nn::DecodeWeights;
 use fthost_engine::objectives::sft::sft_loss;
 use fthost_engine::train::ActivationCheckpointing::{self, Block, EveryN, Off};
 use fthost_engine::train::executor::Trunk;
@@ -188,4 +189,24 @@ fn a_step_of_an_adapter_makes_no_copy_of_a_frozen_weight() {
     let logits = floats(VOCAB);
     let bound = LAYERS as isize * floats(HIDDEN) + 3 * floats(block_numbers(true)) + 4 * logits;
     assert!(peak < bound, "{peak} bytes at the peak, {bound} allowed");
+}
+
+/// In f32 a model generates with its own weights. Copies take 2 bytes a value, or 1 and a scale of 4 for each 64.
+#[test]
+fn generation_shares_the_weights_or_copies_them_in_fewer_bits() {
+    let _alone = alone();
+    let mut model = model(true);
+    let mut matrices = VOCAB * HIDDEN;
+    model.visit_base(&mut |name, parameter| {
+        matrices += if name.contains("_proj.weight") { parameter.length() } else { 0 };
+    });
+    for (weights, bytes_of_64) in
+        [(DecodeWeights::F32, 0), (DecodeWeights::Bf16, 2 * 64), (DecodeWeights::Int8, 64 + 4)]
+    {
+        let before = live();
+        let decoding = model.for_decoding(weights);
+        let (taken, expected) = (live() - before, (matrices / 64 * bytes_of_64) as isize);
+        assert!((taken - expected).abs() < 2 * SLACK, "{weights:?}: {taken} bytes, expected {expected}");
+        drop(decoding);
+    }
 }

@@ -2,36 +2,42 @@
 
 pub(crate) mod few_rows;
 pub(crate) mod stored;
+pub(crate) mod weight;
 
 use burn::backend::Flex;
 use burn::tensor::{DType, Tensor};
 
-use crate::extension::{is_our_weight, is_ours};
-use crate::flex::{contiguous, dims2, primitive, stored, tensor, unfilled, values};
+use crate::extension::is_ours;
+use crate::flex::{contiguous, dims2, primitive, tensor, unfilled, values};
 use few_rows::{FEW_ROWS, few_rows};
+pub use weight::int8;
+pub(crate) use weight::is_our_weight;
+use weight::{Given, dequantized};
 
 /// `x weight^T`.
 ///
-/// A frozen weight may be bf16 beside an `x` in f32.
+/// A frozen weight may be bf16 or [`int8`] beside an `x` in f32.
 ///
 /// # Shapes
 /// - `x`: `[T, in]`, `weight`: `[out, in]`, result: `[T, out]`
 pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     let few = (1..=FEW_ROWS).contains(&x.dims()[0]);
-    if !few || x.is_autodiff() || weight.is_autodiff() || !is_ours(&x) || !is_our_weight(&weight) {
+    if !few || x.is_autodiff() || !is_ours(&x) || !is_our_weight(&weight) || weight.is_autodiff() {
         return linear_reference(x, weight);
     }
-    let [x, weight] = [x, weight].map(|it| contiguous(primitive(it)));
-    let ([rows, width], [out, _]) = (dims2(&x), dims2(&weight));
+    let out = weight.dims()[0];
+    let (x, weight) = (contiguous(primitive(x)), Given::new(weight));
+    let [rows, width] = dims2(&x);
     let mut y = unfilled(rows * out);
-    few_rows(values(&x), width, &[stored(&weight)], &mut y, false);
+    few_rows(values(&x), width, &[weight.stored()], &mut y, false);
     Tensor::from_primitive::<Flex>(tensor(y, &[rows, out]))
 }
 
 /// [`linear`] in plain tensor operations.
 pub fn linear_reference(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    let mixed = weight.dtype() == DType::BF16 && x.dtype() == DType::F32;
-    let weight = if mixed { weight.cast(DType::F32) } else { weight };
+    let (weight, dtype) = (dequantized(weight), x.dtype());
+    let narrow = weight.dtype() == DType::BF16 && dtype == DType::F32;
+    let weight = if narrow { weight.cast(dtype) } else { weight };
     x.matmul(weight.transpose())
 }
 
@@ -46,8 +52,8 @@ mod tests {
         let device = Device::flex();
         let between = Distribution::Uniform(-1.0, 1.0);
         for (out, width) in [(3, 7), (8, 96), (24, 100), (513, 96)] {
-            for dtype in [DType::F32, DType::BF16] {
-                let weight = Tensor::<2>::random([out, width], between, &device).cast(dtype);
+            let weight = Tensor::<2>::random([out, width], between, &device);
+            for weight in [weight.clone(), weight.clone().cast(DType::BF16), int8(weight)] {
                 for rows in [1, 2, 3, 8, 9, 16, 17, 24, 33, FEW_ROWS, FEW_ROWS + 1] {
                     let x = Tensor::<2>::random([rows, width], between, &device);
                     let expected = linear_reference(x.clone(), weight.clone());

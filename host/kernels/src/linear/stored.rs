@@ -1,9 +1,12 @@
 //! A weight in the form it is stored in.
 
-use burn::tensor::bf16;
+use std::borrow::Cow;
 
-/// Values of an int8 weight that share a scale: a run of a row.
-pub(crate) const INT8_BLOCK: usize = 64;
+use burn::tensor::bf16;
+use rayon::prelude::*;
+
+use crate::flex::unfilled;
+use crate::simd::vectorized;
 
 /// Rows of a weight as they are stored.
 #[derive(Debug, Clone, Copy)]
@@ -12,8 +15,8 @@ pub(crate) enum Stored<'a> {
     F32(&'a [f32]),
     /// Two.
     Bf16(&'a [bf16]),
-    /// One, and a factor for each [`INT8_BLOCK`] of a row, the last of which may be shorter.
-    Int8 { values: &'a [i8], scales: &'a [f32] },
+    /// One, and a factor for each `block` values of a row, which is a whole number of blocks.
+    Int8 { values: &'a [i8], scales: &'a [f32], block: usize },
 }
 
 impl<'a> Stored<'a> {
@@ -36,10 +39,9 @@ impl<'a> Stored<'a> {
         match self {
             Self::F32(it) => Self::F32(&it[of]),
             Self::Bf16(it) => Self::Bf16(&it[of]),
-            Self::Int8 { values, scales } => {
-                let blocks = width.div_ceil(INT8_BLOCK);
-                let scales = &scales[first * blocks..(first + count) * blocks];
-                Self::Int8 { values: &values[of], scales }
+            Self::Int8 { values, scales, block } => {
+                let scales = &scales[of.start / block..of.end / block];
+                Self::Int8 { values: &values[of], scales, block }
             }
         }
     }
@@ -71,19 +73,30 @@ impl<'a> Stored<'a> {
                     *room = f32::from_bits(u32::from(stored.to_bits()) << 16);
                 }
             }
-            Self::Int8 { values, scales } => {
-                let blocks = width.div_ceil(INT8_BLOCK);
-                let scales = scales[first * blocks..].chunks_exact(blocks);
-                let rows = values[of].chunks_exact(width).zip(room.chunks_exact_mut(width));
-                for ((values, room), scales) in rows.zip(scales) {
-                    let blocks = values.chunks(INT8_BLOCK).zip(room.chunks_mut(INT8_BLOCK));
-                    for ((values, room), scale) in blocks.zip(scales) {
-                        room.iter_mut().zip(values).for_each(|(to, from)| *to = f32::from(*from) * scale);
-                    }
+            Self::Int8 { values, scales, block } => {
+                let scales = &scales[of.start / block..];
+                let blocks = values[of].chunks_exact(block).zip(room.chunks_exact_mut(block));
+                for ((values, room), scale) in blocks.zip(scales) {
+                    room.iter_mut().zip(values).for_each(|(to, from)| *to = f32::from(*from) * scale);
                 }
             }
         }
         &room[..count * width]
+    }
+
+    /// All of it in f32: as it lies, or a copy.
+    pub(crate) fn to_f32(self, width: usize) -> Cow<'a, [f32]> {
+        /// Values of a task.
+        const TASK: usize = 64 * 1024;
+        if let Self::F32(it) = self {
+            return Cow::Borrowed(it);
+        }
+        let mut converted = unfilled(self.len());
+        let rows = (TASK / width).max(1);
+        converted.par_chunks_mut(rows * width).enumerate().for_each(|(task, converted)| {
+            widen(self, width, task * rows, converted);
+        });
+        Cow::Owned(converted)
     }
 
     /// As [`Stored::widened`], the rows `first`, `first + run` and so on.
@@ -107,5 +120,11 @@ impl<'a> Stored<'a> {
             Self::F32(it) => &it[(first + row * run) * width..][..width],
             _ => &room[row * width..][..width],
         })
+    }
+}
+
+vectorized! {
+    fn widen(weight: Stored<'_>, width: usize, first: usize, to: &mut [f32]) {
+        weight.widened(width, first, to.len() / width, to);
     }
 }

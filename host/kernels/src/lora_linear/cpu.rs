@@ -13,9 +13,11 @@ use super::columns::{Columns, add_bias, column_sums, columns_of, columns_of_mut}
 use super::low_rank::add_product;
 use crate::dropout::Dropout;
 use crate::extension::Operation;
-use crate::flex::{as_f32, dims2, into_values, stored, tensor, unfilled, values};
+use crate::flex::{dims2, into_values, tensor, unfilled, values};
 use crate::gate::{self, Activation};
 use crate::linear::few_rows::{FEW_ROWS, few_rows};
+use crate::linear::stored::Stored;
+use crate::linear::weight::stored;
 use crate::matrix::{Into, Matrix, MatrixMut, Threads, product};
 use crate::rms_norm::{backward_rows, forward_rows, weight_gradient};
 
@@ -34,6 +36,8 @@ pub(super) enum Prologue {
 #[derive(Debug)]
 pub(super) struct Layer {
     pub out: usize,
+    /// The weight's scales stand behind it.
+    pub int8: bool,
     pub bias: bool,
     pub lora: Option<Adapter>,
 }
@@ -46,7 +50,7 @@ pub(super) struct Adapter {
     pub dropout: Option<Dropout>,
 }
 
-/// The operation. Inputs: `x`, the norm's weight, the residual, then of each layer weight, bias, `a` and `b`; those
+/// The operation. Inputs: `x`, the norm's weight, the residual, then of each layer weight, its scales, bias, `a` and `b`; those
 /// that are there.
 #[derive(Debug)]
 pub(super) struct LoraLinears {
@@ -59,6 +63,7 @@ pub(super) struct LoraLinears {
 #[derive(Debug, Clone, Copy)]
 struct Places<'a> {
     weight: usize,
+    scales: Option<usize>,
     bias: Option<usize>,
     /// Of `a`; `b` follows.
     lora: Option<usize>,
@@ -67,6 +72,12 @@ struct Places<'a> {
     ranks: Columns,
     scaling: f32,
     dropout: Option<&'a Dropout>,
+}
+
+impl Places<'_> {
+    fn weight<'a>(&self, inputs: &'a [FlexTensor]) -> Stored<'a> {
+        stored(&inputs[self.weight], self.scales.map(|it| &inputs[it]))
+    }
 }
 
 impl LoraLinears {
@@ -89,6 +100,7 @@ impl LoraLinears {
         };
         let places = self.layers.iter().map(|layer| {
             let weight = take(1);
+            let scales = layer.int8.then(|| take(1));
             let bias = layer.bias.then(|| take(1));
             let lora = layer.lora.as_ref().map(|_| take(2));
             let (count, scaling) = layer.lora.as_ref().map_or((0, 0.0), |it| (it.rank, it.scaling));
@@ -96,7 +108,7 @@ impl LoraLinears {
             let columns = Columns { first: column, count: layer.out, stride: width };
             let ranks = Columns { first: rank, count, stride: total_rank };
             (column, rank) = (column + layer.out, rank + count);
-            Places { weight, bias, lora, columns, ranks, scaling, dropout }
+            Places { weight, scales, bias, lora, columns, ranks, scaling, dropout }
         });
         places.collect()
     }
@@ -195,12 +207,12 @@ impl Operation for LoraLinears {
         let total_rank = places[0].ranks.stride;
         let h = self.down(&inputs, &places, n);
         if few {
-            let weights: Vec<_> = places.iter().map(|it| stored(&inputs[it.weight])).collect();
+            let weights: Vec<_> = places.iter().map(|it| it.weight(&inputs)).collect();
             few_rows(n.values(), in_width, &weights, &mut y, into == Into::Add);
         }
         for it in &places {
             if !few {
-                let weight = as_f32(&inputs[it.weight]);
+                let weight = it.weight(&inputs).to_f32(in_width);
                 let weight = Matrix::new(&weight, in_width);
                 product(columns_of_mut(&mut y, tokens, it.columns), into, 1.0, n, weight.t(), Threads::All);
             }
@@ -255,7 +267,7 @@ impl Operation for LoraLinears {
             let mut dn = unfilled(tokens * in_width);
             for (index, it) in places.iter().enumerate() {
                 let into = if index == 0 { Into::Overwrite } else { Into::Add };
-                let weight = as_f32(&inputs[it.weight]);
+                let weight = it.weight(&inputs).to_f32(in_width);
                 let weight = Matrix::new(&weight, in_width);
                 let out = MatrixMut::strided(&mut dn, tokens, in_width, in_width);
                 product(out, into, 1.0, columns_of(dy, tokens, it.columns), weight, Threads::All);
