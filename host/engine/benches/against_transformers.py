@@ -1,18 +1,24 @@
-"""Greedy generation, ours and transformers' `generate` in turns: tokens/s, CPU seconds and peak memory.
+"""Greedy generation, ours and a peer in turns: transformers' `generate`, then llama.cpp. Tokens/s, CPU seconds, peak memory.
 
     python host/engine/benches/against_transformers.py MODEL_FOLDER [--pairs 3] [--batch 1 8] [--prompt 32]
-        [--new-tokens 64] [--threads 2]
+        [--new-tokens 64] [--threads 2] [--peers transformers llama.cpp]
 
-The Python that runs this needs torch and transformers. Both sides continue random prompts of equal length in f32; no
+The Python that runs this needs torch and transformers; llama.cpp also llama-cpp-python and gguf, and is left out, loudly,
+where they are missing. Both sides continue random prompts of equal length in f32; no
 token ends an answer. Each measurement is a process of its own: one call warms up, the median of three counts, reading
 the prompts included. Ratios are ours to theirs: above 1 is better for tokens/s, below 1 for memory and CPU seconds.
 Machines are shared and noisy: read ratios of one run, with the load printed beside them.
 """
 import argparse
+import importlib.util
 import json
+import pathlib
 import statistics
+import subprocess
 import sys
+import tempfile
 
+import llama_cpp_peer
 from peers import alternate, bench_binary, measure, parser, print_table, write
 
 REPEAT = 3
@@ -40,22 +46,38 @@ def peer(arguments: argparse.Namespace) -> None:
     print(json.dumps({"tokens_per_second": tokens / statistics.median(seconds[1:]), "seconds": seconds}))
 
 
+def llama_cpp(arguments: argparse.Namespace) -> None:
+    """One measurement of llama.cpp; runs in a process of its own."""
+    llama_cpp_peer.peer(arguments.gguf, arguments.batch[0], arguments.prompt, arguments.new_tokens, arguments.threads, REPEAT)
+
+
 def shape(arguments: argparse.Namespace, batch: int) -> list[str]:
     return ["--batch", str(batch), "--prompt", str(arguments.prompt), "--new-tokens", str(arguments.new_tokens)]
 
 
 def run(arguments: argparse.Namespace) -> dict:
-    """All pairs of every batch; prints their tables and gives the measurements and what they amount to."""
+    """All pairs of every batch and peer; prints their tables and gives the measurements and what they amount to."""
     binary = arguments.ours or bench_binary("generate")
     comparisons = []
-    for batch in arguments.batch:
-        command = [binary, arguments.model, "--repeat", str(REPEAT), *shape(arguments, batch)]
-        other = [sys.executable, __file__, arguments.model, "--peer", "--threads", str(arguments.threads), *shape(arguments, batch)]
-        sides = {name: lambda it=it: measure(it, arguments.threads) for name, it in (("ours", command), ("transformers", other))}
-        results = alternate(sides, arguments.pairs, f"batch {batch}, ")
-        compared = print_table(results, f"batch {batch}")
-        found = {"batch": batch, "peer": "transformers", "ours": results["ours"], "theirs": results["transformers"]}
-        comparisons.append(found | {"compared": compared})
+    with tempfile.TemporaryDirectory() as folder:
+        for name in arguments.peers:
+            told = ["--peer", "--threads", str(arguments.threads), "--peers", name]
+            if name == "llama.cpp":
+                missing = [it for it in llama_cpp_peer.PACKAGES if importlib.util.find_spec(it) is None]
+                if missing:
+                    print(f"SKIPPED llama.cpp: not installed: {', '.join(missing)}", flush=True)
+                    continue
+                gguf = pathlib.Path(folder) / "f32.gguf"
+                subprocess.run([sys.executable, llama_cpp_peer.__file__, arguments.model, str(gguf)], check=True)
+                told += ["--gguf", str(gguf)]
+            for batch in arguments.batch:
+                command = [binary, arguments.model, "--repeat", str(REPEAT), *shape(arguments, batch)]
+                other = [sys.executable, __file__, arguments.model, *told, *shape(arguments, batch)]
+                sides = {it: lambda it=of: measure(it, arguments.threads) for it, of in (("ours", command), (name, other))}
+                results = alternate(sides, arguments.pairs, f"batch {batch}, ")
+                compared = print_table(results, f"batch {batch}")
+                found = {"batch": batch, "peer": name, "ours": results["ours"], "theirs": results[name]}
+                comparisons.append(found | {"compared": compared})
     return {"comparisons": comparisons}
 
 
@@ -64,9 +86,11 @@ def main() -> None:
     known.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     known.add_argument("--prompt", type=int, default=32)
     known.add_argument("--new-tokens", type=int, default=64)
+    known.add_argument("--peers", nargs="+", choices=["transformers", "llama.cpp"], default=["transformers", "llama.cpp"])
+    known.add_argument("--gguf", type=pathlib.Path, help=argparse.SUPPRESS)
     arguments = known.parse_args()
     if arguments.peer:
-        return peer(arguments)
+        return llama_cpp(arguments) if arguments.gguf else peer(arguments)
     write(arguments.json, run(arguments))
 
 
