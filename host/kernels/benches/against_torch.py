@@ -9,8 +9,9 @@ and minima over the pairs as [ours, torch's] in milliseconds by the clock and in
 torch's over ours, peak memory where the bench program reports it, and the load before and after; in the end a table of all,
 in Markdown. `--reference` runs the plain-tensor reference as a third of each pair.
 
-torch's threads wait for each other by computing, so a core that somebody else takes costs it much more than us: quote what
-was measured on an idle machine, and of a busy one the ratio of computing at one thread.
+torch's threads wait for each other by computing, so a core that somebody else takes costs it much more than us. `waited`
+is the share of the clock that torch's threads stood in line for a core, summed over them; a row of the table in which it is
+above a tenth has a star and says nothing. On a busy machine measure with `--threads 1`, and read the ratio of computing.
 
 An operation is an entry of OPERATIONS: the bench program, the words that choose its line, and for torch a function that
 makes the call to be timed, `f(tracked) -> outputs`, from leaves that it tracks where asked. What it calls is what
@@ -39,6 +40,7 @@ RANK, SCALING, EPS = 16, 2.0, 1e-5
 BATCH, LENGTH = 4, 256
 KINDS, UNITS = ("forward", "forward_backward"), ("ms", "cpu_ms")
 ROUND_MS = 100.0
+MOST_WAITED = 0.1
 # What the product's allocator sets in code: keep pages, ask for large ones.
 ALLOCATOR = {"MIMALLOC_PURGE_DELAY": "-1", "MIMALLOC_ALLOW_LARGE_OS_PAGES": "1"}
 
@@ -286,6 +288,17 @@ def settle_allocator():
     torch.empty(31 << 18)
 
 
+def in_line():
+    """Seconds that this process's threads have waited for a core; 0 where the system does not say."""
+    found = 0
+    for it in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            found += int(it.read_text().split()[1])
+        except OSError:  # A thread that has ended.
+            pass
+    return found / 1e9
+
+
 def held(key):
     """`VmRSS` or `VmHWM` of this process in MiB; none where the system does not say."""
     status = Path("/proc/self/status")
@@ -319,10 +332,12 @@ def compare(name, shape, asked):
     call = it.make()
     torchs(call, 1, it.backward)
     rounds = 3 if shape == "1x4096" else 5
-    runs = {"ours": [], "torch": [], "reference": []}
+    runs, clock, waited = {"ours": [], "torch": [], "reference": []}, 0, 0
     for _ in range(asked.pairs):
         runs["ours"].append(ours(path, [*it.words, "ours"], asked.threads))
+        begin, waited_before = time.perf_counter(), in_line()
         runs["torch"].append(torchs(call, rounds, it.backward))
+        clock, waited = clock + time.perf_counter() - begin, waited + in_line() - waited_before
         if asked.reference:
             runs["reference"].append(ours(path, [*it.words, "reference"], asked.threads))
     found = {"operation": name, "shape": shape, "threads": asked.threads, "pairs": asked.pairs}
@@ -335,6 +350,7 @@ def compare(name, shape, asked):
             found[measure]["reference_ratios"] = [round(it(plain) / it(mine), 2) for it in of.values()]
     if "peak_mib" in runs["ours"][0] and (peak := peak_of_torch(name, shape, asked.threads)):
         found["peak_mib"] = [round(max(run["peak_mib"] for run in runs["ours"])), round(peak)]
+    found["waited"] = round(waited / clock, 2)
     found["load"] = [round(load, 1), round(os.getloadavg()[0], 1)]
     return found
 
@@ -354,10 +370,12 @@ def table(rows, reference):
     extra = ["reference: forward", "forward + backward"] if reference else []
     lines = [head + extra, ["---"] * len(head + extra)]
     for row in rows:
-        cells = [row["operation"], row["shape"], *(ratio(row, kind) for kind in KINDS), times(row),
+        star = "*" if row["waited"] > MOST_WAITED else ""
+        cells = [row["operation"] + star, row["shape"], *(ratio(row, kind) for kind in KINDS), times(row),
                  " / ".join(map(str, row.get("peak_mib", []))), " to ".join(map(str, row["load"]))]
         lines.append(cells + [ratio(row, kind, "reference_ratios") for kind in KINDS if reference])
-    return "\n".join(["Torch's time over ours, medians by the clock (and of computing):", ""]
+    head_line = f"Torch's time over ours at {rows[0]['threads']} threads, medians by the clock (and of computing); *: busy."
+    return "\n".join([head_line, ""]
                      + ["| " + " | ".join(it) + " |" for it in lines])
 
 
