@@ -1,12 +1,13 @@
 """Fine-tuning steps on rows of equal length, ours and PyTorch in turns: tokens/s, CPU seconds and peak memory.
 
-    python host/engine/benches/against_peft.py MODEL_FOLDER [--full] [--gradient-checkpointing] [--pairs 5] [--steps 5]
-        [--threads 2] [--batch 4] [--length 256] [--json FILE]
+    python host/engine/benches/against_peft.py MODEL_FOLDER [--full] [--gradient-checkpointing] [--every-n N] [--pairs 5]
+        [--steps 5] [--threads 2] [--batch 4] [--length 256] [--json FILE]
 
 The Python that runs this needs torch, transformers and peft. Both sides train LoRA of rank 16 on every linear layer of
 the blocks, or with `--full` every weight (against transformers alone), on 4 rows of 256 random tokens, all supervised, in
 f32, with clipping; the peer uses sdpa attention and torch's AdamW as it comes. Nothing is computed again in backward on
-either side; with `--gradient-checkpointing` every block is, on both. Each measurement is a process of its own, the first
+either side; with `--gradient-checkpointing` every block is, on both; with `--every-n N` ours does more than the
+peer: it computes every N-th block again. Each measurement is a process of its own, the first
 step warms up, and a step's time is the median of the rest. Ratios are ours to theirs: above 1 is better for tokens/s,
 below 1 for memory and CPU seconds. Machines are shared and noisy: read ratios of one run, with the load beside them.
 """
@@ -58,7 +59,7 @@ def shape(arguments: argparse.Namespace) -> list[str]:
 
 def ours(binary: str, arguments: argparse.Namespace) -> dict:
     """One measurement of ours."""
-    checkpointing = "block" if arguments.gradient_checkpointing else "off"
+    checkpointing = "block" if arguments.gradient_checkpointing else str(arguments.every_n or "off")
     command = [binary, arguments.model, "--rank", str(RANK), "--activation-checkpointing", checkpointing]
     return measure(command + shape(arguments), arguments.threads)
 
@@ -76,6 +77,8 @@ def run(arguments: argparse.Namespace) -> dict:
     name, what = ("transformers", "full fine-tuning") if arguments.full else ("PEFT", f"LoRA of rank {RANK}")
     results = alternate({"ours": lambda: ours(binary, arguments), name: lambda: theirs(arguments)}, arguments.pairs)
     checkpointed = ", blocks computed again in backward" if arguments.gradient_checkpointing else ""
+    if arguments.every_n:
+        checkpointed = f", ours with every {arguments.every_n}th block computed again"
     title = f"{what}, {arguments.batch} x {arguments.length} tokens{checkpointed}"
     return {"measurements": results, "compared": print_table(results, title)}
 
@@ -86,6 +89,7 @@ def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
     known.add_argument("--length", type=int, default=256)
     known.add_argument("--full", action="store_true", help="train every weight, against transformers alone")
     known.add_argument("--gradient-checkpointing", action="store_true", help="compute every block again, on both sides")
+    known.add_argument("--every-n", type=int, help="compute every n-th block again, on our side alone")
     return known.parse_args(given)
 
 

@@ -1,11 +1,11 @@
 """Greedy generation, ours and a peer in turns: transformers' `generate`, then llama.cpp. Tokens/s, CPU seconds, peak memory.
 
     python host/engine/benches/against_transformers.py MODEL_FOLDER [--pairs 3] [--batch 1 8] [--prompt 32]
-        [--new-tokens 64] [--threads 2] [--peers transformers llama.cpp]
+        [--new-tokens 64] [--repeat 3] [--threads 2] [--peers transformers llama.cpp]
 
 The Python that runs this needs torch and transformers; llama.cpp also llama-cpp-python and gguf, and is left out, loudly,
 where they are missing. Both sides continue random prompts of equal length in f32; no
-token ends an answer. Each measurement is a process of its own: one call warms up, the median of three counts, reading
+token ends an answer. Each measurement is a process of its own: one call warms up, the median of `--repeat` counts, reading
 the prompts included. Ratios are ours to theirs: above 1 is better for tokens/s, below 1 for memory and CPU seconds.
 Machines are shared and noisy: read ratios of one run, with the load printed beside them.
 """
@@ -21,8 +21,6 @@ import tempfile
 import llama_cpp_peer
 from peers import alternate, bench_binary, measure, parser, print_table, write
 
-REPEAT = 3
-
 
 def peer(arguments: argparse.Namespace) -> None:
     """One measurement of transformers, printed as JSON; runs in a process of its own."""
@@ -36,7 +34,7 @@ def peer(arguments: argparse.Namespace) -> None:
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32, attn_implementation="sdpa").eval()
     ids = torch.randint(0, model.config.vocab_size, (arguments.batch[0], arguments.prompt))
     seconds = []
-    for _ in range(REPEAT + 1):
+    for _ in range(arguments.repeat + 1):
         begin = time.perf_counter()
         with torch.no_grad():
             model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=arguments.new_tokens,
@@ -48,11 +46,12 @@ def peer(arguments: argparse.Namespace) -> None:
 
 def llama_cpp(arguments: argparse.Namespace) -> None:
     """One measurement of llama.cpp; runs in a process of its own."""
-    llama_cpp_peer.peer(arguments.gguf, arguments.batch[0], arguments.prompt, arguments.new_tokens, arguments.threads, REPEAT)
+    llama_cpp_peer.peer(arguments.gguf, arguments.batch[0], arguments.prompt, arguments.new_tokens, arguments.threads, arguments.repeat)
 
 
 def shape(arguments: argparse.Namespace, batch: int) -> list[str]:
-    return ["--batch", str(batch), "--prompt", str(arguments.prompt), "--new-tokens", str(arguments.new_tokens)]
+    told = ["--batch", batch, "--prompt", arguments.prompt, "--new-tokens", arguments.new_tokens, "--repeat", arguments.repeat]
+    return [str(it) for it in told]
 
 
 def run(arguments: argparse.Namespace) -> dict:
@@ -71,7 +70,7 @@ def run(arguments: argparse.Namespace) -> dict:
                 subprocess.run([sys.executable, llama_cpp_peer.__file__, arguments.model, str(gguf)], check=True)
                 told += ["--gguf", str(gguf)]
             for batch in arguments.batch:
-                command = [binary, arguments.model, "--repeat", str(REPEAT), *shape(arguments, batch)]
+                command = [binary, arguments.model, *shape(arguments, batch)]
                 other = [sys.executable, __file__, arguments.model, *told, *shape(arguments, batch)]
                 sides = {it: lambda it=of: measure(it, arguments.threads) for it, of in (("ours", command), (name, other))}
                 results = alternate(sides, arguments.pairs, f"batch {batch}, ")
@@ -86,6 +85,7 @@ def main() -> None:
     known.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     known.add_argument("--prompt", type=int, default=32)
     known.add_argument("--new-tokens", type=int, default=64)
+    known.add_argument("--repeat", type=int, default=3, help="calls of a measurement that count")
     known.add_argument("--peers", nargs="+", choices=["transformers", "llama.cpp"], default=["transformers", "llama.cpp"])
     known.add_argument("--gguf", type=pathlib.Path, help=argparse.SUPPRESS)
     arguments = known.parse_args()
