@@ -34,7 +34,7 @@ const OF_TWO: usize = 6;
 /// Values of the weight that a task reads at least.
 const VALUES: usize = 16 * 1024;
 /// Tasks a thread, so that none waits long for another.
-const TASKS: usize = 4;
+const TASKS: usize = 8;
 /// Results of a task at most, so that they stay in the cache.
 const FOUND: usize = 16 * 1024;
 
@@ -42,9 +42,26 @@ const FOUND: usize = 16 * 1024;
 ///
 /// `x` has rows of `width` values, at most [`FEW_ROWS`]; `y` has as many.
 pub(crate) fn few_rows(x: &[f32], width: usize, weights: &[Stored<'_>], y: &mut [f32], add: bool) {
+    let packed = Packing::of(x.len() / width).map(|it| {
+        let mut packed = unfilled(it.length(width));
+        let groups = packed.par_chunks_mut(it.lanes * width).zip(x.par_chunks(it.lanes * width));
+        groups.for_each(|(packed, x)| it.pack(x, width, packed));
+        packed
+    });
+    few_rows_packed(x, packed.as_deref(), width, weights, y, add);
+}
+
+/// As [`few_rows`], of an `x` that has been packed as [`Packing`] says, if it is to be.
+pub(crate) fn few_rows_packed(
+    x: &[f32],
+    packed: Option<&[f32]>,
+    width: usize,
+    weights: &[Stored<'_>],
+    y: &mut [f32],
+    add: bool,
+) {
     let (rows, outputs) = (x.len() / width, weights.iter().map(|it| it.outputs(width)).sum::<usize>());
     assert_eq!(y.len(), rows * outputs, "outputs of {rows} rows");
-    let packed = if rows <= 2 { None } else { Some(pack(x, width)) };
     let share = outputs.div_ceil(TASKS * rayon::current_num_threads()).max(VALUES / width);
     let of_task = share.min(FOUND / rows).next_multiple_of(OF_ONE * OF_TWO / 2);
     let mut rest: Vec<&mut [f32]> = y.chunks_exact_mut(outputs).collect();
@@ -55,42 +72,55 @@ pub(crate) fn few_rows(x: &[f32], width: usize, weights: &[Stored<'_>], y: &mut 
             let count = of_task.min(outputs - first);
             let y = rest.iter_mut().map(|rest| rest.split_off_mut(..count).expect("one column an output"));
             let (y, weight) = (y.collect(), weight.rows(width, first, count));
-            tasks.push(Task { x: packed.as_deref().unwrap_or(x), width, weight, y, add });
+            tasks.push(Task { x: packed.unwrap_or(x), width, weight, y, add });
         }
     }
     tasks.into_par_iter().with_max_len(1).for_each(|it| Arch::new().dispatch(it));
 }
 
-/// `x` as vectors: `[rows / lanes, width, lanes]`, with zeros in the lanes of the last that have no row.
-fn pack(x: &[f32], width: usize) -> Vec<f32> {
-    struct Lanes;
-    impl WithSimd for Lanes {
-        type Output = usize;
+/// How the rows of `x` lie in vectors: `[rows / lanes, width, lanes]`, with zeros in the lanes of the last that have no
+/// row.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Packing {
+    rows: usize,
+    /// Rows of a group: each is packed on its own.
+    pub lanes: usize,
+}
 
-        fn with_simd<S: Simd>(self, _: S) -> usize {
-            S::F32_LANES
+impl Packing {
+    /// `None` where so few rows are taken as they lie.
+    pub(crate) fn of(rows: usize) -> Option<Self> {
+        struct Lanes;
+        impl WithSimd for Lanes {
+            type Output = usize;
+
+            fn with_simd<S: Simd>(self, _: S) -> usize {
+                S::F32_LANES
+            }
+        }
+        (rows > 2).then(|| Self { rows, lanes: Arch::new().dispatch(Lanes) })
+    }
+
+    /// Values of rows of `width` when they are packed.
+    pub(crate) fn length(self, width: usize) -> usize {
+        self.rows.div_ceil(self.lanes) * width * self.lanes
+    }
+
+    /// Packs the rows of one group.
+    pub(crate) fn pack(self, x: &[f32], width: usize, packed: &mut [f32]) {
+        /// Steps at a time, so that what is written to stays in the cache.
+        const STEPS: usize = 256;
+        if x.len() < width * self.lanes {
+            packed.fill(0.0);
+        }
+        for (first, packed) in (0..width).step_by(STEPS).zip(packed.chunks_mut(STEPS * self.lanes)) {
+            let last = (first + STEPS).min(width);
+            for (lane, x) in x.chunks_exact(width).enumerate() {
+                let to = packed[lane..].iter_mut().step_by(self.lanes);
+                to.zip(&x[first..last]).for_each(|(to, from)| *to = *from);
+            }
         }
     }
-    /// Steps of a task.
-    const STEPS: usize = 256;
-    let (lanes, rows) = (Arch::new().dispatch(Lanes), x.len() / width);
-    let mut packed = unfilled(rows.div_ceil(lanes) * width * lanes);
-    packed.par_chunks_mut(width * lanes).zip(x.par_chunks(width * lanes)).for_each(|(packed, x)| {
-        packed.par_chunks_mut(STEPS * lanes).enumerate().for_each(|(task, packed)| {
-            if x.len() < width * lanes {
-                packed.fill(0.0);
-            }
-            let steps = task * STEPS..task * STEPS + packed.len() / lanes;
-            for (lane, x) in x.chunks_exact(width).enumerate() {
-                packed[lane..]
-                    .iter_mut()
-                    .step_by(lanes)
-                    .zip(&x[steps.clone()])
-                    .for_each(|(to, from)| *to = *from);
-            }
-        });
-    });
-    packed
 }
 
 /// What a task does: some rows of a weight, all of `x`, which is packed where it has more than two rows.

@@ -4,33 +4,19 @@
 //! `dh = s dy b`, `db = s dy^T h`, `da = dh^T n`, `dw = dy^T n`, `dn = dy w + dh a`, and `dn` goes back through the
 //! prologue. `n` is computed again from the input.
 
-use std::borrow::Cow;
-
 use burn_flex::FlexTensor;
-use rayon::prelude::*;
 
 use super::columns::{Columns, add_bias, column_sums, columns_of, columns_of_mut};
 use super::low_rank::add_product;
+pub(super) use super::prologue::Prologue;
 use crate::dropout::Dropout;
 use crate::extension::Operation;
 use crate::flex::{dims2, into_values, tensor, unfilled, values};
-use crate::gate::{self, Activation};
-use crate::linear::few_rows::{FEW_ROWS, few_rows};
+use crate::linear::few_rows::{FEW_ROWS, Packing, few_rows_packed};
 use crate::linear::stored::Stored;
 use crate::linear::weight::stored;
 use crate::matrix::{Into, Matrix, MatrixMut, Threads, product};
-use crate::rms_norm::{backward_rows, forward_rows, weight_gradient};
-
-/// Rows of a task where rows are taken one by one.
-const ROWS: usize = 32;
-
-/// What the input goes through first.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Prologue {
-    None,
-    RmsNorm { eps: f32 },
-    Gated(Activation),
-}
+use crate::rms_norm::weight_gradient;
 
 /// Shape of one layer.
 #[derive(Debug)]
@@ -112,63 +98,6 @@ impl LoraLinears {
         });
         places.collect()
     }
-
-    /// The input behind the prologue, `[T, in]`, and the norm's factors, `[T]`.
-    fn input<'a>(&self, x: &'a FlexTensor, norm: Option<&FlexTensor>) -> (Cow<'a, [f32]>, Vec<f32>) {
-        let x_values = values(x);
-        match self.prologue {
-            Prologue::None => (Cow::Borrowed(x_values), Vec::new()),
-            Prologue::RmsNorm { eps } => {
-                let mut normed = unfilled(x_values.len());
-                let mut scales = unfilled(dims2(x)[0]);
-                forward_rows(x_values, values(norm.expect("a norm's weight")), eps, &mut normed, &mut scales);
-                (Cow::Owned(normed), scales)
-            }
-            Prologue::Gated(activation) => {
-                let width = dims2(x)[1] / 2;
-                let mut gated = unfilled(x_values.len() / 2);
-                let tasks = gated.par_chunks_mut(ROWS * width).zip(x_values.par_chunks(ROWS * 2 * width));
-                tasks.for_each(|(gated, x)| {
-                    for (y, x) in gated.chunks_exact_mut(width).zip(x.chunks_exact(2 * width)) {
-                        gate::forward(activation, &x[..width], &x[width..], y);
-                    }
-                });
-                (Cow::Owned(gated), Vec::new())
-            }
-        }
-    }
-
-    /// The gradient of `x` from that of the input behind the prologue.
-    fn through_prologue(
-        &self,
-        x: &FlexTensor,
-        norm: Option<&FlexTensor>,
-        scales: &[f32],
-        dn: Vec<f32>,
-    ) -> Vec<f32> {
-        let x_values = values(x);
-        match self.prologue {
-            Prologue::None => dn,
-            Prologue::RmsNorm { .. } => {
-                let mut dx = unfilled(x_values.len());
-                backward_rows(x_values, values(norm.expect("a norm's weight")), scales, &dn, &mut dx);
-                dx
-            }
-            Prologue::Gated(activation) => {
-                let width = dims2(x)[1] / 2;
-                let mut dx = unfilled(x_values.len());
-                let tasks = dx.par_chunks_mut(ROWS * 2 * width).zip(x_values.par_chunks(ROWS * 2 * width));
-                tasks.zip(dn.par_chunks(ROWS * width)).for_each(|((dx, x), dn)| {
-                    let rows = dx.chunks_exact_mut(2 * width).zip(x.chunks_exact(2 * width));
-                    for ((dx, x), dn) in rows.zip(dn.chunks_exact(width)) {
-                        let (dgate, dup) = dx.split_at_mut(width);
-                        gate::backward(activation, &x[..width], &x[width..], dn, dgate, dup);
-                    }
-                });
-                dx
-            }
-        }
-    }
 }
 
 /// The `a` of every adapter, one below the other: `[sum of ranks, in]`.
@@ -200,15 +129,25 @@ impl Operation for LoraLinears {
             }
             None => (unfilled(tokens * width), Into::Overwrite),
         };
-        let (n, scales) = self.input(&inputs[0], self.norm_place().map(|it| &inputs[it]));
+        let few = (1..=FEW_ROWS).contains(&tokens);
+        let norm = self.norm_place().map(|it| &inputs[it]);
+        let (n, scales, packed) = match Packing::of(tokens).filter(|_| few) {
+            Some(packing) => {
+                let (n, scales, packed) = self.prologue.few_input(&inputs[0], norm, packing);
+                (n, scales, Some(packed))
+            }
+            None => {
+                let (n, scales) = self.prologue.input(&inputs[0], norm);
+                (n, scales, None)
+            }
+        };
         let in_width = n.len() / tokens.max(1);
         let n = Matrix::strided(&n, tokens, in_width, in_width);
-        let few = (1..=FEW_ROWS).contains(&tokens);
         let total_rank = places[0].ranks.stride;
         let h = self.down(&inputs, &places, n);
         if few {
             let weights: Vec<_> = places.iter().map(|it| it.weight(&inputs)).collect();
-            few_rows(n.values(), in_width, &weights, &mut y, into == Into::Add);
+            few_rows_packed(n.values(), packed.as_deref(), in_width, &weights, &mut y, into == Into::Add);
         }
         for it in &places {
             if !few {
@@ -242,7 +181,7 @@ impl Operation for LoraLinears {
         let (scales, h) = (inputs.pop().expect("kept"), inputs.pop().expect("kept"));
         let (places, tokens, dy) = (self.places(), dims2(&inputs[0])[0], values(&gradient));
         let norm = self.norm_place().map(|it| &inputs[it]);
-        let (n, _) = self.input(&inputs[0], norm);
+        let (n, _) = self.prologue.input(&inputs[0], norm);
         let in_width = n.len() / tokens.max(1);
         let n_matrix = Matrix::strided(&n, tokens, in_width, in_width);
         let mut found: Vec<Option<FlexTensor>> = vec![None; inputs.len()];
@@ -278,7 +217,7 @@ impl Operation for LoraLinears {
                 found[place] = Some(tensor(dw, &[in_width]));
             }
             if wanted[0] {
-                let dx = self.through_prologue(&inputs[0], norm, values(&scales), dn);
+                let dx = self.prologue.back(&inputs[0], norm, values(&scales), dn);
                 found[0] = Some(tensor(dx, &dims2(&inputs[0])));
             }
         }

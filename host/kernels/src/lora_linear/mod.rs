@@ -8,6 +8,7 @@
 mod columns;
 mod cpu;
 mod low_rank;
+mod prologue;
 
 use burn::backend::Flex;
 use burn::tensor::Tensor;
