@@ -1,9 +1,9 @@
 //! A row of logits where it is to be sampled from: its normaliser, and the most likely token.
 
-use crate::simd::{LANES, exp, max, vectorized};
+use crate::simd::{LANES, exp, max, sum, vectorized};
 
 /// Logits whose exponentials are summed in f32; those sums are added in f64.
-const BLOCK: usize = 256 * LANES;
+pub(crate) const BLOCK: usize = 256 * LANES;
 
 /// `ln(sum(exp(scale * logits)))`, with `scale` > 0; NaN where a logit is, infinite where one is positive infinity.
 pub fn log_sum_exp(logits: &[f32], scale: f32) -> f64 {
@@ -22,20 +22,13 @@ pub fn most_likely(logits: &[f32]) -> usize {
 }
 
 vectorized! {
-    fn largest(logits: &[f32]) -> f32 {
+    /// NaN where one is.
+    pub(crate) fn largest(logits: &[f32]) -> f32 {
         max(logits)
     }
 
     fn sum_of_exponentials(logits: &[f32], largest: f32, scale: f32) -> f32 {
-        let mut lanes = [0.0f32; LANES];
-        let (whole, rest) = logits.as_chunks::<LANES>();
-        for values in whole {
-            for lane in 0..LANES {
-                lanes[lane] += exp((values[lane] - largest) * scale);
-            }
-        }
-        let rest: f32 = rest.iter().map(|it| exp((it - largest) * scale)).sum();
-        lanes.iter().sum::<f32>() + rest
+        sum(logits.len(), |it| exp((logits[it] - largest) * scale))
     }
 }
 

@@ -4,6 +4,8 @@
 //! must be `#[inline(always)]` and small closures, otherwise it is compiled for the lowest common set, where `mul_add` is
 //! a call. Sums are kept in [`LANES`] partial sums, in a fixed order: a result does not depend on the number of threads.
 
+use pulp::Simd;
+
 /// Partial sums of a reduction: two registers of AVX2, so that two additions are under way at a time.
 pub(crate) const LANES: usize = 16;
 
@@ -95,6 +97,33 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let four: [f32; 4] = std::array::from_fn(|it| eight[it] + eight[it + 4]);
     let rest: f32 = rest_a.iter().zip(rest_b).map(|(a, b)| a * b).sum();
     (four[0] + four[2]) + (four[1] + four[3]) + rest
+}
+
+/// Sum of products, both of one length, in `SUMS` sums, a power of two: as many as hide the time that an addition takes.
+///
+/// Written with the machine's vectors, where the compiler does not find them: among sums of two dimensions.
+#[inline(always)]
+pub(crate) fn vector_dot<S: Simd, const SUMS: usize>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (S::as_simd_f32s(a), S::as_simd_f32s(b));
+    let ((a, a_last), (b, b_last)) = (a.as_chunks::<SUMS>(), b.as_chunks::<SUMS>());
+    let mut sums = [simd.splat_f32s(0.0); SUMS];
+    for (a, b) in a.iter().zip(b) {
+        for it in 0..SUMS {
+            sums[it] = simd.mul_add_f32s(a[it], b[it], sums[it]);
+        }
+    }
+    for (a, b) in a_last.iter().zip(b_last) {
+        sums[0] = simd.mul_add_f32s(*a, *b, sums[0]);
+    }
+    let mut count = SUMS;
+    while count > 1 {
+        count /= 2;
+        for it in 0..count {
+            sums[it] = simd.add_f32s(sums[it], sums[it + count]);
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    simd.reduce_sum_f32s(sums[0]) + rest
 }
 
 /// The largest element; NaN where one is NaN, negative infinity where there is none.

@@ -4,6 +4,7 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::layout::Heads;
+use crate::simd::vector_dot;
 
 /// Vectors of a value that are summed at a time.
 const VECTORS: usize = 8;
@@ -20,22 +21,10 @@ pub(super) fn few_scores(queries: &[f32], keys: Heads<'_>, scores: &mut [f32]) {
             let width = keys.width;
             let count = scores.len() / (queries.len() / width);
             for column in 0..count {
-                let (key, key_rest) = S::as_simd_f32s(keys.row(0, column));
+                let key = keys.row(0, column);
                 for (row, query) in queries.chunks_exact(width).enumerate() {
-                    let (query, query_rest) = S::as_simd_f32s(query);
-                    // Two sums: additions to one would wait for each other.
-                    let ((keys, key), (queries, query)) = (key.as_chunks::<2>(), query.as_chunks::<2>());
-                    let mut sums = [simd.splat_f32s(0.0); 2];
-                    for (key, query) in keys.iter().zip(queries) {
-                        sums[0] = simd.mul_add_f32s(key[0], query[0], sums[0]);
-                        sums[1] = simd.mul_add_f32s(key[1], query[1], sums[1]);
-                    }
-                    for (key, query) in key.iter().zip(query) {
-                        sums[0] = simd.mul_add_f32s(*key, *query, sums[0]);
-                    }
-                    let rest: f32 = key_rest.iter().zip(query_rest).map(|(key, query)| key * query).sum();
-                    let sum = simd.reduce_sum_f32s(simd.add_f32s(sums[0], sums[1]));
-                    scores[row * count + column] = sum + rest;
+                    // A head is short: two sums have enough to add.
+                    scores[row * count + column] = vector_dot::<S, 2>(simd, key, query);
                 }
             }
         }

@@ -15,6 +15,7 @@ use rayon::prelude::*;
 
 use super::stored::Stored;
 use crate::flex::unfilled;
+use crate::simd::vector_dot;
 
 /// Rows of `x` up to which a weight is taken this way; from there on a packed product is faster.
 pub(crate) const FEW_ROWS: usize = 48;
@@ -42,12 +43,7 @@ const FOUND: usize = 16 * 1024;
 ///
 /// `x` has rows of `width` values, at most [`FEW_ROWS`]; `y` has as many.
 pub(crate) fn few_rows(x: &[f32], width: usize, weights: &[Stored<'_>], y: &mut [f32], add: bool) {
-    let packed = Packing::of(x.len() / width).map(|it| {
-        let mut packed = unfilled(it.length(width));
-        let groups = packed.par_chunks_mut(it.lanes * width).zip(x.par_chunks(it.lanes * width));
-        groups.for_each(|(packed, x)| it.pack(x, width, packed));
-        packed
-    });
+    let packed = Packing::of(x.len() / width).map(|it| it.packed(x, width));
     few_rows_packed(x, packed.as_deref(), width, weights, y, add);
 }
 
@@ -104,6 +100,14 @@ impl Packing {
     /// Values of rows of `width` when they are packed.
     pub(crate) fn length(self, width: usize) -> usize {
         self.rows.div_ceil(self.lanes) * width * self.lanes
+    }
+
+    /// All rows, packed.
+    pub(crate) fn packed(self, x: &[f32], width: usize) -> Vec<f32> {
+        let mut packed = unfilled(self.length(width));
+        let groups = packed.par_chunks_mut(self.lanes * width).zip(x.par_chunks(self.lanes * width));
+        groups.for_each(|(packed, x)| self.pack(x, width, packed));
+        packed
     }
 
     /// Packs the rows of one group.
@@ -164,7 +168,7 @@ impl Task<'_> {
             let weight = self.weight.widened(width, first, count, &mut room);
             let y = self.y[0][first..][..count].iter_mut().zip(weight.chunks_exact(width));
             for (y, weight) in y {
-                let found = sum(simd, weight, self.x);
+                let found = vector_dot::<S, SUMS>(simd, weight, self.x);
                 *y = if self.add { *y + found } else { found };
             }
         }
@@ -220,28 +224,7 @@ impl Task<'_> {
     }
 }
 
-/// Sum of products, both of one length.
-///
-/// Written with the machine's vectors, not left to the compiler: it does not find them in sums of two dimensions.
-#[inline(always)]
-fn sum<S: Simd>(simd: S, weight: &[f32], x: &[f32]) -> f32 {
-    let ((x, x_rest), (weight, weight_rest)) = (S::as_simd_f32s(x), S::as_simd_f32s(weight));
-    let ((x, x_last), (weight, weight_last)) = (x.as_chunks::<SUMS>(), weight.as_chunks::<SUMS>());
-    let mut sums = [simd.splat_f32s(0.0); SUMS];
-    for (x, weight) in x.iter().zip(weight) {
-        for it in 0..SUMS {
-            sums[it] = simd.mul_add_f32s(weight[it], x[it], sums[it]);
-        }
-    }
-    for (x, weight) in x_last.iter().zip(weight_last) {
-        sums[0] = simd.mul_add_f32s(*weight, *x, sums[0]);
-    }
-    let all = simd.add_f32s(simd.add_f32s(sums[0], sums[2]), simd.add_f32s(sums[1], sums[3]));
-    let rest = x_rest.iter().zip(weight_rest);
-    simd.reduce_sum_f32s(all) + rest.map(|(x, weight)| x * weight).sum::<f32>()
-}
-
-/// As [`sum`], with two rows.
+/// Sums of products of a weight row with both rows of `x`.
 #[inline(always)]
 fn two_sums<S: Simd>(simd: S, weight: &[f32], x: [&[f32]; 2]) -> [f32; 2] {
     let (weight, weight_rest) = S::as_simd_f32s(weight);

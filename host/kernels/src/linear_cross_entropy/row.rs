@@ -1,9 +1,7 @@
 //! One row of logits: its loss, its entropy, and its exponentials in place.
 
-use crate::simd::{LANES, exp, max, vectorized};
-
-/// Logits whose exponentials are summed in f32; those sums are added in f64.
-const BLOCK: usize = 256 * LANES;
+use crate::log_sum_exp::{BLOCK, largest as largest_of};
+use crate::simd::{LANES, exp, vectorized};
 
 /// What a row says.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +23,7 @@ pub(super) struct Found {
 /// A logit that is NaN makes all of it NaN.
 pub(super) fn loss(row: &mut [f32], target: u32, keep: bool) -> Found {
     let target = target as usize;
-    let largest = maximum(row);
+    let largest = largest_of(row);
     let at_target = row[target];
     let correct = at_target == largest && !row[..target].contains(&largest);
     let [sum, weighted] = if keep { exponentials(row, largest) } else { sums(row, largest) };
@@ -40,10 +38,6 @@ pub(super) fn loss(row: &mut [f32], target: u32, keep: bool) -> Found {
 }
 
 vectorized! {
-    fn maximum(row: &[f32]) -> f32 {
-        max(row)
-    }
-
     /// Sum of `e = exp(x - largest)`, and sum of `e (x - largest)`; `e` takes the place of `x`.
     fn exponentials(row: &mut [f32], largest: f32) -> [f64; 2] {
         let mut total = [0.0f64; 2];

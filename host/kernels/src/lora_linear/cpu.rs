@@ -36,8 +36,8 @@ pub(super) struct Adapter {
     pub dropout: Option<Dropout>,
 }
 
-/// The operation. Inputs: `x`, the norm's weight, the residual, then of each layer weight, its scales, bias, `a` and `b`; those
-/// that are there.
+/// The operation. Inputs: `x`, the norm's weight, the residual, then of each layer weight, its scales, bias, `a` and `b`;
+/// those that are there.
 #[derive(Debug)]
 pub(super) struct LoraLinears {
     pub prologue: Prologue,

@@ -47,10 +47,7 @@ impl Prologue {
     ) -> (Cow<'a, [f32]>, Vec<f32>, Vec<f32>) {
         let (x_values, [rows, x_width], norm, lanes) = (values(x), dims2(x), norm.map(values), packing.lanes);
         let Some(width) = self.width_behind(x_width) else {
-            let mut packed = unfilled(packing.length(x_width));
-            let groups = packed.par_chunks_mut(lanes * x_width).zip(x_values.par_chunks(lanes * x_width));
-            groups.for_each(|(packed, x)| packing.pack(x, x_width, packed));
-            return (Cow::Borrowed(x_values), Vec::new(), packed);
+            return (Cow::Borrowed(x_values), Vec::new(), packing.packed(x_values, x_width));
         };
         let (mut n, mut scales, mut packed) =
             (unfilled(rows * width), unfilled(rows), unfilled(packing.length(width)));
