@@ -1,9 +1,9 @@
 //! From the contract's batches to the roles' calls; `export!` writes calls of these.
 #![allow(missing_docs)]
 
-use crate::__private::{BuildOutcome, Derived};
+use crate::__private::{BuildOutcome, Derived, Fate, WitAugmented};
 use crate::bindings::types as wit;
-use crate::record::{Detail, Example, Group, Row, Sample, Score, Variant};
+use crate::record::{Augmented, Detail, Example, Group, Row, Sample, Score, Variant};
 use crate::role::{Augmenter, DataBuilder, Evaluator, Reward};
 
 /// A panic's text would be lost with the instance: the host is told first.
@@ -29,25 +29,33 @@ pub fn finish(plugin: &mut impl DataBuilder) -> Vec<wit::Example> {
 pub fn augment(
     plugin: &mut impl Augmenter,
     examples: Vec<wit::Example>,
-) -> Result<Vec<Vec<Derived>>, String> {
+) -> Result<Vec<WitAugmented>, String> {
+    let examples = parsed::<_, Example>(examples)?;
     let derived = |it: Variant| Derived { example: it.example.into(), operation: it.operation };
-    let variants =
-        |it: wit::Example| Ok(plugin.augment(&Example::try_from(it)?).into_iter().map(derived).collect());
-    examples.into_iter().map(variants).collect()
+    let augmented = |it: Augmented| WitAugmented {
+        original: it.dropped.map_or(Fate::Keep, Fate::Drop),
+        variants: it.variants.into_iter().map(derived).collect(),
+    };
+    Ok(plugin.augment_all(&examples)?.into_iter().map(augmented).collect())
 }
 
 pub fn score(plugin: &mut impl Reward, groups: Vec<wit::Group>) -> Result<Vec<Vec<wit::Outcome>>, String> {
-    let outcomes = |it: wit::Group| {
-        Ok(plugin.score(&Group::try_from(it)?).into_iter().map(|Score(outcome)| outcome).collect())
-    };
-    groups.into_iter().map(outcomes).collect()
+    let groups = parsed::<_, Group>(groups)?;
+    let outcomes = |it: Vec<Score>| it.into_iter().map(|Score(outcome)| outcome).collect();
+    Ok(plugin.score_all(&groups).into_iter().map(outcomes).collect())
 }
 
 pub fn grade(plugin: &mut impl Evaluator, samples: Vec<wit::Sample>) -> Result<Vec<wit::Detail>, String> {
-    let detail = |it: wit::Sample| {
-        let id = it.id;
-        let Detail { values, note } = plugin.grade(&Sample::try_from(it)?);
-        Ok(wit::Detail { id, values, note })
-    };
-    samples.into_iter().map(detail).collect()
+    let samples = parsed::<_, Sample>(samples)?;
+    let details = plugin.grade_all(&samples)?;
+    if details.len() != samples.len() {
+        return Err(format!("{} details for {} samples", details.len(), samples.len()));
+    }
+    let detail =
+        |(sample, Detail { values, note }): (&Sample, Detail)| wit::Detail { id: sample.id, values, note };
+    Ok(samples.iter().zip(details).map(detail).collect())
+}
+
+fn parsed<W, T: TryFrom<W, Error = String>>(all: Vec<W>) -> Result<Vec<T>, String> {
+    all.into_iter().map(T::try_from).collect()
 }

@@ -19,7 +19,8 @@
 //! `export!(reward: Short from ShortConfig)`, where `ShortConfig` derives `serde::Deserialize` and
 //! `schemars::JsonSchema`, and `Short` is `From<ShortConfig>`, or `TryFrom` with a [`ConfigProblem`] for what is impossible.
 //!
-//! There is no clock, no network, no file system: see [`log`], [`random`] and [`model`] for what the host offers.
+//! There is no clock, no network, no file system: see [`log`], [`random`], [`resources`] and [`model`] for what the host
+//! offers, and [`testing`] for a host that a plugin's own tests bring.
 
 #[doc(hidden)]
 pub mod bindings;
@@ -28,12 +29,13 @@ mod glue;
 mod host;
 mod record;
 mod role;
+pub mod testing;
 
 pub use config::{ConfigProblem, NoConfig};
-pub use host::{log, model, random};
+pub use host::{log, model, random, resources};
 pub use record::{
-    Answer, Columns, Completion, Content, Detail, Direction, Example, Finish, Group, Message, Metric, Prompt,
-    Role, Row, Sample, Score, Variant,
+    Answer, Augmented, Columns, Completion, Content, Detail, Direction, Example, Finish, Group, Message,
+    Metric, Prompt, Role, Row, Sample, Score, Variant,
 };
 pub use role::{Augmenter, DataBuilder, Evaluator, Reward};
 pub use {schemars, serde, serde_json};
@@ -43,7 +45,9 @@ pub mod __private {
     pub use crate::bindings::about::exports::fthost::plugin::about::{
         ConfigProblem as WitProblem, Description, Guest as About,
     };
-    pub use crate::bindings::augment::exports::fthost::plugin::augment::{Derived, Guest as Augment};
+    pub use crate::bindings::augment::exports::fthost::plugin::augment::{
+        Augmented as WitAugmented, Derived, Fate, Guest as Augment,
+    };
     pub use crate::bindings::build::exports::fthost::plugin::build::{BuildOutcome, Guest as Build};
     pub use crate::bindings::evaluate::exports::fthost::plugin::evaluate::Guest as Evaluate;
     pub use crate::bindings::score::exports::fthost::plugin::score::Guest as Score;
@@ -131,7 +135,7 @@ macro_rules! __role {
         impl $crate::__private::Augment for $component {
             fn augment(
                 examples: Vec<$crate::__private::types::Example>,
-            ) -> Result<Vec<Vec<$crate::__private::Derived>>, String> {
+            ) -> Result<Vec<$crate::__private::WitAugmented>, String> {
                 augmenter::with(|it| $crate::__private::augment(it, examples))
             }
         }

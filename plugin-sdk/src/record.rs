@@ -18,6 +18,16 @@ pub enum Prompt {
     Messages(Vec<Message>),
 }
 
+impl Prompt {
+    /// The text, or the last turn of the conversation.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Messages(messages) => messages.last().map_or_else(String::new, |it| it.content.clone()),
+        }
+    }
+}
+
 /// What a model should answer; of the same kind as its prompt.
 #[derive(Debug, Clone)]
 pub enum Answer {
@@ -83,6 +93,28 @@ pub struct Variant {
     pub operation: String,
 }
 
+/// What an augmenter makes of an example.
+#[derive(Debug, Clone, Default)]
+pub struct Augmented {
+    /// Why the example itself is left out; it stays where there is no reason.
+    pub dropped: Option<String>,
+    /// Further examples.
+    pub variants: Vec<Variant>,
+}
+
+impl Augmented {
+    /// The example is left out, without variants.
+    pub fn drop(reason: impl Into<String>) -> Self {
+        Self { dropped: Some(reason.into()), variants: Vec::new() }
+    }
+}
+
+impl From<Vec<Variant>> for Augmented {
+    fn from(variants: Vec<Variant>) -> Self {
+        Self { dropped: None, variants }
+    }
+}
+
 /// One generated answer.
 #[derive(Debug, Clone)]
 pub struct Completion {
@@ -112,8 +144,10 @@ pub struct Group {
 /// One answer to be judged.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// Position in the held-out part.
+    /// Unique in an evaluation.
     pub id: u64,
+    /// Optimizer step; 0 before training.
+    pub step: u64,
     /// What was asked.
     pub prompt: Prompt,
     /// What the model answered.
@@ -321,6 +355,7 @@ impl TryFrom<wit::Sample> for Sample {
     fn try_from(it: wit::Sample) -> Result<Self, String> {
         Ok(Self {
             id: it.id,
+            step: it.step,
             prompt: it.prompt.into(),
             completion: it.completion.into(),
             reference: it.reference,

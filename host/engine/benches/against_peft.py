@@ -1,13 +1,14 @@
 """Fine-tuning steps on rows of equal length, ours and PyTorch in turns: tokens/s, CPU seconds and peak memory.
 
-    python host/engine/benches/against_peft.py MODEL_FOLDER [--full] [--gradient-checkpointing] [--every-n N] [--pairs 5]
-        [--steps 5] [--threads 2] [--batch 4] [--length 256] [--json FILE]
+    python host/engine/benches/against_peft.py MODEL_FOLDER [--full] [--gradient-checkpointing] [--every-n N]
+        [--gradient-release] [--pairs 5] [--steps 5] [--threads 2] [--batch 4] [--length 256] [--json FILE]
 
 The Python that runs this needs torch, transformers and peft. Both sides train LoRA of rank 16 on every linear layer of
 the blocks, or with `--full` every weight (against transformers alone), on 4 rows of 256 random tokens, all supervised, in
 f32, with clipping; the peer uses sdpa attention and torch's AdamW as it comes. Nothing is computed again in backward on
 either side; with `--gradient-checkpointing` every block is, on both; with `--every-n N` ours does more than the
-peer: it computes every N-th block again. Each measurement is a process of its own, the first
+peer: it computes every N-th block again; with `--gradient-release` ours updates a block as soon as its gradients are
+there, and neither side clips, which needs them all. Each measurement is a process of its own, the first
 step warms up, and a step's time is the median of the rest. Ratios are ours to theirs: above 1 is better for tokens/s,
 below 1 for memory and CPU seconds. Machines are shared and noisy: read ratios of one run, with the load beside them.
 """
@@ -44,7 +45,8 @@ def peer(arguments: argparse.Namespace) -> None:
         ids = torch.randint(0, vocab_size, (arguments.batch, arguments.length))
         clock.begin()
         model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        if not arguments.gradient_release:
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         clock.end()
@@ -54,7 +56,7 @@ def peer(arguments: argparse.Namespace) -> None:
 def shape(arguments: argparse.Namespace) -> list[str]:
     """What both sides are told in the same words."""
     told = ["--batch", arguments.batch, "--length", arguments.length, "--steps", arguments.steps]
-    return [str(it) for it in told] + ["--full"] * arguments.full
+    return [str(it) for it in told] + ["--full"] * arguments.full + ["--gradient-release"] * arguments.gradient_release
 
 
 def ours(binary: str, arguments: argparse.Namespace) -> dict:
@@ -79,6 +81,8 @@ def run(arguments: argparse.Namespace) -> dict:
     checkpointed = ", blocks computed again in backward" if arguments.gradient_checkpointing else ""
     if arguments.every_n:
         checkpointed = f", ours with every {arguments.every_n}th block computed again"
+    if arguments.gradient_release:
+        checkpointed += ", no clipping, ours updated block by block"
     title = f"{what}, {arguments.batch} x {arguments.length} tokens{checkpointed}"
     return {"measurements": results, "compared": print_table(results, title)}
 
@@ -90,6 +94,7 @@ def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
     known.add_argument("--full", action="store_true", help="train every weight, against transformers alone")
     known.add_argument("--gradient-checkpointing", action="store_true", help="compute every block again, on both sides")
     known.add_argument("--every-n", type=int, help="compute every n-th block again, on our side alone")
+    known.add_argument("--gradient-release", action="store_true", help="ours updates block by block; neither side clips")
     return known.parse_args(given)
 
 

@@ -3,7 +3,8 @@
 //! The idea of verifiable constraints is IFEval's: <https://arxiv.org/abs/2311.07911>.
 
 use fthost_plugin_sdk::{
-    Answer, Augmenter, ConfigProblem, Content, Example, Message, Prompt, Role, Variant, export, random,
+    Answer, Augmented, Augmenter, ConfigProblem, Content, Example, Message, Prompt, Role, Variant, export,
+    random,
 };
 use serde_json::{Map, Value};
 
@@ -193,8 +194,8 @@ fn variant(example: &Example, stated: Stated) -> Variant {
 }
 
 impl Augmenter for ConstraintAugmenter {
-    fn augment(&mut self, example: &Example) -> Vec<Variant> {
-        self.variants(example, &mut random::below)
+    fn augment(&mut self, example: &Example) -> Augmented {
+        self.variants(example, &mut random::below).into()
     }
 }
 

@@ -1,0 +1,210 @@
+//! A host for a plugin's own tests, which run natively.
+//!
+//! ```
+//! use fthost_plugin_sdk::{Prompt, model, testing};
+//!
+//! struct Echo;
+//! impl testing::Host for Echo {
+//!     fn generate(
+//!         &mut self,
+//!         _: &model::Model,
+//!         prompts: &[Prompt],
+//!         _: &model::Sampling,
+//!     ) -> Result<Vec<Vec<fthost_plugin_sdk::Completion>>, String> {
+//!         Ok(prompts.iter().map(|it| vec![testing::completion(&it.text())]).collect())
+//!     }
+//! }
+//!
+//! let answers = testing::with_host(Echo, || {
+//!     model::generate(&model::Model::Run, vec![Prompt::Text("hi".into())], &testing::greedy(8))
+//! });
+//! assert_eq!(answers.unwrap()[0][0].text, "hi");
+//! ```
+
+use std::cell::RefCell;
+
+use serde_json::Value;
+
+use crate::host::{log::Level, model::Model, model::Sampling, model::TextLogprob, resources::File};
+use crate::record::{Columns, Completion, Finish, Group, Prompt, Row, Sample};
+
+/// What a test's host answers. Every method has a default: no model, no resources, numbers that are always the same.
+pub trait Host {
+    /// A line of the log.
+    fn log(&mut self, level: Level, message: &str) {
+        eprintln!("{level:?}: {message}");
+    }
+
+    /// 64 bits; one after the other of SplitMix64 by default, seeded by 0 for each host.
+    fn next_u64(&mut self) -> u64 {
+        SPLIT_MIX.with_borrow_mut(|state| {
+            *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^ (mixed >> 31)
+        })
+    }
+
+    /// Files.
+    fn resources(&mut self) -> Vec<File> {
+        Vec::new()
+    }
+
+    /// A file's bytes.
+    ///
+    /// # Errors
+    /// A name that is not available.
+    fn read_resource(&mut self, name: &str) -> Result<Vec<u8>, String> {
+        Err(format!("no resource `{name}`"))
+    }
+
+    /// Completions, as many a prompt as asked for.
+    ///
+    /// # Errors
+    /// The model's reason.
+    fn generate(&mut self, _: &Model, _: &[Prompt], _: &Sampling) -> Result<Vec<Vec<Completion>>, String> {
+        Err("the test's host has no model".into())
+    }
+
+    /// Log-probabilities of continuations.
+    ///
+    /// # Errors
+    /// The model's reason.
+    fn logprobs(&mut self, _: &Model, _: &[(Prompt, String)]) -> Result<Vec<TextLogprob>, String> {
+        Err("the test's host has no model".into())
+    }
+
+    /// Vectors of texts.
+    ///
+    /// # Errors
+    /// The model's reason.
+    fn embed(&mut self, _: &Model, _: &[String]) -> Result<Vec<Vec<f32>>, String> {
+        Err("the test's host has no model".into())
+    }
+}
+
+/// The host without a model.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Plain;
+
+impl Host for Plain {}
+
+thread_local! {
+    static HOST: RefCell<Option<Box<dyn Host>>> = const { RefCell::new(None) };
+    static SPLIT_MIX: RefCell<u64> = const { RefCell::new(0) };
+}
+
+/// Runs `plugin` with `host` in the place of the real one.
+pub fn with_host<R>(host: impl Host + 'static, plugin: impl FnOnce() -> R) -> R {
+    struct Restore(Option<Box<dyn Host>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            HOST.set(self.0.take());
+        }
+    }
+    SPLIT_MIX.set(0);
+    let _restore = Restore(HOST.replace(Some(Box::new(host))));
+    plugin()
+}
+
+/// Without [`with_host`] the answers are those of [`Plain`].
+#[cfg(not(target_family = "wasm"))]
+pub(crate) fn ask<R>(import: &str, ask: impl FnOnce(&mut dyn Host) -> R) -> R {
+    // Taken out while it answers: a host that calls a plugin which asks the host is a test that went wrong.
+    let mut host = HOST.take().unwrap_or_else(|| Box::new(Plain));
+    let answer = ask(host.as_mut());
+    HOST.with_borrow_mut(|slot| {
+        assert!(slot.is_none(), "the test's host called `{import}` itself");
+        *slot = Some(host);
+    });
+    answer
+}
+
+/// Greedy sampling of one completion a prompt.
+pub fn greedy(max_new_tokens: u32) -> Sampling {
+    let (temperature, top_p, completions_per_prompt) = (0.0, 1.0, 1);
+    Sampling { max_new_tokens, temperature, top_p, completions_per_prompt, stop: Vec::new(), seed: 0 }
+}
+
+/// An answer that ended by itself; a token a word.
+pub fn completion(text: &str) -> Completion {
+    let token_count = text.split_whitespace().count() as u32;
+    Completion { text: text.into(), token_count, finish: Finish::Stop }
+}
+
+/// A JSON object as columns.
+///
+/// # Panics
+/// On anything else.
+pub fn columns(value: Value) -> Columns {
+    match value {
+        Value::Object(columns) => columns,
+        other => panic!("columns are one JSON object, got {other}"),
+    }
+}
+
+/// A row with these columns.
+///
+/// # Panics
+/// As [`columns`].
+pub fn row(value: Value) -> Row {
+    Row { id: 0, columns: columns(value) }
+}
+
+/// A group of `answers` to the prompt `?`.
+///
+/// # Panics
+/// As [`columns`].
+pub fn group(value: Value, answers: &[&str]) -> Group {
+    let completions = answers.iter().map(|it| completion(it)).collect();
+    Group { id: 0, step: 0, prompt: Prompt::Text("?".into()), completions, columns: columns(value) }
+}
+
+/// An answer with what was expected.
+pub fn sample(reference: Option<&str>, answer: &str) -> Sample {
+    Sample {
+        id: 0,
+        step: 0,
+        prompt: Prompt::Text("?".into()),
+        completion: completion(answer),
+        reference: reference.map(Into::into),
+        columns: Columns::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{log, model, random, resources};
+
+    struct Echo;
+
+    impl Host for Echo {
+        fn read_resource(&mut self, name: &str) -> Result<Vec<u8>, String> {
+            Ok(name.as_bytes().to_vec())
+        }
+
+        fn embed(&mut self, _: &Model, texts: &[String]) -> Result<Vec<Vec<f32>>, String> {
+            Ok(texts.iter().map(|it| vec![it.len() as f32]).collect())
+        }
+    }
+
+    #[test]
+    fn a_test_brings_its_own_host_for_as_long_as_it_runs() {
+        with_host(Echo, || {
+            log::info("seen");
+            assert_eq!(resources::read_text("words").unwrap(), "words");
+            assert_eq!(model::embed(&Model::Run, &["four".into()]).unwrap(), [[4.0]]);
+        });
+        assert!(model::embed(&Model::Run, &["four".into()]).is_err());
+    }
+
+    #[test]
+    fn each_host_draws_the_same_numbers() {
+        let draw = || with_host(Plain, || [random::next_u64(), random::next_u64()]);
+        // The first two of SplitMix64 seeded by 0, as its author's program prints them.
+        assert_eq!(draw(), [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4]);
+        assert_eq!(draw(), draw());
+        assert!(with_host(Plain, || (0..100).all(|_| (0.0..1.0).contains(&random::unit()))));
+    }
+}
