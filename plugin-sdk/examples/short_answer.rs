@@ -1,10 +1,10 @@
 //! A reward with a configuration: 1.0 up to `characters`, falling to 0.0 at twice as many.
-use fthost_plugin_sdk::{Group, Reward, Score, export, schemars, serde};
+use fthost_plugin_sdk::{Group, Reward, Score, export, plugin_config};
 
-#[derive(serde::Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields, crate = "fthost_plugin_sdk::serde")]
-#[schemars(crate = "fthost_plugin_sdk::schemars")]
+#[plugin_config]
 struct ShortAnswer {
+    /// Characters up to which an answer is short.
+    #[default = 80]
     characters: usize,
 }
 

@@ -103,4 +103,53 @@ mod tests {
         let schema: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(schema["properties"]["inner"]["description"], "How much.");
     }
+
+    #[crate::plugin_config]
+    struct Marked {
+        /// Which column.
+        #[default = "answer"]
+        column: String,
+        /// A share.
+        #[default = 0.5]
+        #[schemars(range(min = 0.0, max = 1.0))]
+        share: f64,
+        compare: Compare,
+    }
+
+    #[crate::plugin_config]
+    #[derive(Default, Debug, PartialEq)]
+    enum Compare {
+        #[default]
+        AsWritten,
+        IgnoreCase,
+    }
+
+    #[crate::plugin_config]
+    #[derive(Default)]
+    struct OfItsType {
+        weight: f64,
+    }
+
+    #[test]
+    fn a_plugin_config_has_its_defaults_and_documentation_in_the_schema() {
+        let schema = schema_for!(Marked).to_value();
+        assert_eq!(schema["additionalProperties"], false);
+        assert_eq!(schema["required"], serde_json::json!(["compare"]));
+        assert_eq!(schema["properties"]["column"]["default"], "answer");
+        assert_eq!(schema["properties"]["column"]["description"], "Which column.");
+        assert_eq!(schema["properties"]["share"]["maximum"], 1.0);
+        assert_eq!(schema["$defs"]["Compare"]["enum"], serde_json::json!(["as_written", "ignore_case"]));
+    }
+
+    #[test]
+    fn a_plugin_config_fills_in_defaults_and_asks_for_the_rest() {
+        let config = configure::<Marked>(r#"{"compare": "ignore_case"}"#).unwrap();
+        assert_eq!((&*config.column, config.share, config.compare), ("answer", 0.5, Compare::IgnoreCase));
+        let missing = configure::<Marked>("{}").err().unwrap().remove(0);
+        assert_eq!(missing.message, "missing field `compare`");
+        let unknown =
+            configure::<Marked>(r#"{"compare": "ignore_case", "shar": 1}"#).err().unwrap().remove(0);
+        assert_eq!(unknown.key, "shar");
+        assert_eq!(configure::<OfItsType>("{}").unwrap().weight, 0.0);
+    }
 }

@@ -16,11 +16,14 @@
 //! ```
 //!
 //! Name, version and summary are those of the plugin's `Cargo.toml`. A plugin with a configuration is made `from` it:
-//! `export!(reward: Short from ShortConfig)`, where `ShortConfig` derives `serde::Deserialize` and
-//! `schemars::JsonSchema`, and `Short` is `From<ShortConfig>`, or `TryFrom` with a [`ConfigProblem`] for what is impossible.
+//! `export!(reward: Short from ShortConfig)`, where `ShortConfig` is a [`macro@plugin_config`], and `Short` is
+//! `From<ShortConfig>`, or `TryFrom` with a [`ConfigProblem`] for what is impossible.
 //!
 //! There is no clock, no network, no file system: see [`log`], [`random`], [`resources`] and [`model`] for what the host
-//! offers, and [`testing`] for a host that a plugin's own tests bring.
+//! offers, and [`testing`] for running a plugin natively, with a host that its own tests bring.
+
+// `#[plugin_config]` names this crate as a plugin does; its own tests and examples use it too.
+extern crate self as fthost_plugin_sdk;
 
 #[doc(hidden)]
 pub mod bindings;
@@ -32,6 +35,44 @@ mod role;
 pub mod testing;
 
 pub use config::{ConfigProblem, NoConfig};
+/// Makes a type the configuration of a plugin, or a part of one: it is read from the run file, unknown keys are refused
+/// by name, and its JSON Schema is what `fthost plugin inspect` shows, with the fields' doc comments.
+///
+/// A field without a default must be given. A default is `#[default = value]`, or `#[default]` for that of the field's
+/// type; where every field has one, the type gets `Default`. A type that has a `Default` of its own says
+/// `#[plugin_config(default)]`, or derives it below. Variants of an enum are written in snake case.
+///
+/// ```
+/// use fthost_plugin_sdk::{plugin_config, serde_json};
+///
+/// #[plugin_config]
+/// struct Config {
+///     /// The column that holds the answer.
+///     #[default = "answer"]
+///     column: String,
+///     /// Characters from which on an answer is long.
+///     #[default = 80]
+///     characters: usize,
+///     /// How texts are compared.
+///     #[default]
+///     compare: Compare,
+/// }
+///
+/// #[plugin_config]
+/// #[derive(Default)]
+/// enum Compare {
+///     #[default]
+///     AsWritten,
+///     IgnoreCase,
+/// }
+///
+/// let config: Config = serde_json::from_str(r#"{"compare": "ignore_case"}"#).unwrap();
+/// assert_eq!((config.column.as_str(), config.characters), ("answer", 80));
+/// assert!(matches!(config.compare, Compare::IgnoreCase));
+/// assert!(serde_json::from_str::<Config>(r#"{"colum": "a"}"#).is_err());
+/// assert_eq!(Config::default().characters, 80);
+/// ```
+pub use fthost_plugin_macros::plugin_config;
 pub use host::{log, model, random, resources};
 pub use record::{
     Answer, Augmented, Columns, Completion, Content, Detail, Direction, Example, Finish, Group, Message,

@@ -20,13 +20,45 @@
 //! });
 //! assert_eq!(answers.unwrap()[0][0].text, "hi");
 //! ```
+//!
+//! [`configure`] makes a plugin of a configuration and [`score`], [`grade`], [`augment`] and [`build`] call it, by the same
+//! code as in the component: what is refused there is refused here.
+//!
+//! ```
+//! use fthost_plugin_sdk::{Group, Reward, Score, plugin_config, serde_json::json, testing};
+//!
+//! #[plugin_config]
+//! struct Short {
+//!     #[default = 3]
+//!     characters: usize,
+//! }
+//!
+//! impl Reward for Short {
+//!     fn score(&self, group: &Group) -> Vec<Score> {
+//!         group.completions.iter().map(|it| Score::from(it.text.len() <= self.characters)).collect()
+//!     }
+//! }
+//!
+//! let mut short: Short = testing::configure::<Short, _>(json!({"characters": 2})).unwrap();
+//! let scores = testing::score(&mut short, vec![testing::group(json!({}), &["ab", "abc"])]).unwrap();
+//! assert_eq!([scores[0][0].value(), scores[0][1].value()], [Some(1.0), Some(0.0)]);
+//! let problems = testing::configure::<Short, Short>(json!({"character": 2})).err().unwrap();
+//! assert_eq!(problems[0].key, "character");
+//! ```
 
 use std::cell::RefCell;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::bindings::types as wit;
+use crate::config::ConfigProblem;
+use crate::glue;
 use crate::host::{log::Level, model::Model, model::Sampling, model::TextLogprob, resources::File};
-use crate::record::{Columns, Completion, Finish, Group, Prompt, Row, Sample};
+use crate::record::{
+    Augmented, Columns, Completion, Detail, Example, Finish, Group, Prompt, Row, Sample, Score, Variant,
+};
+use crate::role::{Augmenter, DataBuilder, Evaluator, Reward};
 
 /// What a test's host answers. Every method has a default: no model, no resources, numbers that are always the same.
 pub trait Host {
@@ -170,6 +202,111 @@ pub fn sample(reference: Option<&str>, answer: &str) -> Sample {
         reference: reference.map(Into::into),
         columns: Columns::new(),
     }
+}
+
+/// A plugin made of the configuration `C`, as `export!(...: P from C)` makes it.
+///
+/// # Errors
+/// What the run file's author would be told, key by key.
+pub fn configure<C, P>(config: Value) -> Result<P, Vec<ConfigProblem>>
+where
+    C: DeserializeOwned,
+    P: TryFrom<C>,
+    ConfigProblem: From<P::Error>,
+{
+    let config = crate::config::configure::<C>(&config.to_string()).map_err(|all| {
+        all.into_iter().map(|it| ConfigProblem::new(it.key, it.message)).collect::<Vec<_>>()
+    })?;
+    P::try_from(config).map_err(|problem| vec![problem.into()])
+}
+
+/// Scores groups: for each one score a completion.
+///
+/// # Errors
+/// What the component would return.
+pub fn score(plugin: &mut impl Reward, groups: Vec<Group>) -> Result<Vec<Vec<Score>>, String> {
+    let groups = groups.into_iter().map(|it| wit::Group {
+        id: it.id,
+        step: it.step,
+        prompt: it.prompt.into(),
+        completions: it.completions.into_iter().map(candidate).collect(),
+        columns: text(&it.columns),
+    });
+    let outcomes = glue::score(plugin, groups.collect())?;
+    Ok(outcomes.into_iter().map(|it| it.into_iter().map(Score).collect()).collect())
+}
+
+/// Grades samples: one detail each.
+///
+/// # Errors
+/// As [`score`].
+pub fn grade(plugin: &mut impl Evaluator, samples: Vec<Sample>) -> Result<Vec<Detail>, String> {
+    let samples = samples.into_iter().map(|it| wit::Sample {
+        id: it.id,
+        step: it.step,
+        prompt: it.prompt.into(),
+        completion: candidate(it.completion),
+        reference: it.reference,
+        columns: text(&it.columns),
+    });
+    let details = glue::grade(plugin, samples.collect())?;
+    Ok(details.into_iter().map(|it| Detail { values: it.values, note: it.note }).collect())
+}
+
+/// Augments examples: one answer each.
+///
+/// # Errors
+/// As [`score`].
+pub fn augment(plugin: &mut impl Augmenter, examples: Vec<Example>) -> Result<Vec<Augmented>, String> {
+    let answers = glue::augment(plugin, examples.into_iter().map(Into::into).collect())?;
+    let variant = |it: crate::__private::Derived| {
+        Ok(Variant { example: it.example.try_into()?, operation: it.operation })
+    };
+    let augmented = |it: crate::__private::WitAugmented| {
+        let dropped = match it.original {
+            crate::__private::Fate::Keep => None,
+            crate::__private::Fate::Drop(reason) => Some(reason),
+        };
+        Ok(Augmented {
+            dropped,
+            variants: it.variants.into_iter().map(variant).collect::<Result<_, String>>()?,
+        })
+    };
+    answers.into_iter().map(augmented).collect()
+}
+
+/// What a data builder made.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// For each row its examples, or why it can't be used.
+    pub outcomes: Vec<Result<Vec<Example>, String>>,
+    /// What was kept back until the rows had ended.
+    pub finished: Vec<Example>,
+}
+
+/// Builds examples of rows, to the end.
+///
+/// # Errors
+/// As [`score`].
+pub fn build(plugin: &mut impl DataBuilder, rows: Vec<Row>) -> Result<Built, String> {
+    let examples =
+        |it: Vec<wit::Example>| it.into_iter().map(Example::try_from).collect::<Result<Vec<_>, String>>();
+    let rows = rows.into_iter().map(|it| wit::Row { id: it.id, columns: text(&it.columns) });
+    let outcome = |it: crate::__private::BuildOutcome| match it {
+        crate::__private::BuildOutcome::Examples(all) => examples(all).map(Ok),
+        crate::__private::BuildOutcome::BadRow(reason) => Ok(Err(reason)),
+    };
+    let outcomes =
+        glue::build(plugin, rows.collect())?.into_iter().map(outcome).collect::<Result<_, String>>()?;
+    Ok(Built { outcomes, finished: examples(glue::finish(plugin))? })
+}
+
+fn candidate(it: Completion) -> wit::Candidate {
+    wit::Candidate { text: it.text, token_count: it.token_count, finish: it.finish }
+}
+
+fn text(columns: &Columns) -> String {
+    serde_json::to_string(columns).expect("JSON values serialise")
 }
 
 #[cfg(test)]
