@@ -1,0 +1,106 @@
+//! How different texts are from one another: distinct-n (Li et al. 2016, <https://aclanthology.org/N16-1014>) and
+//! self-BLEU (Zhu et al. 2018, <https://arxiv.org/abs/1802.01886>).
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::Hash;
+
+use crate::bleu::Bleu;
+use crate::ngrams;
+
+/// Share of different n-grams among all of the texts together: 0 to 1; `None` where there is no n-gram of this length.
+pub fn distinct<T: Eq + Hash, W: AsRef<[T]>>(texts: &[W], n: usize) -> Option<f64> {
+    let mut different = HashSet::new();
+    let mut all = 0;
+    for text in texts.iter().filter(|_| n > 0) {
+        different.extend(text.as_ref().windows(n));
+        all += ngrams::total(text.as_ref().len(), n);
+    }
+    (all > 0).then(|| different.len() as f64 / all as f64)
+}
+
+/// Where an n-gram occurs most often, and how often at most elsewhere.
+#[derive(Default)]
+struct Most {
+    count: u64,
+    text: usize,
+    elsewhere: u64,
+}
+
+/// Of each text its BLEU against all the others as references: 0 (nothing shared) to 100; empty for fewer than two.
+///
+/// Equal to [`Bleu::statistics`] with the others as references, in one pass over all n-grams.
+pub fn self_bleu<S: AsRef<str>>(bleu: &Bleu, texts: &[S]) -> Vec<f64> {
+    if texts.len() < 2 {
+        return Vec::new();
+    }
+    let words: Vec<Vec<String>> = texts.iter().map(|it| bleu.words(it.as_ref())).collect();
+    let mut lengths: BTreeMap<usize, usize> = BTreeMap::new();
+    for text in &words {
+        *lengths.entry(text.len()).or_default() += 1;
+    }
+    let mut statistics: Vec<Vec<f64>> =
+        words.iter().map(|it| vec![it.len() as f64, closest(&lengths, it.len()) as f64]).collect();
+    for n in 1..=bleu.max_order {
+        let counts: Vec<HashMap<&[String], u64>> = words.iter().map(|it| ngrams::counts(it, n)).collect();
+        let mut most: HashMap<&[String], Most> = HashMap::new();
+        for (text, counts) in counts.iter().enumerate() {
+            for (ngram, count) in counts {
+                let most = most.entry(ngram).or_default();
+                if *count > most.count {
+                    *most = Most { count: *count, text, elsewhere: most.count };
+                } else {
+                    most.elsewhere = most.elsewhere.max(*count);
+                }
+            }
+        }
+        for (text, counts) in counts.iter().enumerate() {
+            let elsewhere = |ngram| {
+                let most: &Most = &most[ngram];
+                if most.text == text { most.elsewhere } else { most.count }
+            };
+            let shared: u64 = counts.iter().map(|(ngram, count)| elsewhere(ngram).min(*count)).sum();
+            statistics[text].push(shared as f64);
+        }
+    }
+    for (statistics, words) in statistics.iter_mut().zip(&words) {
+        statistics.extend((1..=bleu.max_order).map(|n| ngrams::total(words.len(), n) as f64));
+    }
+    statistics.iter().map(|it| bleu.score(it).score).collect()
+}
+
+/// The length next to `length` among the other texts; of two equally far the shorter.
+fn closest(lengths: &BTreeMap<usize, usize>, length: usize) -> usize {
+    if lengths.get(&length).is_some_and(|it| *it > 1) {
+        return length;
+    }
+    let below = lengths.range(..length).next_back().map(|it| *it.0);
+    let above = lengths.range(length + 1..).next().map(|it| *it.0);
+    let nearest = below.into_iter().chain(above).min_by_key(|it| (it.abs_diff(length), *it));
+    nearest.unwrap_or(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_pass_equals_bleu_against_all_the_others() {
+        let texts = ["a b c d e", "a b c d f g", "a a a b", "x y z", "a b c d e", "a a b c", ""];
+        for effective_order in [false, true] {
+            let bleu = Bleu { effective_order, ..Bleu::default() };
+            for (at, found) in self_bleu(&bleu, &texts).into_iter().enumerate() {
+                let others: Vec<_> =
+                    texts.iter().enumerate().filter(|it| it.0 != at).map(|it| *it.1).collect();
+                assert_eq!(found, bleu.score(&bleu.statistics(texts[at], &others)).score, "{at}");
+            }
+        }
+    }
+
+    #[test]
+    fn distinct_counts_over_all_texts() {
+        let texts = [vec!["a", "b", "a"], vec!["a", "b"]];
+        assert_eq!(distinct(&texts, 1), Some(2.0 / 5.0));
+        assert_eq!(distinct(&texts, 2), Some(2.0 / 3.0));
+        assert_eq!(distinct(&texts, 4), None);
+    }
+}
