@@ -142,7 +142,8 @@ impl Bleu {
         }
     }
 
-    pub(crate) fn words(&self, text: &str) -> Vec<String> {
+    /// The words that are counted.
+    pub fn words(&self, text: &str) -> Vec<String> {
         if self.lowercase { self.tokenizer.words(&text.to_lowercase()) } else { self.tokenizer.words(text) }
     }
 }

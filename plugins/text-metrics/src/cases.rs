@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use fthost_plugin_sdk::model::{Model, Sampling, TextLogprob};
 use fthost_plugin_sdk::resources::File;
 use fthost_plugin_sdk::serde::de::DeserializeOwned;
-use fthost_plugin_sdk::testing::{Host, completion, with_host};
+use fthost_plugin_sdk::testing::{Host, completion, configure, grade, score, with_host};
 use fthost_plugin_sdk::{
     Columns, Completion, ConfigProblem, Detail, Evaluator, Group, Metric, Prompt, Reward, Sample, Score,
 };
@@ -102,10 +102,8 @@ fn configured<C: DeserializeOwned, P: TryFrom<C>>(case: &Case) -> Option<P>
 where
     ConfigProblem: From<P::Error>,
 {
-    let config = Value::Object(case.config.clone()).to_string();
-    let read = fthost_plugin_sdk::__private::configure::<C>(&config);
-    let make = |config| P::try_from(config).map_err(|problem| ConfigProblem::from(problem).key);
-    let made = read.map_err(|mut problems| problems.remove(0).key).and_then(make);
+    let made = configure::<C, P>(Value::Object(case.config.clone()));
+    let made = made.map_err(|mut problems| problems.remove(0).key);
     match (made, &case.expected_problem) {
         (Ok(plugin), None) => Some(plugin),
         (Err(key), Some(expected)) if key == *expected => None,
@@ -133,7 +131,7 @@ where
             columns: it.columns.clone(),
         };
         let samples: Vec<_> = case.samples.iter().enumerate().map(sample).collect();
-        let details = evaluator.grade_all(&samples).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        let details = grade(&mut evaluator, samples).unwrap_or_else(|error| panic!("{}: {error}", case.name));
         check_metrics(case, &evaluator.finish());
         if !case.expected_details.is_empty() {
             check_details(case, &details);
@@ -151,11 +149,13 @@ where
     ConfigProblem: From<R::Error>,
 {
     each(text, resources, |case| {
-        let Some(reward) = configured::<C, R>(case) else { return };
+        let Some(mut reward) = configured::<C, R>(case) else { return };
         let completions = case.completions.iter().map(|it| completion(it)).collect();
         let prompt = Prompt::Text("?".into());
         let group = Group { id: 0, step: 0, prompt, completions, columns: case.columns.clone() };
-        let scores = reward.score_all(&[group]).remove(0);
+        let scores = score(&mut reward, vec![group])
+            .unwrap_or_else(|error| panic!("{}: {error}", case.name))
+            .remove(0);
         assert_eq!(scores.len(), case.expected.len(), "{}: scores", case.name);
         for (score, expected) in scores.iter().zip(&case.expected) {
             check_score(case, score, expected);

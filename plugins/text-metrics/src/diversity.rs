@@ -1,21 +1,58 @@
 //! How different texts are from one another: distinct-n (Li et al. 2016, <https://aclanthology.org/N16-1014>) and
 //! self-BLEU (Zhu et al. 2018, <https://arxiv.org/abs/1802.01886>).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
 use crate::bleu::Bleu;
 use crate::ngrams;
 
-/// Share of different n-grams among all of the texts together: 0 to 1; `None` where there is no n-gram of this length.
-pub fn distinct<T: Eq + Hash, W: AsRef<[T]>>(texts: &[W], n: usize) -> Option<f64> {
-    let mut different = HashSet::new();
-    let mut all = 0;
-    for text in texts.iter().filter(|_| n > 0) {
-        different.extend(text.as_ref().windows(n));
-        all += ngrams::total(text.as_ref().len(), n);
+/// The n-grams of one length of many texts, numbered, so that shares over many selections of texts are cheap.
+#[derive(Debug, Clone)]
+pub struct Distinct {
+    /// Of each text its different n-grams.
+    different: Vec<Vec<u32>>,
+    /// Of each text all of its n-grams.
+    totals: Vec<u64>,
+    /// Of each n-gram the selection in which it was seen last.
+    seen: Vec<u32>,
+    selection: u32,
+}
+
+impl Distinct {
+    /// `n` is at least 1.
+    pub fn new<T: Eq + Hash, W: AsRef<[T]>>(texts: &[W], n: usize) -> Self {
+        let mut numbers: HashMap<&[T], u32> = HashMap::new();
+        let mut different = Vec::with_capacity(texts.len());
+        for text in texts {
+            let mut own = Vec::new();
+            for ngram in text.as_ref().windows(n) {
+                let next = numbers.len() as u32;
+                own.push(*numbers.entry(ngram).or_insert(next));
+            }
+            own.sort_unstable();
+            own.dedup();
+            different.push(own);
+        }
+        let totals = texts.iter().map(|it| ngrams::total(it.as_ref().len(), n)).collect();
+        Self { different, totals, seen: vec![0; numbers.len()], selection: 0 }
     }
-    (all > 0).then(|| different.len() as f64 / all as f64)
+
+    /// Share of different n-grams among all n-grams of the selected texts together: 0 to 1; not a number where they have
+    /// none of this length.
+    pub fn share(&mut self, selected: &[usize]) -> f64 {
+        self.selection += 1;
+        let (mut different, mut all) = (0u64, 0u64);
+        for text in selected {
+            all += self.totals[*text];
+            for ngram in &self.different[*text] {
+                let seen = &mut self.seen[*ngram as usize];
+                different += u64::from(*seen != self.selection);
+                *seen = self.selection;
+            }
+        }
+        different as f64 / all as f64
+    }
 }
 
 /// Where an n-gram occurs most often, and how often at most elsewhere.
@@ -97,10 +134,12 @@ mod tests {
     }
 
     #[test]
-    fn distinct_counts_over_all_texts() {
+    fn distinct_counts_over_the_selected_texts() {
         let texts = [vec!["a", "b", "a"], vec!["a", "b"]];
-        assert_eq!(distinct(&texts, 1), Some(2.0 / 5.0));
-        assert_eq!(distinct(&texts, 2), Some(2.0 / 3.0));
-        assert_eq!(distinct(&texts, 4), None);
+        let share = |n, selected: &[usize]| Distinct::new(&texts, n).share(selected);
+        assert_eq!(share(1, &[0, 1]), 2.0 / 5.0);
+        assert_eq!(share(2, &[0, 1]), 2.0 / 3.0);
+        assert_eq!(share(2, &[1, 1]), 1.0 / 2.0);
+        assert!(share(4, &[0, 1]).is_nan());
     }
 }

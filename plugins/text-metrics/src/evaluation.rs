@@ -1,7 +1,7 @@
 //! What the standard evaluators share: where references come from, how figures are said, which model is asked.
 
 use fthost_plugin_sdk::model::Model;
-use fthost_plugin_sdk::{Columns, Direction, Metric, Sample};
+use fthost_plugin_sdk::{Columns, Detail, Direction, Metric, Sample};
 use serde_json::Value;
 
 /// The answers expected of a sample: the row's own completion, or what stands in `column`, one or a list of them.
@@ -55,6 +55,14 @@ pub fn lower_is_better(
 /// How many samples had something that kept them out of the other figures; nothing where none had.
 pub fn counted(name: &str, samples: u64) -> Option<Metric> {
     (samples > 0).then(|| lower_is_better(name, samples as f64, None, samples as usize))
+}
+
+/// What is said of a single sample by an evaluator that grades batches.
+pub fn one(graded: Result<Vec<Detail>, String>) -> Detail {
+    match graded {
+        Ok(mut details) => details.pop().unwrap_or_default(),
+        Err(reason) => Detail { values: Vec::new(), note: Some(reason) },
+    }
 }
 
 /// Which model is asked, as grants name it: `run`, `reference` or `judges.<name>`.

@@ -16,6 +16,7 @@
 //! assert!(low <= score.score && score.score <= high);
 //! ```
 
+mod answers;
 mod bleu;
 mod bootstrap;
 mod calibration;
@@ -29,12 +30,13 @@ mod porter;
 mod rouge;
 mod tokenize;
 
+pub use answers::{bag_f1, multilingual_words, squad_words};
 pub use bleu::{Bleu, BleuScore, Smoothing};
 pub use bootstrap::{Bootstrap, percentile, summed};
 pub use calibration::{Bins, Calibration};
 pub use chrf::Chrf;
-pub use diversity::{distinct, self_bleu};
-pub use evaluation::{ModelName, counted, higher_is_better, lower_is_better, mean, references, strings};
+pub use diversity::{Distinct, self_bleu};
+pub use evaluation::{ModelName, counted, higher_is_better, lower_is_better, mean, one, references, strings};
 pub use porter::stem;
 pub use rouge::{Overlap, Rouge, RougeType};
 pub use tokenize::{Tokenizer, is_space, words};

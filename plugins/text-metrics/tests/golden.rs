@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use text_metrics::{
-    Bins, Bleu, Bootstrap, Chrf, Rouge, RougeType, Tokenizer, distinct, self_bleu, stem, summed,
+    Bins, Bleu, Bootstrap, Chrf, Distinct, Rouge, RougeType, Tokenizer, bag_f1, multilingual_words,
+    self_bleu, stem, summed,
 };
 
 const TOLERANCE: f64 = 1e-9;
@@ -20,6 +21,15 @@ struct Golden {
     stems: String,
     diversity: Vec<Group>,
     calibration: Calibration,
+    answers: Vec<Answer>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    answer: String,
+    reference: String,
+    exact: f64,
+    f1: f64,
 }
 
 #[derive(Deserialize)]
@@ -205,8 +215,10 @@ fn diversity_is_that_of_counting_and_sacrebleu() {
     let mut differences = Differences::default();
     for group in golden().diversity {
         let words: Vec<_> = group.texts.iter().map(|it| group.tokenizer.words(it)).collect();
+        let all: Vec<usize> = (0..words.len()).collect();
         for (n, expected) in (1..).zip(group.distinct) {
-            differences.compare(|| format!("distinct-{n}"), distinct(&words, n).unwrap(), expected);
+            let found = Distinct::new(&words, n).share(&all);
+            differences.compare(|| format!("distinct-{n}"), found, expected);
         }
         let (tokenizer, effective_order) = (group.tokenizer, group.effective_order);
         let bleu = Bleu { tokenizer, effective_order, ..Bleu::default() };
@@ -231,4 +243,18 @@ fn calibration_is_that_of_numpy() {
         differences.compare(|| "Brier".into(), found.brier, expected.brier);
     }
     differences.finish(9);
+}
+
+/// Oracle: the normalisation of MLQA's evaluation (Lewis et al. 2020) written out in the same script, with Unicode's
+/// categories of Python's `unicodedata`.
+#[test]
+fn multilingual_f1_is_that_of_bags_of_words_and_characters() {
+    let mut differences = Differences::default();
+    for pair in golden().answers {
+        let words = [multilingual_words(&pair.answer), multilingual_words(&pair.reference)];
+        let same = f64::from(u8::from(words[0] == words[1]));
+        differences.compare(|| format!("{}: exact", pair.answer), same, pair.exact);
+        differences.compare(|| format!("{}: F1", pair.answer), bag_f1(&words[0], &words[1]), pair.f1);
+    }
+    differences.finish(18);
 }

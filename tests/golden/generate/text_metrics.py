@@ -121,7 +121,7 @@ class Pcg32:
 def interval(samples, score, resamples=1000, seed=12345):
     random = Pcg32(seed)
     scores = [score([random.next() * samples >> 32 for _ in range(samples)]) for _ in range(resamples)]
-    return [float(it) for it in np.percentile(scores, [2.5, 97.5])]
+    return [float(it) for it in np.nanpercentile(scores, [2.5, 97.5])]
 
 
 def mean_interval(values, **options):
