@@ -1,12 +1,12 @@
 //! Exact match and token F1 against the expected answer.
 //!
 //! `squad` is SQuAD's normalisation and F1 (Rajpurkar et al. 2016, <https://arxiv.org/abs/1606.05250>): lower case,
-//! no ASCII punctuation, no English articles, single spaces; F1 over the bag of words.
+//! no ASCII punctuation, no English articles, single spaces; F1 over the bag of words. `multilingual` is the same for every
+//! script, as in MLQA (Lewis et al. 2020, <https://aclanthology.org/2020.acl-main.653>): CJK characters are words.
 
-use std::collections::BTreeMap;
-
-use fthost_plugin_sdk::{Detail, Direction, Evaluator, Metric, Sample, export};
+use fthost_plugin_sdk::{Detail, Evaluator, Metric, Sample, export};
 use serde_json::Value;
+use text_metrics::{Bootstrap, bag_f1, counted, higher_is_better, mean, multilingual_words, squad_words};
 
 /// `[plugins.exact-and-f1.config]`.
 #[derive(Debug, Clone, Default, serde::Deserialize, schemars::JsonSchema)]
@@ -16,6 +16,8 @@ struct Config {
     compare: Compare,
     /// The column that holds the expected answer; by default the row's own completion.
     column: Option<String>,
+    /// The bootstrap behind the confidence interval of F1.
+    confidence: Bootstrap,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, schemars::JsonSchema)]
@@ -26,6 +28,8 @@ enum Compare {
     Text,
     /// The same text after SQuAD's normalisation.
     Squad,
+    /// The same after SQuAD's normalisation for every script; F1 counts Chinese, Japanese and Korean by characters.
+    Multilingual,
     /// The same JSON value: the order of keys and white space do not matter.
     Json,
 }
@@ -59,7 +63,7 @@ impl Evaluator for ExactAndF1 {
         };
         let answer = &sample.completion.text;
         let exact = f64::from(u8::from(same(self.config.compare, answer, &expected)));
-        let f1 = f1(&words(answer), &words(&expected));
+        let f1 = bag_f1(&self.words(answer), &self.words(&expected));
         self.exact.push(exact);
         self.f1.push(f1);
         Detail { values: vec![("exact_match".into(), exact), ("f1".into(), f1)], note: None }
@@ -67,28 +71,24 @@ impl Evaluator for ExactAndF1 {
 
     fn finish(&mut self) -> Vec<Metric> {
         let (exact, f1) = (std::mem::take(&mut self.exact), std::mem::take(&mut self.f1));
-        let metric = |name: &str, values: &[f64], confidence| Metric {
-            name: name.into(),
-            value: mean(values),
-            direction: Direction::HigherIsBetter,
-            confidence,
-            count: values.len() as u64,
-        };
         let mut metrics = Vec::new();
         if !exact.is_empty() {
-            metrics.push(metric("exact_match", &exact, Some(wilson(&exact))));
-            metrics.push(metric("f1", &f1, None));
+            metrics.push(higher_is_better("exact_match", mean(&exact), Some(wilson(&exact)), exact.len()));
+            metrics.push(higher_is_better("f1", mean(&f1), self.config.confidence.mean(&f1), f1.len()));
         }
-        if self.without_reference > 0 {
-            metrics.push(Metric {
-                name: "without_reference".into(),
-                value: std::mem::take(&mut self.without_reference) as f64,
-                direction: Direction::LowerIsBetter,
-                confidence: None,
-                count: 0,
-            });
-        }
+        metrics.extend(counted("without_reference", std::mem::take(&mut self.without_reference)));
         metrics
+    }
+}
+
+impl ExactAndF1 {
+    /// What F1 counts.
+    fn words(&self, text: &str) -> Vec<String> {
+        if self.config.compare == Compare::Multilingual {
+            multilingual_words(text)
+        } else {
+            squad_words(text)
+        }
     }
 }
 
@@ -96,43 +96,10 @@ fn same(compare: Compare, answer: &str, expected: &str) -> bool {
     let json = |text: &str| serde_json::from_str::<Value>(text.trim()).ok();
     match compare {
         Compare::Text => answer.trim() == expected.trim(),
-        Compare::Squad => words(answer) == words(expected),
+        Compare::Squad => squad_words(answer) == squad_words(expected),
+        Compare::Multilingual => multilingual_words(answer) == multilingual_words(expected),
         Compare::Json => json(answer).is_some_and(|it| Some(it) == json(expected)),
     }
-}
-
-/// SQuAD's normalisation, as words.
-fn words(text: &str) -> Vec<String> {
-    let text: String = text.to_lowercase().chars().filter(|it| !it.is_ascii_punctuation()).collect();
-    text.split_whitespace().filter(|it| !["a", "an", "the"].contains(it)).map(str::to_string).collect()
-}
-
-/// Harmonic mean of precision and recall over bags of words; where one side has no words, 1 if both have none.
-fn f1(answer: &[String], expected: &[String]) -> f64 {
-    if answer.is_empty() || expected.is_empty() {
-        return f64::from(u8::from(answer == expected));
-    }
-    let mut left: BTreeMap<&str, u64> = BTreeMap::new();
-    for word in expected {
-        *left.entry(word).or_default() += 1;
-    }
-    let hits = answer.iter().filter(|word| match left.get_mut(word.as_str()) {
-        Some(count) if *count > 0 => {
-            *count -= 1;
-            true
-        }
-        _ => false,
-    });
-    let hits = hits.count() as f64;
-    if hits == 0.0 {
-        return 0.0;
-    }
-    let (precision, recall) = (hits / answer.len() as f64, hits / expected.len() as f64);
-    2.0 * precision * recall / (precision + recall)
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
 }
 
 /// Wilson's 95% interval of a share (Wilson 1927), which holds near 0 and 1 and for few samples.
@@ -199,6 +166,15 @@ mod tests {
         assert!(
             (low - 0.490_162_471_536_641_8).abs() < 1e-9 && (high - 0.943_317_848_545_624_8).abs() < 1e-9,
             "{low} {high}"
+        );
+    }
+
+    /// Oracle: MLQA's normalisation written out in `tests/golden/generate/text_metrics.py`; Wilson's interval by its formula.
+    #[test]
+    fn its_cases_hold() {
+        text_metrics::cases::evaluator::<Config, ExactAndF1>(
+            &[],
+            include_str!("../cases/exact_and_f1.jsonl"),
         );
     }
 
