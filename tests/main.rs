@@ -3,6 +3,7 @@
 mod architecture;
 mod ci;
 mod cli;
+mod contract;
 mod data;
 mod embedded;
 mod generate;
@@ -12,6 +13,7 @@ mod models;
 mod output;
 mod plugins;
 mod recipes;
+mod scores;
 mod support;
 mod tensorboard;
 mod token_cache;

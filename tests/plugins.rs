@@ -152,7 +152,7 @@ fn a_reward_that_never_ends_stops_the_run_and_names_its_limit() {
 #[test]
 fn a_reward_that_may_fail_is_counted_and_never_a_number() {
     let (folder, path) = hostile("panic", "");
-    done(&path, folder.path(), &["--set", "eval.on_reward_failure=skip"]);
+    done(&path, folder.path(), &["--set", "plugins.hostile.on_failure=skip"]);
     let metrics = lines(folder.path().join("out/metrics.jsonl"));
     assert_eq!(metrics[0]["eval_rewards/hostile/outcomes/trap"], 3.0);
     assert!(metrics[0].get("eval_rewards/hostile/mean").is_none());

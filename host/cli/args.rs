@@ -37,6 +37,13 @@ pub enum Verb {
     /// Look at plugins
     #[command(subcommand)]
     Plugin(PluginVerb),
+    /// Compute the scores of a run again, offline, and tell every difference
+    ///
+    /// Rewards are those of the run by digest, inputs those that it recorded; what a reward asked a model is answered from
+    /// the record. Exit code 4 where a score is another.
+    Replay(ReplayArgs),
+    /// Score a run's completions by other rewards and compare
+    Rescore(RescoreArgs),
     /// Make, merge and look at models' files
     #[command(subcommand)]
     Model(ModelVerb),
@@ -62,6 +69,29 @@ pub struct FileArgs {
     pub plugin_sets: Vec<String>,
 }
 
+/// `fthost replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The run's output folder
+    pub run: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `fthost rescore`.
+#[derive(Debug, Args)]
+pub struct RescoreArgs {
+    /// The run's output folder
+    pub run: PathBuf,
+    /// Sets by name or file, and components (`*.wasm`); a reward is compared with the run's of its name, or its only one
+    #[arg(long, required = true, value_name = "SET|WASM")]
+    pub plugins: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `fthost plugin`.
 #[derive(Debug, Subcommand)]
 pub enum PluginVerb {
@@ -71,6 +101,14 @@ pub enum PluginVerb {
     Inspect {
         /// Name, or file of a component
         plugin: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List every plugin of a run: digest, signer, grants used, limits hit, scores
+    Audit {
+        /// The run's output folder
+        run: PathBuf,
         /// Print JSON
         #[arg(long)]
         json: bool,

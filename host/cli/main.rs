@@ -10,6 +10,7 @@ mod generate;
 mod model;
 mod plugin;
 mod render;
+mod replay;
 mod run;
 
 use std::process::ExitCode;
@@ -29,6 +30,8 @@ fn main() -> ExitCode {
         Verb::Data(DataVerb::Preview(args)) => data::preview(&args),
         Verb::Eval(args) => eval::run(&args),
         Verb::Plugin(verb) => plugin::run(&verb),
+        Verb::Replay(args) => replay::replay(&args),
+        Verb::Rescore(args) => replay::rescore(&args),
         Verb::Model(verb) => model::run(&verb),
         Verb::Doctor => doctor::run(),
         Verb::Completions { shell } => {

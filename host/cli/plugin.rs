@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fthost_run::plugins::PluginReport;
+use fthost_run::standard::search_path;
 use fthost_run::{LogLevel, LogSink, Plugins, Result, RunConfig, SearchPath};
 use serde_json::json;
 
@@ -16,11 +17,12 @@ pub fn config(args: &FileArgs) -> Result<RunConfig> {
 
 /// The plugins of a run file; what they log goes to stderr.
 pub fn load(config: &RunConfig, file: &Path) -> Result<Plugins> {
-    let search = SearchPath::from_environment(file.parent().unwrap_or(Path::new("")));
+    let search = search_path(file.parent().unwrap_or(Path::new("")))?;
     Plugins::load(&config.plugins, &search, config.train.seed, log())
 }
 
-fn log() -> LogSink {
+/// What plugins log goes to stderr.
+pub fn log() -> LogSink {
     Arc::new(|plugin, level, line| {
         if level > LogLevel::Debug {
             let level = format!("{level:?}").to_lowercase();
@@ -31,10 +33,11 @@ fn log() -> LogSink {
 
 /// Lists or inspects.
 pub fn run(verb: &PluginVerb) -> Result<()> {
-    let search = SearchPath::from_environment(Path::new(""));
+    let search = search_path(Path::new(""))?;
     match verb {
         PluginVerb::List => list(&search),
         PluginVerb::Inspect { plugin, json } => inspect(&search, plugin, *json),
+        PluginVerb::Audit { run, json } => crate::replay::audit(run, *json),
     }
 }
 
@@ -78,6 +81,7 @@ fn inspect(search: &SearchPath, plugin: &str, as_json: bool) -> Result<()> {
     println!("{} {}\n  {}", report.name, report.version, report.summary);
     println!("  file      {}", path.display());
     println!("  digest    {}", report.digest);
+    println!("  contract  {}", report.contract);
     println!("  roles     {}", report.roles.join(", "));
     let imports = if report.imports.is_empty() { "nothing".to_string() } else { report.imports.join(", ") };
     println!("  imports   {imports}");

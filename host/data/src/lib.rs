@@ -7,10 +7,13 @@ pub mod batch;
 pub mod chat_template;
 pub mod encode;
 pub mod error;
+pub mod failure;
 pub mod gguf_tokenizer;
+pub mod host_model;
 pub mod pack;
 pub mod preview;
 pub mod record;
+pub mod reward_sum;
 pub mod role;
 pub mod rows;
 pub mod sampler;
@@ -21,15 +24,17 @@ pub mod tokenizer;
 pub use batch::{Batch, IGNORED, Sequence, Targets, TokenRow};
 pub use chat_template::{ChatTemplate, Rendered};
 pub use error::{DataError, Result};
+pub use failure::{Failure, OnFailure, RoleError, Then};
+pub use host_model::{HostModel, ModelName, Sampling, TextLogprob};
 pub use pack::Layout;
 pub use preview::{Preview, Segment};
 pub use record::{
     Columns, Completion, Content, Example, Message, Origin, PreferencePair, Prompt, Provenance, Record, Role,
 };
+pub use reward_sum::{RewardTerm, reward_sum};
 pub use role::{
-    Augmenter, BuildOutcome, Candidate, DataBuilder, Detail, Direction, EvalSample, Evaluator, Failure,
-    Finish, Group, HostModel, Metric, Outcome, PluginIdentity, Reward, RoleError, Sampling, Score,
-    TextLogprob, Variant,
+    Augmented, Augmenter, BuildOutcome, Candidate, DataBuilder, Detail, Direction, EvalSample, Evaluator,
+    Finish, Group, Metric, Outcome, PluginIdentity, Reward, Score,
 };
 pub use token_rows::{MappedRow, TokenRows};
 pub use tokenizer::{Encoded, Tokenizer};

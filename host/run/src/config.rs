@@ -11,13 +11,15 @@ use fthost_engine::nn::{DecodeWeights, FloatDtype};
 use fthost_engine::optim::{AdamWConfig, MomentStorage, ScheduleConfig};
 use fthost_engine::train::ActivationCheckpointing;
 use fthost_engine::train::early_stop::EarlyStopConfig;
-use fthost_sandbox::{PluginTable, SearchPath};
+use fthost_sandbox::PluginTable;
 use serde::{Deserialize, Serialize};
 
 pub use self::checkpoint::CheckpointConfig;
 use crate::dataset::{DataConfig, HeldOut};
 use crate::error::{Result, RunError};
+use crate::judges::{JudgeConfig, Judges};
 pub use crate::models::ModelConfig;
+use crate::standard;
 
 /// A whole run file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,6 +60,9 @@ pub struct RunConfig {
     /// Who plays the roles.
     #[serde(default)]
     pub plugins: PluginTable,
+    /// Models beside the run's own that plugins may ask.
+    #[serde(default)]
+    pub judges: Judges,
     /// Where results go.
     pub output: OutputConfig,
 }
@@ -248,8 +253,6 @@ pub struct EvalConfig {
     /// What answers are generated with: `bf16` and `int8` are copies, made anew for each evaluation, that are read in
     /// less time. The loss on held-out rows is that of the model as it is.
     pub weights: DecodeWeights,
-    /// What a reward means that fails on an answer.
-    pub on_reward_failure: OnRewardFailure,
 }
 
 impl Default for EvalConfig {
@@ -261,20 +264,8 @@ impl Default for EvalConfig {
             generation: GenerateConfig::default(),
             batch_size: 16,
             weights: DecodeWeights::default(),
-            on_reward_failure: OnRewardFailure::Stop,
         }
     }
-}
-
-/// What a reward means that fails on an answer. It is never a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnRewardFailure {
-    /// The run ends, naming plugin and limit.
-    #[default]
-    Stop,
-    /// The answer is left out of the reward's figures and counted.
-    Skip,
 }
 
 impl EvalConfig {
@@ -308,7 +299,7 @@ impl RunConfig {
         let fail = |problems| RunError::Config { path: path.display().to_string(), problems };
         let text = std::fs::read_to_string(path).map_err(|error| fail(vec![error.to_string()]))?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let search = SearchPath::from_environment(folder);
+        let search = standard::search_path(folder)?;
         let named = if sets.is_empty() { parse::plugin_sets(&text) } else { sets.to_vec() };
         let below = named.iter().map(|name| search.set(name)).collect::<std::result::Result<Vec<_>, _>>()?;
         let mut config = parse::parse(&text, overrides, &below).map_err(fail)?;
@@ -319,6 +310,13 @@ impl RunConfig {
         }
         for (_, plugin) in &mut config.plugins.0 {
             plugin.component = plugin.component.take().map(|it| folder.join(it));
+            let granted = plugin.grants.resources.values_mut();
+            granted.for_each(|it| it.file = folder.join(&it.file));
+        }
+        for judge in config.judges.values_mut() {
+            if let JudgeConfig::Folder { path } = judge {
+                *path = folder.join(&path);
+            }
         }
         config.model.path = config.model.path.map(|it| folder.join(it));
         config.output.dir = folder.join(&config.output.dir);
@@ -349,7 +347,10 @@ impl RunConfig {
         under("schedule", self.schedule.problems());
         under("eval.generation", self.eval.generation.problems());
         for (name, plugin) in &self.plugins.0 {
-            under(&format!("plugins.{name}.limits"), plugin.limits.problems());
+            under(&format!("plugins.{name}"), plugin.problems());
+        }
+        for (name, judge) in &self.judges {
+            under(&format!("judges.{name}"), judge.problems());
         }
         under("train", self.train.problems(self.data.max_length));
         if let Some(early_stop) = &self.early_stop {
@@ -434,7 +435,7 @@ mod tests {
         insta::assert_snapshot!(parsed(&text, &["eval.often=1", "data.files=[\"b\"]"]).unwrap_err(), @r"
         `train.step` (line 8): unknown field `step`, expected one of `steps`, `epochs`, `micro_batch_size`, `micro_batch_tokens`, `gradient_accumulation_steps`, `seed`, `max_grad_norm`, `activation_checkpointing`, `compute_dtype`, `frozen_dtype`, `gradient_release`
         `adapter.lora.rnak` (line 12): unknown field `rnak`, expected one of `rank`, `alpha`, `dropout`, `target_modules`, `use_rslora`, `loraplus_lr_ratio`
-        `eval.often` (`--set eval.often=1`): unknown field `often`, expected one of `every_steps`, `before`, `after`, `generation`, `batch_size`, `weights`, `on_reward_failure`
+        `eval.often` (`--set eval.often=1`): unknown field `often`, expected one of `every_steps`, `before`, `after`, `generation`, `batch_size`, `weights`
         ");
     }
 

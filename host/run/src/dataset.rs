@@ -106,7 +106,7 @@ impl DataConfig {
     }
 }
 
-/// A row left out because of `on_bad_row = "skip"`.
+/// A row left out because of `on_bad_row = "skip"`, or by an augmenter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Skipped {
     /// File and line.
@@ -142,7 +142,7 @@ pub fn load(config: &DataConfig, plugins: &mut Plugins) -> Result<Dataset> {
         Some(HeldOut::Files(files)) => reader.examples(files, builder)?,
         Some(drawn) => split(&mut train, drawn, config.split_seed)?,
     };
-    let train = augment(train, &mut plugins.augmenters)?;
+    let train = augment(train, &mut plugins.augmenters, &mut reader.skipped)?;
     if train.is_empty() {
         let path = config.files.first().cloned().unwrap_or_default();
         return Err(DataError::Damaged { path, reason: "no usable row in `data.files`".into() }.into());
@@ -266,18 +266,28 @@ fn split(examples: &mut Vec<Example>, drawn: &HeldOut, seed: u64) -> Result<Vec<
     Ok(held_out)
 }
 
-/// Each example with its variants behind it, augmenter by augmenter.
-fn augment(mut examples: Vec<Example>, augmenters: &mut [Box<dyn Augmenter>]) -> Result<Vec<Example>> {
+/// Each example with its variants behind it, augmenter by augmenter; what one leaves out is `skipped`.
+fn augment(
+    mut examples: Vec<Example>,
+    augmenters: &mut [Box<dyn Augmenter>],
+    skipped: &mut Vec<Skipped>,
+) -> Result<Vec<Example>> {
     for augmenter in augmenters {
         let mut augmented = Vec::with_capacity(examples.len());
         let mut rest = examples.into_iter().peekable();
         while rest.peek().is_some() {
             let batch: Vec<Example> = rest.by_ref().take(BATCH).collect();
-            let variants = augmenter.augment(&batch)?;
-            one_each(&augmenter.identity().name, "augment", batch.len(), variants.len())?;
-            for (example, variants) in batch.into_iter().zip(variants) {
-                augmented.push(example);
-                augmented.extend(variants.into_iter().map(|it| it.example));
+            let answers = augmenter.augment(&batch)?;
+            one_each(&augmenter.identity().name, "augment", batch.len(), answers.len())?;
+            for (example, answer) in batch.into_iter().zip(answers) {
+                match answer.dropped {
+                    None => augmented.push(example),
+                    Some(reason) => skipped.push(Skipped {
+                        origin: example.origin,
+                        reason: format!("left out by `{}`: {reason}", augmenter.identity().name),
+                    }),
+                }
+                augmented.extend(answer.variants);
             }
         }
         examples = augmented;
@@ -302,7 +312,7 @@ fn digest(train: &[Example], held_out: &[Example]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fthost_data::{Columns, Content, PluginIdentity, Provenance, Variant};
+    use fthost_data::{Augmented, Columns, Content, PluginIdentity, Provenance};
 
     use super::*;
 
@@ -365,14 +375,18 @@ mod tests {
             &self.identity
         }
 
-        fn augment(&mut self, examples: &[Example]) -> std::result::Result<Vec<Vec<Variant>>, RoleError> {
+        fn augment(&mut self, examples: &[Example]) -> std::result::Result<Vec<Augmented>, RoleError> {
             let variants = |it: &Example| {
-                let Content::Text(words) = &it.content else { return Vec::new() };
+                let Content::Text(words) = &it.content else { return Augmented::default() };
+                if words == "twice" {
+                    return Augmented { dropped: Some("said before".into()), variants: Vec::new() };
+                }
                 let mut example = it.clone();
                 example.content = Content::Text(words.to_uppercase());
                 let plugin = self.identity.name.clone();
                 example.provenance.push(Provenance { plugin, operation: "shout".into() });
-                if words.len() > self.longer_than { vec![Variant { example }] } else { Vec::new() }
+                let variants = if words.len() > self.longer_than { vec![example] } else { Vec::new() };
+                Augmented { dropped: None, variants }
             };
             Ok(examples.iter().skip(self.short_by).map(variants).collect())
         }
@@ -432,6 +446,17 @@ mod tests {
         let names = |it: &Example| it.provenance.iter().map(|it| it.plugin.clone()).collect::<String>();
         assert_eq!(made.train.iter().map(names).collect::<Vec<_>>(), ["", "b", "a", "ab", "", "b"]);
         assert_ne!(made.digest, load(&config, &mut Plugins::none()).unwrap().digest);
+    }
+
+    #[test]
+    fn an_example_that_an_augmenter_leaves_out_is_skipped_with_its_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), "{\"text\": \"ab\"}\n{\"text\": \"twice\"}\n");
+        let mut plugins = Plugins { augmenters: vec![shout("a", 9, 0)], ..Plugins::none() };
+        let made = load(&config, &mut plugins).unwrap();
+        assert_eq!(texts(&made.train), ["ab"]);
+        assert_eq!((made.skipped[0].origin.line, made.skipped.len()), (2, 1));
+        assert_eq!(made.skipped[0].reason, "left out by `a`: said before");
     }
 
     #[test]

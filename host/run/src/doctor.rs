@@ -6,6 +6,8 @@ use std::process::Command;
 use fthost_engine::device::{cuda_driver, cuda_libdevice};
 use serde::Serialize;
 
+use crate::standard;
+
 /// One thing looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -24,7 +26,7 @@ const MEMORY_WANTED: u64 = 4 << 30;
 
 /// Everything, in a fixed order. `root` is where the guests' toolchain is looked for: the repository.
 pub fn examine(root: &Path) -> Vec<Finding> {
-    vec![versions(), processor(), memory(), cuda(), guest_toolchain(root)]
+    vec![versions(), processor(), memory(), cuda(), standard_plugins(), guest_toolchain(root)]
 }
 
 fn versions() -> Finding {
@@ -106,6 +108,17 @@ fn cuda() -> Finding {
         _ => None,
     };
     Finding { name: "cuda", fine: built && driver.is_some() && libdevice, found, hint }
+}
+
+fn standard_plugins() -> Finding {
+    let names = standard::names();
+    let found = match names.len() {
+        0 => "none: this program was built before `plugins/build`".to_string(),
+        count => format!("{count} in this program: {}", names.join(", ")),
+    };
+    let hint = "run `plugins/build`, then build the program again";
+    let fine = !names.is_empty();
+    Finding { name: "standard plugins", fine, found, hint: (!fine).then(|| hint.to_string()) }
 }
 
 /// `plugins/toolchain --check` where that script is; otherwise what it would look for.

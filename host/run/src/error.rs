@@ -49,6 +49,74 @@ pub enum RunError {
         /// The other.
         second: String,
     },
+    /// A judge's key is not at hand.
+    #[error(
+        "`judges.{judge}.endpoint.api_key_env` names `{variable}`, which is not in the environment\nhint: set it, or leave the key out for an endpoint that wants none"
+    )]
+    NoJudgeKey {
+        /// The judge.
+        judge: String,
+        /// The variable.
+        variable: String,
+    },
+    /// A plugin may ask a judge that the run file does not know.
+    #[error(
+        "`plugins.{plugin}.grants` names `judges.{judge}`, which the run file does not have\nhint: add `[judges.{judge}.endpoint]` with `url` and `model`, or `[judges.{judge}.folder]` with `path`"
+    )]
+    NoJudge {
+        /// The plugin.
+        plugin: String,
+        /// The judge.
+        judge: String,
+    },
+    /// A folder in which nothing was scored.
+    #[error("no scores in `{}`\nhint: give the `output.dir` of a run whose plugins have a reward", folder.display())]
+    NoScores {
+        /// As given.
+        folder: PathBuf,
+    },
+    /// A folder in which no run has ended.
+    #[error("can't read `{}`: {reason}\nhint: give the `output.dir` of a finished run", path.display())]
+    NoAudit {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Rewards that stand beside none of the run's.
+    #[error("the run's rewards are `{run}`; of these the given plugins have none: `{}`\nhint: name a plugin as the reward that it should be compared with", given.join("`, `"))]
+    NothingToCompare {
+        /// The run's.
+        run: String,
+        /// The given ones.
+        given: Vec<String>,
+    },
+    /// Recorded scores that can't be used.
+    #[error("`{}` can't be used: {reason}", path.display())]
+    DamagedScores {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A reward of a run that is not at hand any more.
+    #[error("reward `{plugin}` with digest {digest} is not at hand; looked for {}\nhint: put the component where it is looked for, or compare another version with `fthost rescore`", looked.join(", "))]
+    NoComponent {
+        /// The plugin.
+        plugin: String,
+        /// Of the component that scored.
+        digest: String,
+        /// Every place.
+        looked: Vec<String>,
+    },
+    /// A reward gave other scores than it gave in the run.
+    #[error("{changed} of {scored} scores are not those of the run")]
+    ScoresDiffer {
+        /// Scores that differ.
+        changed: usize,
+        /// Scores compared.
+        scored: usize,
+    },
     /// The engine stopped.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -136,15 +204,21 @@ impl RunError {
             | Self::NothingHeldOut
             | Self::Engine(EngineError::NothingSupervised { .. }) => 3,
             Self::TwoBuilders { .. }
+            | Self::NoJudgeKey { .. }
+            | Self::NoJudge { .. }
             | Self::Sandbox(
                 SandboxError::NotFound { .. } | SandboxError::Set { .. } | SandboxError::Config { .. },
             ) => 2,
-            Self::Plugin(_) | Self::Sandbox(_) => 4,
+            Self::Plugin(_) | Self::Sandbox(_) | Self::NoComponent { .. } | Self::ScoresDiffer { .. } => 4,
             Self::Engine(EngineError::NotFiniteStep { .. }) => 5,
             Self::Interrupted { signal, .. } => 128 + *signal as u8,
             Self::Engine(_)
             | Self::Output { .. }
             | Self::NothingToResume { .. }
+            | Self::NoScores { .. }
+            | Self::NoAudit { .. }
+            | Self::NothingToCompare { .. }
+            | Self::DamagedScores { .. }
             | Self::CheckpointsInTheWay { .. }
             | Self::ModelInTheWay { .. }
             | Self::NoModelInTheWay { .. }

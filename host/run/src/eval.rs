@@ -12,7 +12,7 @@ use crate::config::RunConfig;
 use crate::dataset::{self, OnBadRow};
 use crate::error::{Result, RunError};
 use crate::evaluate::{Evaluation, HeldOutRows};
-use crate::judge::{Judge, Judgement};
+use crate::judge::{Judge, JudgeSettings, Judgement};
 use crate::models;
 use crate::plugins::Plugins;
 
@@ -27,7 +27,7 @@ pub fn run(
     device: DeviceKind,
 ) -> Result<(Evaluation, Option<Judgement>)> {
     let config = &models::found(config)?;
-    let device = device::open(device)?;
+    let opened = device::open(device)?;
     let tokenizer = Tokenizer::load(config.model.folder())?;
     // Held-out rows are never augmented.
     plugins.augmenters.clear();
@@ -44,13 +44,14 @@ pub fn run(
         }
     }
     let held_out = HeldOutRows::new(examples, &rows, config.layout());
-    let mut model = load_model(config.model.folder(), &device)?;
+    let mut model = load_model(config.model.folder(), &opened)?;
     model.compute_dtype = config.train.compute_dtype;
     let adapter = adapter.map(|folder| peft::load_adapter(&mut model, folder)).transpose()?;
     let state = TrainState::new(model, adapter);
     let mut evaluation = held_out.evaluate(&state)?.ok_or(RunError::NothingHeldOut)?;
+    let asking = JudgeSettings { eval: &config.eval, judges: &config.judges, device };
     let judgement =
-        Judge::new(plugins, &tokenizer, &config.eval, &held_out.examples)?.judge(&state.model, state.step)?;
+        Judge::new(plugins, &tokenizer, asking, &held_out.examples)?.judge(&state.model, state.step)?;
     if let Some(judgement) = &judgement {
         evaluation.add(judgement);
     }

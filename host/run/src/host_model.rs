@@ -1,7 +1,7 @@
 //! The run's model as plugins may ask it.
 
 use fthost_data::{Candidate, HostModel, Prompt, Sampling, TextLogprob, Tokenizer, encode};
-use fthost_engine::generate::{Completion, GenerateConfig, generate, logprobs};
+use fthost_engine::generate::{Completion, GenerateConfig, embed, generate, logprobs};
 use fthost_engine::models::CausalLm;
 
 /// A model with its tokenizer. Weights are shared with the model it was made of.
@@ -47,10 +47,24 @@ impl HostModel for EngineModel {
 
     fn logprobs(&mut self, pairs: &[(Prompt, String)]) -> Result<Vec<TextLogprob>, String> {
         let tokens = |(prompt, continuation): &(Prompt, String)| {
-            let continuation = self.tokenizer.encode(continuation).map_err(|error| error.to_string())?;
-            Ok((self.encode(prompt)?, continuation.ids))
+            let mut continuation =
+                self.tokenizer.encode(continuation).map_err(|error| error.to_string())?.ids;
+            match prompt {
+                // The text alone: its first token is given, the others are asked for.
+                Prompt::Text(text) if text.is_empty() && !continuation.is_empty() => {
+                    let rest = continuation.split_off(1);
+                    Ok((continuation, rest))
+                }
+                prompt => Ok((self.encode(prompt)?, continuation)),
+            }
         };
         let pairs: Vec<(Vec<u32>, Vec<u32>)> = pairs.iter().map(tokens).collect::<Result<_, String>>()?;
         logprobs(&self.model, &pairs, self.batch_size).map_err(|error| error.to_string())
+    }
+
+    fn embed(&mut self, texts: &[String]) -> Result<Vec<Vec<f32>>, String> {
+        let ids = |it: &String| Ok(self.tokenizer.encode(it).map_err(|error| error.to_string())?.ids);
+        let texts: Vec<Vec<u32>> = texts.iter().map(ids).collect::<Result<_, String>>()?;
+        embed(&self.model, &texts, self.batch_size).map_err(|error| error.to_string())
     }
 }

@@ -1,22 +1,24 @@
 //! Answers to the held-out prompts: generated, scored by rewards, judged by evaluators.
 //!
-//! A reward that fails on an answer gives no number: `eval.on_reward_failure` says what follows, and failures are
-//! counted apart.
+//! A plugin that fails on an answer gives no number: its `on_failure` says what follows, and failures are counted apart.
 
 use std::path::{Path, PathBuf};
 
 use fthost_data::{
-    Candidate, Columns, Completion, Content, Detail, Direction, EvalSample, Example, Group, Outcome, Prompt,
-    Reward, Role, RoleError, Tokenizer, encode,
+    Candidate, Columns, Completion, Content, Detail, Direction, EvalSample, Evaluator, Example, Group,
+    Metric, Outcome, Prompt, Reward, RewardTerm, Role, RoleError, Then, Tokenizer, encode, reward_sum,
 };
+use fthost_engine::device::DeviceKind;
 use fthost_engine::generate::generate;
 use fthost_engine::models::CausalLm;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{EvalConfig, OnRewardFailure};
+use crate::config::EvalConfig;
 use crate::error::{Result, RunError};
 use crate::host_model::EngineModel;
-use crate::plugins::Plugins;
+use crate::judges::Judges;
+use crate::plugins::{Lent, Plugins};
+use crate::scores::{RewardScores, Scores};
 
 /// Samples an evaluator is called with at a time.
 const BATCH: usize = 256;
@@ -74,13 +76,27 @@ pub struct Judgement {
     pub metrics: Vec<JudgedMetric>,
     /// Every answer.
     pub answers: Vec<JudgedAnswer>,
+    /// What rewards were given and what they said: a file of its own.
+    #[serde(skip)]
+    pub scores: Option<Scores>,
+}
+
+/// How answers are made, and whom plugins may ask about them.
+#[derive(Debug, Clone, Copy)]
+pub struct JudgeSettings<'a> {
+    /// `[eval]`.
+    pub eval: &'a EvalConfig,
+    /// `[judges]`.
+    pub judges: &'a Judges,
+    /// Where models are computed.
+    pub device: DeviceKind,
 }
 
 /// Asks a model the held-out questions and plugins for their opinion.
 pub struct Judge<'a> {
     plugins: &'a mut Plugins,
     tokenizer: &'a Tokenizer,
-    config: &'a EvalConfig,
+    settings: JudgeSettings<'a>,
     questions: Vec<Question>,
 }
 
@@ -92,7 +108,7 @@ impl<'a> Judge<'a> {
     pub fn new(
         plugins: &'a mut Plugins,
         tokenizer: &'a Tokenizer,
-        config: &'a EvalConfig,
+        settings: JudgeSettings<'a>,
         held_out: &[Example],
     ) -> Result<Self> {
         let mut questions = Vec::new();
@@ -101,7 +117,7 @@ impl<'a> Judge<'a> {
                 questions.extend(question(example, tokenizer)?);
             }
         }
-        Ok(Self { plugins, tokenizer, config, questions })
+        Ok(Self { plugins, tokenizer, settings, questions })
     }
 
     /// Generates, scores and judges; `None` where nothing is asked or nobody judges.
@@ -112,25 +128,25 @@ impl<'a> Judge<'a> {
         if self.questions.is_empty() {
             return Ok(None);
         }
-        let (generation, batch) = (&self.config.generation, self.config.batch_size);
+        let JudgeSettings { eval, judges, device } = self.settings;
         let prompts: Vec<Vec<u32>> = self.questions.iter().map(|it| it.prompt_ids.clone()).collect();
-        let decoding = model.for_decoding(self.config.weights);
-        let completions = generate(&decoding, self.tokenizer, &prompts, generation, batch)?;
+        let decoding = model.for_decoding(eval.weights);
+        let completions = generate(&decoding, self.tokenizer, &prompts, &eval.generation, eval.batch_size)?;
         drop(decoding);
         let candidates: Vec<Vec<Candidate>> = completions
             .into_iter()
             .map(|all| all.into_iter().map(EngineModel::candidate).collect())
             .collect();
-        let asked = self.plugins.asks_model();
-        if asked {
-            let model = EngineModel::new(model.clone(), self.tokenizer.clone(), batch);
-            self.plugins.model.set(Some(Box::new(model)));
-        }
-        let judgement = self.opinions(candidates, step);
-        if asked {
-            self.plugins.model.set(None);
-        }
-        judgement.map(Some)
+        let _lease = self.plugins.lend(&Lent {
+            run: model,
+            // The same weights with the adapter off; of a model that is trained whole nothing is left.
+            reference: model.has_lora().then(|| model.without_lora()),
+            tokenizer: self.tokenizer,
+            batch_size: eval.batch_size,
+            judges,
+            device,
+        })?;
+        self.opinions(candidates, step).map(Some)
     }
 
     fn opinions(&mut self, candidates: Vec<Vec<Candidate>>, step: u64) -> Result<Judgement> {
@@ -145,30 +161,36 @@ impl<'a> Judge<'a> {
             })
             .collect();
         let mut answers = self.answers(&candidates);
-        let mut metrics = Vec::new();
-        for reward in &mut self.plugins.rewards {
-            let outcomes = scored(reward.as_mut(), &groups, self.config.on_reward_failure)?;
-            metrics.extend(reward_metrics(&reward.identity().name, &outcomes, &mut answers));
-        }
-        let samples = samples(&self.questions, &candidates);
+        let (mut metrics, scores) = self.rewards(&groups, &mut answers)?;
+        let samples = samples(step, &self.questions, &candidates);
         for evaluator in &mut self.plugins.evaluators {
-            let name = evaluator.identity().name.clone();
-            let mut details = Vec::with_capacity(samples.len());
-            for batch in samples.chunks(BATCH) {
-                details.extend(evaluator.grade(batch)?);
-            }
-            for (answer, Detail { values, note, .. }) in answers.iter_mut().zip(details) {
-                answer.values.extend(values.into_iter().map(|(key, value)| (format!("{name}/{key}"), value)));
-                answer.notes.extend(note.map(|it| format!("{name}: {it}")));
-            }
-            metrics.extend(evaluator.finish()?.into_iter().map(|it| JudgedMetric {
-                name: format!("eval_{name}/{}", it.name),
-                value: it.value,
-                direction: Some(it.direction),
-                confidence: it.confidence,
-            }));
+            metrics.extend(evaluated(evaluator.as_mut(), &samples, &mut answers)?);
         }
-        Ok(Judgement { step, metrics, answers })
+        let scores = (!scores.rewards.is_empty()).then_some(scores);
+        Ok(Judgement { step, metrics, answers, scores })
+    }
+
+    fn rewards(
+        &mut self,
+        groups: &[Group],
+        answers: &mut [JudgedAnswer],
+    ) -> Result<(Vec<JudgedMetric>, Scores)> {
+        let mut scores = Scores::new(groups.first().map_or(0, |it| it.step), groups);
+        let (mut metrics, mut terms) = (Vec::new(), Vec::new());
+        self.plugins.asked.take();
+        for reward in &mut self.plugins.rewards {
+            let outcomes = scored(reward.as_mut(), groups)?;
+            let plugin = reward.identity().clone();
+            let flat: Vec<Outcome> = outcomes.iter().flatten().cloned().collect();
+            metrics.extend(reward_metrics(&plugin.name, &flat, answers));
+            terms.push(flat);
+            scores.rewards.push(RewardScores { plugin, outcomes });
+        }
+        scores.asked = self.plugins.asked.take();
+        let names = scores.rewards.iter().map(|it| self.plugins.term(&it.plugin.name));
+        let terms: Vec<(RewardTerm, Vec<Outcome>)> = names.zip(terms).collect();
+        metrics.extend(sum_metrics(&terms));
+        Ok((metrics, scores))
     }
 
     fn answers(&self, candidates: &[Vec<Candidate>]) -> Vec<JudgedAnswer> {
@@ -206,7 +228,8 @@ impl Judgement {
         std::fs::create_dir_all(&parent)
             .and_then(|()| std::fs::write(&temporary, format!("{text}\n")))
             .and_then(|()| std::fs::rename(&temporary, &path))
-            .map_err(RunError::output(&path))
+            .map_err(RunError::output(&path))?;
+        self.scores.iter().try_for_each(|it| it.write(folder))
     }
 
     /// Reads the judgement after `step` steps, where there is one.
@@ -250,10 +273,11 @@ fn last_turn(prompt: &Prompt) -> String {
 }
 
 /// A sample an answer; ids count answers, so that several to one question are told apart.
-fn samples(questions: &[Question], candidates: &[Vec<Candidate>]) -> Vec<EvalSample> {
+fn samples(step: u64, questions: &[Question], candidates: &[Vec<Candidate>]) -> Vec<EvalSample> {
     let of_question = questions.iter().zip(candidates).flat_map(|(question, all)| {
-        all.iter().map(|completion| EvalSample {
+        all.iter().map(move |completion| EvalSample {
             id: 0,
+            step,
             prompt: question.prompt.clone(),
             completion: completion.clone(),
             reference: question.reference.clone(),
@@ -263,20 +287,83 @@ fn samples(questions: &[Question], candidates: &[Vec<Candidate>]) -> Vec<EvalSam
     (0..).zip(of_question).map(|(id, sample)| EvalSample { id, ..sample }).collect()
 }
 
-/// Outcomes of every answer, in the order of answers.
-fn scored(reward: &mut dyn Reward, groups: &[Group], on_failure: OnRewardFailure) -> Result<Vec<Outcome>> {
-    let outcomes: Vec<Outcome> = reward.score(groups).into_iter().flatten().collect();
-    if on_failure == OnRewardFailure::Stop {
-        let failed = outcomes.iter().find_map(|it| match it {
+/// Outcomes group by group.
+///
+/// # Errors
+/// The first failure, where that stops the run.
+fn scored(reward: &mut dyn Reward, groups: &[Group]) -> Result<Vec<Vec<Outcome>>> {
+    let outcomes = reward.score(groups);
+    if reward.on_failure().then == Then::Stop {
+        let failed = outcomes.iter().flatten().find_map(|it| match it {
             Outcome::Failed(failure) => Some(failure.clone()),
             Outcome::Ok(_) | Outcome::Abstain { .. } => None,
         });
         if let Some(failure) = failed {
-            let plugin = reward.identity().name.clone();
-            return Err(RoleError { plugin, call: "score", items: outcomes.len(), failure }.into());
+            let (plugin, items) = (reward.identity().name.clone(), outcomes.iter().map(Vec::len).sum());
+            return Err(RoleError { plugin, call: "score", items, failure }.into());
         }
     }
     Ok(outcomes)
+}
+
+/// Figures of an evaluator, its details written to the answers; where it fails and that is skipped, the failure as a count.
+fn evaluated(
+    evaluator: &mut dyn Evaluator,
+    samples: &[EvalSample],
+    answers: &mut [JudgedAnswer],
+) -> Result<Vec<JudgedMetric>> {
+    let name = evaluator.identity().name.clone();
+    let mut judge = || -> std::result::Result<(Vec<Detail>, Vec<Metric>), RoleError> {
+        let mut details = Vec::with_capacity(samples.len());
+        for batch in samples.chunks(BATCH) {
+            details.extend(evaluator.grade(batch)?);
+        }
+        Ok((details, evaluator.finish()?))
+    };
+    let (details, metrics) = match judge() {
+        Ok(judged) => judged,
+        Err(error) if evaluator.on_failure().then == Then::Skip => {
+            // What it has counted of this evaluation must not reach the next one.
+            let _ = evaluator.finish();
+            let name = format!("eval_{name}/outcomes/{}", error.failure.kind());
+            return Ok(vec![JudgedMetric { name, value: 1.0, direction: None, confidence: None }]);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    for (answer, Detail { values, note, .. }) in answers.iter_mut().zip(details) {
+        answer.values.extend(values.into_iter().map(|(key, value)| (format!("{name}/{key}"), value)));
+        answer.notes.extend(note.map(|it| format!("{name}: {it}")));
+    }
+    let metric = |it: Metric| JudgedMetric {
+        name: format!("eval_{name}/{}", it.name),
+        value: it.value,
+        direction: Some(it.direction),
+        confidence: it.confidence,
+    };
+    Ok(metrics.into_iter().map(metric).collect())
+}
+
+/// Mean and spread of the sum of all rewards over the answers that have one.
+fn sum_metrics(terms: &[(RewardTerm, Vec<Outcome>)]) -> Vec<JudgedMetric> {
+    let answers = terms.first().map_or(0, |it| it.1.len());
+    let sum = |answer: usize| {
+        let of_answer = terms.iter().map(|(term, outcomes)| (term, &outcomes[answer]));
+        reward_sum(of_answer).ok().flatten()
+    };
+    let sums: Vec<f64> = (0..answers).filter_map(sum).collect();
+    if sums.is_empty() {
+        return Vec::new();
+    }
+    let metric = |name: &str, value, direction| JudgedMetric {
+        name: name.to_string(),
+        value,
+        direction,
+        confidence: None,
+    };
+    vec![
+        metric("eval_reward", mean(&sums), Some(Direction::HigherIsBetter)),
+        metric("eval_reward_std", deviation(&sums), None),
+    ]
 }
 
 /// Mean, spread and parts over the answers that have a score, and counts of those that have none.

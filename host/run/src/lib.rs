@@ -1,5 +1,7 @@
 //! Run files and recipes: the only place where engine and plugins meet.
 
+pub mod asked;
+pub mod audit;
 pub mod config;
 pub mod course;
 pub mod dataset;
@@ -13,6 +15,7 @@ pub mod generate;
 pub mod host_model;
 pub mod interrupt;
 pub mod judge;
+pub mod judges;
 pub mod lock;
 pub mod metrics;
 pub mod models;
@@ -20,10 +23,13 @@ pub mod performance;
 pub mod place;
 pub mod plugins;
 pub mod prefetch;
+pub mod replay;
 pub mod report;
 pub mod rows;
+pub mod scores;
 pub mod settings;
 pub mod sft;
+pub mod standard;
 pub mod summary;
 pub mod tensorboard;
 pub mod token_cache;

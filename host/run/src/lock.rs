@@ -1,8 +1,9 @@
 //! `fthost.lock.json`: everything an adapter was made of, by digest.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use fthost_sandbox::{CONTRACT_VERSION, Plugin};
+use fthost_sandbox::{CONTRACT_VERSION, Plugin, PluginTable};
 use serde_json::{Value, json};
 
 use crate::config::RunConfig;
@@ -44,15 +45,33 @@ pub fn write(
         .map_err(RunError::output(&path))
 }
 
+/// The plugins and the seed of the run in `folder`.
+///
+/// # Errors
+/// A folder without a lock file, and one that can't be read.
+pub fn read(folder: &Path) -> Result<(PluginTable, u64)> {
+    let path = folder.join(FILE);
+    let bad = |reason: String| RunError::NoAudit { path: path.clone(), reason };
+    let text = std::fs::read_to_string(&path).map_err(|error| bad(error.to_string()))?;
+    let lock: Value = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+    let read = || {
+        let table = serde_json::from_value(lock["run"]["settings"]["plugins"].clone()).ok()?;
+        Some((table, lock["seed"].as_u64()?))
+    };
+    read().ok_or_else(|| bad("it names no plugins and seed".into()))
+}
+
 fn plugin(plugin: &Plugin) -> Value {
     let (identity, config) = (plugin.identity(), plugin.config());
     json!({
         "name": identity.name,
         "version": identity.version,
         "digest": identity.digest,
+        "contract": plugin.contract(),
         "roles": plugin.roles(),
         "config": config.config,
         "limits": config.limits,
         "grants": config.grants,
+        "resources": plugin.resources().into_iter().collect::<BTreeMap<_, _>>(),
     })
 }

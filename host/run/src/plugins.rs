@@ -1,15 +1,26 @@
 //! Who plays the roles of a run.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use fthost_data::{Augmenter, DataBuilder, Evaluator, PluginIdentity, Reward};
-use fthost_sandbox::{
-    LogSink, ModelSlot, Plugin, PluginConfig, PluginTable, RoleKind, Sandbox, SandboxConfig, SearchPath,
+use fthost_data::{
+    Augmenter, DataBuilder, Evaluator, HostModel, ModelName, PluginIdentity, Reward, RewardTerm, Tokenizer,
 };
+use fthost_engine::device::DeviceKind;
+use fthost_engine::models::CausalLm;
+use fthost_sandbox::{
+    Contract, Inspection, LogSink, ModelSlot, Plugin, PluginTable, RoleKind, Sandbox, SandboxConfig,
+    SearchPath, Usage,
+};
+use serde::{Deserialize, Serialize};
 
+use crate::asked::{AskedLog, Recording};
 use crate::error::{Result, RunError};
+use crate::host_model::EngineModel;
+use crate::judges::Judges;
 use crate::place::cache_dir;
+use crate::replay::keep;
 
 /// Every role of a run and whoever plays it: components of the sandbox, or closures in a test.
 #[derive(Default)]
@@ -22,10 +33,14 @@ pub struct Plugins {
     pub rewards: Vec<Box<dyn Reward>>,
     /// Judge answers to held-out prompts.
     pub evaluators: Vec<Box<dyn Evaluator>>,
-    /// The model that plugins may ask.
-    pub model: ModelSlot,
+    /// The models that plugins may ask.
+    pub models: ModelSlot,
+    /// What they asked.
+    pub asked: AskedLog,
     /// The components behind the roles, in the run file's order.
     pub loaded: Vec<Plugin>,
+    /// Keys that signed their packages, by plugin.
+    pub signers: BTreeMap<String, String>,
 }
 
 impl Plugins {
@@ -43,11 +58,13 @@ impl Plugins {
         if table.0.is_empty() {
             return Ok(plugins);
         }
-        let model = plugins.model.clone();
+        let model = plugins.models.clone();
         let cache_dir = Some(cache_dir().join("components"));
         let sandbox = Sandbox::new(SandboxConfig { cache_dir, seed, log, model })?;
         for (name, config) in &table.0 {
-            let plugin = sandbox.load(name, &search.component(name, config)?, config)?;
+            let component = search.component(name, config)?;
+            let plugin = sandbox.load(name, &component, config)?;
+            keep(plugin.identity(), &component);
             plugins.admit(&plugin)?;
             plugins.loaded.push(plugin);
         }
@@ -74,9 +91,47 @@ impl Plugins {
         Ok(())
     }
 
-    /// Whether any plugin was granted to ask the model.
-    pub fn asks_model(&self) -> bool {
-        self.loaded.iter().map(|it| it.config().grants).any(|it| it.generate || it.logprobs)
+    /// Puts the models that plugins were granted where they can be asked, for as long as what is given lives. `run` is the
+    /// model as it stands, `reference` the same before training; what plugins ask is written down.
+    ///
+    /// # Errors
+    /// A judge that the run file does not have, or that can't be opened.
+    pub fn lend(&self, lent: &Lent<'_>) -> Result<Lease> {
+        let mut names: Vec<(&str, &ModelName)> = Vec::new();
+        for plugin in &self.loaded {
+            for name in plugin.config().grants.models() {
+                if !names.iter().any(|it| it.1 == name) {
+                    names.push((&plugin.identity().name, name));
+                }
+            }
+        }
+        let mut lease = Lease { slot: self.models.clone(), names: Vec::new() };
+        for (plugin, name) in names {
+            if let Some(model) = lent.model(plugin, name)? {
+                let model = Recording::new(model, name, self.asked.clone());
+                self.models.set(name.clone(), Some(Box::new(model)));
+                lease.names.push(name.clone());
+            }
+        }
+        Ok(lease)
+    }
+
+    /// Whether builder or augmenters may ask a model: they do it before the first step.
+    pub fn ask_while_data_is_made(&self) -> bool {
+        let makes = |it: &&Plugin| it.plays(RoleKind::DataBuilder) || it.plays(RoleKind::Augmenter);
+        self.loaded.iter().filter(makes).any(|it| it.config().grants.asks_models())
+    }
+
+    /// What each plugin used up, in the run file's order.
+    pub fn usage(&self) -> Vec<PluginUsage> {
+        let usage = |it: &Plugin| PluginUsage { plugin: it.identity().clone(), usage: it.usage() };
+        self.loaded.iter().map(usage).collect()
+    }
+
+    /// A reward's part in the sum of all.
+    pub fn term(&self, reward: &str) -> RewardTerm {
+        let plugin = self.loaded.iter().find(|it| it.identity().name == reward);
+        plugin.map_or_else(RewardTerm::default, |it| it.config().reward)
     }
 
     /// Role and identity of every plugin, in the order in which they are asked.
@@ -89,8 +144,65 @@ impl Plugins {
     }
 }
 
+/// What a plugin used up in a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PluginUsage {
+    /// Who.
+    #[serde(flatten)]
+    pub plugin: PluginIdentity,
+    /// How much.
+    #[serde(flatten)]
+    pub usage: Usage,
+}
+
+/// The models that a recipe has.
+pub struct Lent<'a> {
+    /// The model as it stands.
+    pub run: &'a CausalLm,
+    /// The same before training, where there is one beside it.
+    pub reference: Option<CausalLm>,
+    /// Of both.
+    pub tokenizer: &'a Tokenizer,
+    /// Sequences that grow at one time.
+    pub batch_size: usize,
+    /// `[judges]`.
+    pub judges: &'a Judges,
+    /// Where judges in a folder are computed.
+    pub device: DeviceKind,
+}
+
+impl Lent<'_> {
+    fn model(&self, plugin: &str, name: &ModelName) -> Result<Option<Box<dyn HostModel>>> {
+        let engine = |model: &CausalLm| -> Box<dyn HostModel> {
+            Box::new(EngineModel::new(model.clone(), self.tokenizer.clone(), self.batch_size))
+        };
+        Ok(match name {
+            ModelName::Run => Some(engine(self.run)),
+            ModelName::Reference => self.reference.as_ref().map(engine),
+            ModelName::Judge(judge) => {
+                let (plugin, judge) = (plugin.to_string(), judge.clone());
+                let config = self.judges.get(&judge);
+                let config = config.ok_or(RunError::NoJudge { plugin, judge: judge.clone() })?;
+                Some(config.open(&judge, self.device, self.batch_size)?)
+            }
+        })
+    }
+}
+
+/// Models that can be asked until this is dropped.
+pub struct Lease {
+    slot: ModelSlot,
+    names: Vec<ModelName>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.names.drain(..).for_each(|name| self.slot.set(name, None));
+    }
+}
+
 /// What a component says of itself, for people who choose one.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PluginReport {
     /// Its own name.
     pub name: String,
@@ -100,6 +212,8 @@ pub struct PluginReport {
     pub summary: String,
     /// `sha256:<hex>`.
     pub digest: String,
+    /// The version of the contract it was built for.
+    pub contract: Contract,
     /// The roles it exports.
     pub roles: Vec<String>,
     /// Interfaces of the host that it imports.
@@ -112,20 +226,20 @@ impl PluginReport {
     /// Loads the component at `path` as `name` and asks it.
     ///
     /// # Errors
-    /// A component that is refused. One that can't do without configuration refuses its default.
+    /// A component that is refused.
     pub fn of(name: &str, path: &Path) -> Result<Self> {
         let cache_dir = Some(cache_dir().join("components"));
         let (log, model) = (Arc::new(|_: &str, _, _: &str| {}), ModelSlot::default());
         let sandbox = Sandbox::new(SandboxConfig { cache_dir, seed: 0, log, model })?;
-        let plugin = sandbox.load(name, path, &PluginConfig::default())?;
-        let description = plugin.description().clone();
+        let Inspection { description, digest, contract, roles, imports } = sandbox.inspect(name, path)?;
         Ok(Self {
             name: description.name,
             version: description.version,
             summary: description.summary,
-            digest: plugin.identity().digest.clone(),
-            roles: plugin.roles().iter().map(ToString::to_string).collect(),
-            imports: plugin.imports().to_vec(),
+            digest,
+            contract,
+            roles: roles.iter().map(ToString::to_string).collect(),
+            imports,
             config_schema: description.config_schema,
         })
     }

@@ -10,7 +10,7 @@ use fthost_engine::adapters::{attach_lora, peft};
 use fthost_engine::checkpoint::training::DataPosition;
 use fthost_engine::checkpoint::{load_model, load_model_to_train};
 use fthost_engine::device::{self, DeviceKind};
-use fthost_engine::models::Parameter;
+use fthost_engine::models::{CausalLm, Parameter};
 use fthost_engine::optim::AdamW;
 use fthost_engine::train::memory::peak_rss_bytes;
 use fthost_engine::train::{StepConfig, TrainState, step};
@@ -22,14 +22,14 @@ use crate::error::{Result, RunError};
 use crate::evaluate::HeldOutRows;
 use crate::event::{Event, Plan, PlannedPlugin, Stepped};
 use crate::interrupt::Interrupt;
-use crate::judge::Judge;
+use crate::judge::{Judge, JudgeSettings};
 use crate::metrics::MetricSink;
-use crate::plugins::Plugins;
+use crate::plugins::{Lease, Lent, Plugins};
 use crate::prefetch::Prefetch;
 use crate::rows::Rows;
 use crate::settings::Settings;
 use crate::summary::{Pace, Summary};
-use crate::{lock, models};
+use crate::{audit, lock, models};
 
 /// Skipped rows that a plan shows.
 const SKIPPED_SHOWN: usize = 5;
@@ -78,7 +78,8 @@ pub fn run(
         MetricSink::create(folder)?
     };
     let held_out = HeldOutRows::new(std::mem::take(&mut rows.examples), &rows.held_out, config.layout());
-    let mut judge = Judge::new(plugins, &tokenizer, &config.eval, &held_out.examples)?;
+    let asking = JudgeSettings { eval: &config.eval, judges: &config.judges, device: options.device };
+    let mut judge = Judge::new(plugins, &tokenizer, asking, &held_out.examples)?;
     let DataPosition { epoch, rows: seen } = course.progress.data;
     let windows = Windows::resume(plan.rows, plan.global_batch_size, config.train.seed, epoch, seen as usize);
     let mut windows = Prefetch::start(Arc::clone(&rows.train), config.layout(), windows);
@@ -139,7 +140,8 @@ pub fn run(
 
     let result = save(&mut state, config)?;
     lock::write(config, plugins, &plan.data_digest, &base_digest, &result)?;
-    let summary = Summary::new(&plan, &course, &state, metrics.evaluations(), &pace, result);
+    audit::write(plugins, folder)?;
+    let summary = Summary::new(&plan, &course, &state, metrics.evaluations(), &pace, plugins, result);
     summary.write(folder)?;
     Ok(summary)
 }
@@ -165,12 +167,22 @@ struct Prepared {
 
 fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceKind) -> Result<Prepared> {
     // Opened first: a device that is not there is told before anything is read.
-    let device = device::open(device)?;
+    let opened = device::open(device)?;
     let tokenizer = Tokenizer::load(config.model.folder())?;
-    let (rows, notes) = Rows::load(config, plugins, &tokenizer)?;
-    let settings = Settings::new(config, &rows.digest, plugins);
     let load = if config.adapter.is_some() { load_model } else { load_model_to_train };
-    let mut model = load(config.model.folder(), &device)?;
+    // Rows come first, because most of what can be wrong is in them; unless plugins ask the model while they make them.
+    let mut early = None;
+    if plugins.ask_while_data_is_made() {
+        early = Some(load(config.model.folder(), &opened)?);
+    }
+    let lease = early.as_ref().map(|model| lend(config, plugins, model, &tokenizer, device)).transpose()?;
+    let (rows, notes) = Rows::load(config, plugins, &tokenizer)?;
+    drop(lease);
+    let settings = Settings::new(config, &rows.digest, plugins);
+    let mut model = match early {
+        Some(model) => model,
+        None => load(config.model.folder(), &opened)?,
+    };
     model.compute_dtype = config.train.compute_dtype;
     model.store_linears(config.train.frozen_dtype);
     let parameters = count_parameters(|visit| model.visit_base(visit));
@@ -204,6 +216,18 @@ fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceKind) -> Res
         output: config.output.dir.clone(),
     };
     Ok(Prepared { tokenizer, rows, state, plan, settings, notes })
+}
+
+/// The model before training, to plugins that ask it while they build and augment.
+fn lend(
+    config: &RunConfig,
+    plugins: &Plugins,
+    model: &CausalLm,
+    tokenizer: &Tokenizer,
+    device: DeviceKind,
+) -> Result<Lease> {
+    let (batch_size, judges) = (config.eval.batch_size, &config.judges);
+    plugins.lend(&Lent { run: model, reference: Some(model.clone()), tokenizer, batch_size, judges, device })
 }
 
 fn count_parameters(visit_all: impl FnOnce(&mut dyn FnMut(&str, Parameter<'_>))) -> usize {

@@ -11,6 +11,7 @@ use crate::course::Course;
 use crate::error::{Result, RunError};
 use crate::evaluate::Evaluation;
 use crate::event::Plan;
+use crate::plugins::{PluginUsage, Plugins};
 use crate::report::Comparison;
 
 /// What a run left behind.
@@ -45,6 +46,8 @@ pub struct Summary {
     pub data_loading: f64,
     /// Largest resident set of this program.
     pub peak_rss_bytes: Option<u64>,
+    /// What each plugin used up in this program.
+    pub plugins: Vec<PluginUsage>,
 }
 
 /// The evaluation with the lowest loss.
@@ -67,6 +70,7 @@ impl Summary {
         state: &TrainState,
         evaluations: &[Evaluation],
         pace: &Pace,
+        plugins: &Plugins,
         result: PathBuf,
     ) -> Self {
         let best = course.progress.best.as_ref().map(|it| BestEvaluation {
@@ -90,6 +94,7 @@ impl Summary {
             tokens_per_second: pace.tokens_per_second(),
             data_loading: pace.waited.as_secs_f64(),
             peak_rss_bytes: peak_rss_bytes(),
+            plugins: plugins.usage(),
         }
     }
 

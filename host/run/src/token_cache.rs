@@ -198,17 +198,28 @@ fn made_of(config: &RunConfig, plugins: &Plugins) -> Result<Value> {
         let (identity, config) = (it.identity(), it.config());
         json!({
             "name": identity.name, "digest": identity.digest, "config": config.config, "limits": config.limits,
-            "grants": config.grants, "roles": it.roles(),
+            "grants": config.grants, "roles": it.roles(), "resources": it.resources(),
         })
     };
     let making: Vec<Value> = plugins.loaded.iter().filter(making).map(plugin).collect();
     // Plugins draw their random numbers from the run's seed.
     let seed = (!making.is_empty()).then_some(config.train.seed);
+    // Who asks a model gets rows of that model's making.
+    let model = if plugins.ask_while_data_is_made() {
+        Some(json!([
+            digest::of_model(config.model.folder())?,
+            config.judges,
+            config.adapter,
+            config.eval.batch_size
+        ]))
+    } else {
+        None
+    };
     Ok(json!({
         "version": VERSION, "fthost": env!("CARGO_PKG_VERSION"), "contract": CONTRACT_VERSION,
         "files": data.files, "held_out": data.held_out, "contents": contents, "max_length": data.max_length,
         "on_bad_row": data.on_bad_row, "split_seed": data.split_seed,
-        "plugins": making, "seed": seed, "tokenizer": tokenizer,
+        "plugins": making, "seed": seed, "tokenizer": tokenizer, "model": model,
     }))
 }
 

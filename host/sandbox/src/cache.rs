@@ -9,6 +9,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use crate::error::{Result, io};
+use crate::plugin::Description;
 
 /// A folder of compiled components. It holds native code, so only its owner may write there.
 #[derive(Debug, Clone)]
@@ -46,11 +47,30 @@ impl Cache {
 
     /// Keeps `component` for the next time.
     pub(crate) fn store(&self, engine: &Engine, digest: &str, component: &Component) -> Result<()> {
-        let path = self.path(engine, digest);
         let Ok(bytes) = component.serialize() else { return Ok(()) };
-        let file = tempfile::NamedTempFile::new_in(&self.folder).map_err(io("write", &path))?;
-        std::fs::write(file.path(), bytes).map_err(io("write", &path))?;
-        file.persist(&path).map_err(|error| io("write", &path)(error.error))?;
+        self.write(&self.path(engine, digest), &bytes)
+    }
+
+    fn description_path(&self, digest: &str) -> PathBuf {
+        self.folder.join(format!("{}.json", digest.strip_prefix("sha256:").unwrap_or(digest)))
+    }
+
+    /// What the component said of itself when it was first met.
+    pub(crate) fn description(&self, digest: &str) -> Option<Description> {
+        serde_json::from_slice(&std::fs::read(self.description_path(digest)).ok()?).ok()
+    }
+
+    /// Keeps what a component says of itself: it is asked once.
+    pub(crate) fn store_description(&self, digest: &str, description: &Description) -> Result<()> {
+        let text = serde_json::to_vec(description).expect("a description serialises");
+        self.write(&self.description_path(digest), &text)
+    }
+
+    /// Whole or not at all.
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let file = tempfile::NamedTempFile::new_in(&self.folder).map_err(io("write", path))?;
+        std::fs::write(file.path(), bytes).map_err(io("write", path))?;
+        file.persist(path).map_err(|error| io("write", path)(error.error))?;
         Ok(())
     }
 }

@@ -6,23 +6,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, HasSelf, Linker};
-use wasmtime::{Config, Engine};
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Config, Engine, PoolingAllocationConfig};
 
 use crate::cache::Cache;
+use crate::contract::{self, Contract};
 use crate::error::{Result, SandboxError, io};
 use crate::limits::Limits;
 use crate::state::{LogSink, ModelSlot, State};
-use crate::wit;
-
-/// The contract's version that this host speaks.
-pub const CONTRACT_VERSION: &str = "0.1.0";
+use crate::wasi;
 
 /// How often deadlines are looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 
-/// The imports of `wit/host.wit`; `types` holds records only.
-const OFFERED: [&str; 5] = ["types", "log", "random", "generate", "logprobs"];
+/// Components that may be instantiated at one time.
+const POOLED: u32 = 128;
+
+/// Greatest memory that the pool of instances has room for; a plugin with a higher limit gets memory of its own.
+const POOLED_MEMORY: u64 = 4 << 30;
+
+/// Elements of a table that the pool has room for.
+const POOLED_TABLE: u64 = 100_000;
 
 /// A role that a component can play.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -52,7 +56,7 @@ impl RoleKind {
         }
     }
 
-    fn interface(self) -> &'static str {
+    pub(crate) fn interface(self) -> &'static str {
         match self {
             Self::DataBuilder => "build",
             Self::Augmenter => "augment",
@@ -86,8 +90,11 @@ pub struct Sandbox {
     cache: Option<Cache>,
     pub(crate) config: SandboxConfig,
     /// Fuel and stack are settings of the compiler, so each pair has an engine of its own.
-    engines: Mutex<BTreeMap<(bool, u64), Engine>>,
+    engines: Mutex<BTreeMap<EngineKey, Engine>>,
 }
+
+/// Fuel, stack, pool.
+type EngineKey = (bool, u64, bool);
 
 /// A component, compiled, with what it says of itself.
 #[derive(Clone)]
@@ -96,6 +103,7 @@ pub(crate) struct Compiled {
     pub(crate) component: Component,
     pub(crate) linker: Arc<Linker<State>>,
     pub(crate) digest: String,
+    pub(crate) contract: Contract,
     pub(crate) roles: Vec<RoleKind>,
     pub(crate) imports: Vec<String>,
 }
@@ -110,23 +118,25 @@ impl Sandbox {
         Ok(Self { cache, config, engines: Mutex::default() })
     }
 
+    pub(crate) fn cache(&self) -> Option<&Cache> {
+        self.cache.as_ref()
+    }
+
     /// The engine for these limits, made at its first use.
     fn engine(&self, limits: &Limits) -> Result<Engine> {
         let mut engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (limits.fuel.is_some(), limits.stack_bytes);
+        let pooled = limits.memory_bytes <= POOLED_MEMORY && limits.table_elements <= POOLED_TABLE;
+        let key = (limits.fuel.is_some(), limits.stack_bytes, pooled);
         if let Some(engine) = engines.get(&key) {
             return Ok(engine.clone());
         }
-        let mut config = Config::new();
-        config
-            .max_wasm_stack(limits.stack_bytes as usize)
-            .consume_fuel(limits.fuel.is_some())
-            .epoch_interruption(true)
-            // One result on every machine: no relaxed operations, one bit pattern for NaN.
-            .wasm_relaxed_simd(false)
-            .cranelift_nan_canonicalization(true)
-            .concurrency_support(false);
-        let engine = Engine::new(&config).map_err(|error| SandboxError::Engine(error.to_string()))?;
+        let engine = match pooled {
+            // Where address space is short the pool can't be set up; instances then take memory one by one.
+            true => Engine::new(settings(limits).allocation_strategy(pool()))
+                .or_else(|_| Engine::new(&settings(limits))),
+            false => Engine::new(&settings(limits)),
+        };
+        let engine = engine.map_err(|error| SandboxError::Engine(error.to_string()))?;
         let weak = engine.weak();
         std::thread::Builder::new()
             .name("fthost-epoch".into())
@@ -172,48 +182,70 @@ impl Sandbox {
                 component
             }
         };
-        let imports = imports(plugin, &engine, &component)?;
-        let roles = roles(plugin, &engine, &component)?;
-        let linker = Arc::new(linker(&engine).map_err(|error| SandboxError::Engine(error.to_string()))?);
-        Ok(Compiled { engine, component, linker, digest, roles, imports })
+        let (contract, roles) = contract(plugin, &engine, &component)?;
+        let imports = imports(plugin, contract, &engine, &component)?;
+        let linker =
+            Arc::new(contract::linker(&engine).map_err(|error| SandboxError::Engine(error.to_string()))?);
+        Ok(Compiled { engine, component, linker, digest, contract, roles, imports })
     }
 }
 
+/// Settings of the compiler and of the runtime.
+fn settings(limits: &Limits) -> Config {
+    let mut config = Config::new();
+    config
+        .max_wasm_stack(limits.stack_bytes as usize)
+        .consume_fuel(limits.fuel.is_some())
+        .epoch_interruption(true)
+        // One result on every machine: no relaxed operations, one bit pattern for NaN.
+        .wasm_relaxed_simd(false)
+        .cranelift_nan_canonicalization(true)
+        .concurrency_support(false);
+    config
+}
+
+/// Room for instances, set up once: starting one takes a slot, dropping one clears it. A component of Python code takes more
+/// than a hundred core instances.
+fn pool() -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::default();
+    pool.total_component_instances(POOLED)
+        .total_core_instances(POOLED * 64)
+        .total_memories(POOLED)
+        .total_tables(POOLED * 32)
+        .max_core_instances_per_component(1024)
+        .max_memories_per_component(8)
+        .max_tables_per_component(1024)
+        .max_component_instance_size(4 << 20)
+        .max_core_instance_size(4 << 20)
+        .max_memory_size(POOLED_MEMORY as usize)
+        .table_elements(POOLED_TABLE as usize)
+        .linear_memory_keep_resident(256 << 10)
+        .table_keep_resident(64 << 10);
+    pool
+}
+
 /// `sha256:<hex>` of a component.
-fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
 }
 
-/// Every import the host offers; what needs a grant is refused when it is called.
-fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
-    let mut linker = Linker::new(engine);
-    wit::imports::Imports::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
-    Ok(linker)
-}
-
-/// Names within the contract's package and version, as in `score`; `None` for anything else.
-fn within_contract(name: &str) -> Option<&str> {
-    let (interface, version) = name.strip_prefix("fthost:plugin/")?.split_once('@')?;
-    let minor = |version: &str| version.rsplit_once('.').map(|it| it.0.to_string());
-    (minor(version) == minor(CONTRACT_VERSION)).then_some(interface)
-}
-
-fn imports(plugin: &str, engine: &Engine, component: &Component) -> Result<Vec<String>> {
+fn imports(plugin: &str, contract: Contract, engine: &Engine, component: &Component) -> Result<Vec<String>> {
     let mut imports = Vec::new();
     for (name, _) in component.component_type().imports(engine) {
-        match within_contract(name).filter(|it| OFFERED.contains(it)) {
-            Some("types") => {}
-            Some(interface) => imports.push(interface.to_string()),
-            None => {
+        match Contract::interface(name) {
+            Some((found, "types")) if found == contract => {}
+            Some((found, interface)) if found == contract && contract.offered().contains(&interface) => {
+                imports.push(interface.to_string());
+            }
+            None if wasi::offers(name) => imports.push(name.to_string()),
+            _ => {
+                let name_of = |it: &&str| format!("fthost:plugin/{it}@{contract}");
+                let offered: Vec<String> = contract.offered().iter().map(name_of).collect();
                 return Err(SandboxError::ForbiddenImport {
                     plugin: plugin.to_string(),
                     import: name.to_string(),
-                    offered: OFFERED[1..]
-                        .iter()
-                        .map(|it| format!("fthost:plugin/{it}@{CONTRACT_VERSION}"))
-                        .collect::<Vec<_>>()
-                        .join(", "),
+                    offered: offered.join(", "),
                 });
             }
         }
@@ -221,18 +253,12 @@ fn imports(plugin: &str, engine: &Engine, component: &Component) -> Result<Vec<S
     Ok(imports)
 }
 
-fn roles(plugin: &str, engine: &Engine, component: &Component) -> Result<Vec<RoleKind>> {
+fn contract(plugin: &str, engine: &Engine, component: &Component) -> Result<(Contract, Vec<RoleKind>)> {
     let exports: Vec<String> =
         component.component_type().exports(engine).map(|(name, _)| name.to_string()).collect();
-    let has = |interface: &str| exports.iter().any(|it| within_contract(it) == Some(interface));
-    let roles: Vec<RoleKind> = RoleKind::ALL.into_iter().filter(|it| has(it.interface())).collect();
-    if roles.is_empty() || !has("about") {
-        let exports = if exports.is_empty() { vec!["nothing".to_string()] } else { exports };
-        return Err(SandboxError::WrongWorld {
-            plugin: plugin.to_string(),
-            contract: CONTRACT_VERSION,
-            exports,
-        });
-    }
-    Ok(roles)
+    Contract::of(&exports).ok_or_else(|| SandboxError::WrongWorld {
+        plugin: plugin.to_string(),
+        contracts: Contract::ALL.map(Contract::as_str).join(", "),
+        exports: if exports.is_empty() { vec!["nothing".to_string()] } else { exports },
+    })
 }

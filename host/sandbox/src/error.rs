@@ -45,6 +45,20 @@ pub enum SandboxError {
         /// Of the bytes on disk.
         found: String,
     },
+    /// A granted file is another than the one that was pinned.
+    #[error(
+        "resource `{resource}` of plugin `{plugin}` has digest {found}, but `plugins.{plugin}.grants.resources.\"{resource}\".digest` pins {pinned}"
+    )]
+    ResourceDigest {
+        /// The plugin.
+        plugin: String,
+        /// As the plugin asks for it.
+        resource: String,
+        /// As granted.
+        pinned: String,
+        /// Of the bytes on disk.
+        found: String,
+    },
     /// The file is no component that can be compiled.
     #[error("plugin `{plugin}`: `{}` is no WebAssembly component that can be run: {reason}", path.display())]
     NotAComponent {
@@ -56,7 +70,9 @@ pub enum SandboxError {
         reason: String,
     },
     /// The component wants something the host does not offer.
-    #[error("plugin `{plugin}` imports `{import}`, which no plugin is given (given: {offered})")]
+    #[error(
+        "plugin `{plugin}` imports `{import}`, which no plugin is given (given: {offered}, and WASI 0.2 without sockets)"
+    )]
     ForbiddenImport {
         /// The plugin.
         plugin: String,
@@ -66,12 +82,12 @@ pub enum SandboxError {
         offered: String,
     },
     /// The component exports no role of this contract.
-    #[error("plugin `{plugin}` exports none of the roles of contract {contract} (roles: data-builder, augmenter, reward, evaluator); it exports {}", exports.join(", "))]
+    #[error("plugin `{plugin}` exports none of the roles of contract {contracts} (roles: data-builder, augmenter, reward, evaluator); it exports {}", exports.join(", "))]
     WrongWorld {
         /// The plugin.
         plugin: String,
-        /// The contract's version.
-        contract: &'static str,
+        /// The versions that this host speaks.
+        contracts: String,
         /// What it exports.
         exports: Vec<String>,
     },

@@ -6,21 +6,28 @@
 
 mod cache;
 mod component;
-mod convert;
+mod contract;
 mod error;
 mod grants;
 mod handle;
 mod limits;
 mod plugin;
+mod resources;
 mod roles;
+mod schema;
+mod scoring;
 mod set;
 mod state;
-mod wit;
+mod usage;
+mod wasi;
 
-pub use component::{CONTRACT_VERSION, RoleKind, Sandbox, SandboxConfig};
+pub use component::{RoleKind, Sandbox, SandboxConfig};
+pub use contract::{CONTRACT_VERSION, Contract};
 pub use error::{Result, SandboxError};
-pub use grants::Grants;
+pub use grants::{GrantedFile, GrantedModels, Grants};
 pub use limits::Limits;
-pub use plugin::{Description, Plugin};
+pub use plugin::{Description, Inspection, Plugin};
+pub use resources::resource_folder;
 pub use set::{Named, PluginConfig, PluginTable, SearchPath};
 pub use state::{LogLevel, LogSink, ModelSlot};
+pub use usage::Usage;

@@ -19,7 +19,9 @@ pub struct Limits {
     pub output_bytes: u64,
     /// Bytes that a call may log.
     pub log_bytes: u64,
-    /// Bytes of the guest's stack.
+    /// Calls of the host (`log`, `random`, `resources`, models) in a call.
+    pub host_calls: u64,
+    /// Bytes of the guest's stack: what bounds its recursion.
     pub stack_bytes: u64,
     /// Elements of all tables together.
     pub table_elements: u64,
@@ -35,6 +37,7 @@ impl Default for Limits {
             fuel: None,
             output_bytes: 16 << 20,
             log_bytes: 1 << 20,
+            host_calls: 1_000_000,
             stack_bytes: 512 << 10,
             table_elements: 100_000,
             instances: 256,
@@ -56,6 +59,7 @@ impl Limits {
             ("fuel", self.fuel.unwrap_or(1)),
             ("output_bytes", self.output_bytes),
             ("log_bytes", self.log_bytes),
+            ("host_calls", self.host_calls),
             ("table_elements", self.table_elements),
             ("instances", self.instances),
         ];

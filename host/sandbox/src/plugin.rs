@@ -7,15 +7,18 @@ use fthost_data::{Augmenter, DataBuilder, Evaluator, Failure, PluginIdentity, Re
 use sha2::{Digest, Sha256};
 
 use crate::component::{Compiled, RoleKind, Sandbox};
+use crate::contract::{Bind, Contract, Described, Guest};
 use crate::error::{Result, SandboxError};
-use crate::handle::{Handle, Parts, World, begin, failure, store};
-use crate::roles::{AnyRole, AugmenterRole, BuilderRole, EvaluatorRole, RewardRole};
+use crate::handle::{Handle, Parts, bare, configure, failure};
+use crate::roles::{AugmenterRole, BuilderRole, EvaluatorRole};
+use crate::scoring::RewardRole;
 use crate::set::PluginConfig;
-use crate::state::StateParts;
-use crate::wit;
+use crate::state::Shared;
+use crate::usage::{Meter, Usage};
+use crate::{resources, schema};
 
 /// What a plugin says of itself.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Description {
     /// Its own name.
     pub name: String,
@@ -32,50 +35,74 @@ pub struct Plugin {
     identity: PluginIdentity,
     description: Description,
     roles: Vec<RoleKind>,
-    imports: Vec<String>,
     config: PluginConfig,
     compiled: Compiled,
     parts: Parts,
 }
 
 impl Sandbox {
-    /// Loads `path` as `name` and lets it check its configuration.
+    /// Loads `path` as `name` and lets it check its configuration, after the host has checked it against the plugin's
+    /// schema. Files in [`crate::resource_folder`] are the plugin's to read.
     ///
     /// # Errors
     /// Everything [`SandboxError`] knows but `NotFound` and `Set`.
     pub fn load(&self, name: &str, path: &Path, config: &PluginConfig) -> Result<Plugin> {
-        let problems = config.limits.problems();
+        let problems: Vec<String> =
+            config.problems().iter().map(|it| it.replacen('`', &format!("`plugins.{name}."), 1)).collect();
         if !problems.is_empty() {
-            let prefix = format!("`plugins.{name}.limits.");
-            let problems = problems.iter().map(|it| it.replacen('`', &prefix, 1)).collect();
             return Err(SandboxError::Config { plugin: name.to_string(), problems });
         }
         let compiled = self.compile(name, path, config.digest.as_deref(), &config.limits)?;
-        let roles = match &config.roles {
-            None => compiled.roles.clone(),
-            Some(asked) => {
-                if let Some(role) = asked.iter().find(|it| !compiled.roles.contains(it)) {
-                    return Err(SandboxError::Role {
-                        plugin: name.to_string(),
-                        role: role.to_string(),
-                        roles: compiled.roles.iter().map(ToString::to_string).collect(),
-                    });
-                }
-                asked.clone()
-            }
-        };
-        let parts = self.parts(name, config, &compiled)?;
-        let description = introduce(name, &parts)?;
+        let roles = played(name, config, &compiled)?;
+        let parts = self.parts(name, path, config, &compiled)?;
+        let description = self.describe(name, &compiled.digest, &parts)?;
+        check(name, &description, config)?;
+        let (mut store, guest) = bare::<Box<dyn Guest>>(&parts).map_err(start(name, "configure"))?;
+        let configured = configure(&parts, &mut store, &guest).map_err(start(name, "configure"))?;
+        configured.map_err(|problems| refused(name, problems))?;
         let identity = PluginIdentity {
             name: name.to_string(),
             version: description.version.clone(),
             digest: compiled.digest.clone(),
         };
-        let imports = compiled.imports.clone();
-        Ok(Plugin { identity, description, roles, imports, config: config.clone(), compiled, parts })
+        Ok(Plugin { identity, description, roles, config: config.clone(), compiled, parts })
     }
 
-    fn parts(&self, name: &str, config: &PluginConfig, compiled: &Compiled) -> Result<Parts> {
+    /// Takes a plugin's compiled component from the cache once more and starts a configured instance of it: what a run pays
+    /// for a plugin that was there before, apart from reading and hashing its component.
+    ///
+    /// # Errors
+    /// A plugin that is not in the cache any more, or fails to start.
+    pub fn revive(&self, plugin: &Plugin) -> Result<()> {
+        let (name, compiled) = (&plugin.identity.name, &plugin.compiled);
+        let component = self.cache().and_then(|it| it.load(&compiled.engine, &compiled.digest));
+        let component = component.ok_or_else(|| SandboxError::NotFound {
+            kind: "compiled plugin",
+            name: name.clone(),
+            looked: vec!["the cache".into()],
+        })?;
+        let pre = compiled.linker.instantiate_pre(&component);
+        let pre = pre.map_err(|error| SandboxError::Engine(format!("{error:#}")))?;
+        let parts = Parts { pre, ..plugin.parts.clone() };
+        let (mut store, guest) = bare::<Box<dyn Guest>>(&parts).map_err(start(name, "configure"))?;
+        let configured = configure(&parts, &mut store, &guest).map_err(start(name, "configure"))?;
+        configured.map_err(|problems| refused(name, problems))
+    }
+
+    /// What the component at `path` says of itself, without a configuration.
+    ///
+    /// # Errors
+    /// As [`Sandbox::load`].
+    pub fn inspect(&self, name: &str, path: &Path) -> Result<Inspection> {
+        let config = PluginConfig::default();
+        let compiled = self.compile(name, path, None, &config.limits)?;
+        let parts = self.parts(name, path, &config, &compiled)?;
+        let description = self.describe(name, &compiled.digest, &parts)?;
+        let Compiled { digest, contract, roles, imports, .. } = compiled;
+        Ok(Inspection { description, digest, contract, roles, imports })
+    }
+
+    fn parts(&self, name: &str, path: &Path, config: &PluginConfig, compiled: &Compiled) -> Result<Parts> {
         let pre = compiled.linker.instantiate_pre(&compiled.component);
         let pre = pre.map_err(|error| SandboxError::NotAComponent {
             plugin: name.to_string(),
@@ -87,50 +114,89 @@ impl Sandbox {
             .chain_update(&compiled.digest)
             .chain_update(name)
             .finalize();
-        let (plugin, limits, grants) = (name.to_string(), config.limits.clone(), config.grants);
-        let (model, log) = (self.config.model.clone(), Arc::clone(&self.config.log));
-        let state = Arc::new(move || StateParts {
-            plugin: plugin.clone(),
-            limits: limits.clone(),
-            grants,
-            model: model.clone(),
-            log: Arc::clone(&log),
+        let shared = Arc::new(Shared {
+            plugin: name.to_string(),
+            limits: config.limits.clone(),
+            resources: resources::load(name, path, &config.grants)?,
+            grants: config.grants.clone(),
+            models: self.config.model.clone(),
+            log: Arc::clone(&self.config.log),
             seed: seed.into(),
+            meter: Meter::default(),
         });
         let config = serde_json::to_string(&config.config).expect("JSON values serialise");
-        Ok(Parts { engine: compiled.engine.clone(), pre, state, config })
+        Ok(Parts { engine: compiled.engine.clone(), pre, contract: compiled.contract, shared, config })
+    }
+
+    /// Asked of an instance once; then the cache knows.
+    fn describe(&self, name: &str, digest: &str, parts: &Parts) -> Result<Description> {
+        if let Some(known) = self.cache().and_then(|it| it.description(digest)) {
+            return Ok(known);
+        }
+        let (mut store, guest) = bare::<Box<dyn Guest>>(parts).map_err(start(name, "describe"))?;
+        let described = guest.describe(&mut store);
+        let described = described.map_err(|error| start(name, "describe")(failure(&error, store.data())))?;
+        let config_schema = serde_json::from_str(&described.config_schema).map_err(|error| {
+            let message = format!("`config-schema` is no JSON: {error}");
+            start(name, "describe")(Failure::Contract { message })
+        })?;
+        let Described { name, version, summary, .. } = described;
+        let description = Description { name, version, summary, config_schema };
+        if let Some(cache) = self.cache() {
+            cache.store_description(digest, &description)?;
+        }
+        Ok(description)
     }
 }
 
-/// Asks a plugin what it is and gives it its configuration.
-fn introduce(name: &str, parts: &Parts) -> Result<Description> {
-    let mut store = store(parts);
-    begin(&mut store, u64::MAX);
-    let start = |call, failure| SandboxError::Start { plugin: name.to_string(), call, failure };
-    let world = AnyRole::bind(&mut store, &parts.pre)
-        .map_err(|error| start("describe", failure(&error, store.data())))?;
-    let about = world.0.fthost_plugin_about();
-    let described = about.call_describe(&mut store);
-    let described = described.map_err(|error| start("describe", failure(&error, store.data())))?;
-    let config_schema = serde_json::from_str(&described.config_schema).map_err(|error| {
-        let message = format!("`config-schema` is no JSON: {error}");
-        start("describe", Failure::Contract { message })
+/// What a component is, before anybody has configured it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inspection {
+    /// In its own words.
+    pub description: Description,
+    /// `sha256:<hex>`.
+    pub digest: String,
+    /// The version of the contract it was built for.
+    pub contract: Contract,
+    /// The roles it exports.
+    pub roles: Vec<RoleKind>,
+    /// Interfaces of the host that it imports.
+    pub imports: Vec<String>,
+}
+
+fn start(plugin: &str, call: &'static str) -> impl FnOnce(Failure) -> SandboxError {
+    let plugin = plugin.to_string();
+    move |failure| SandboxError::Start { plugin, call, failure }
+}
+
+/// The roles of this run.
+fn played(name: &str, config: &PluginConfig, compiled: &Compiled) -> Result<Vec<RoleKind>> {
+    let Some(asked) = &config.roles else { return Ok(compiled.roles.clone()) };
+    match asked.iter().find(|it| !compiled.roles.contains(it)) {
+        None => Ok(asked.clone()),
+        Some(role) => Err(SandboxError::Role {
+            plugin: name.to_string(),
+            role: role.to_string(),
+            roles: compiled.roles.iter().map(ToString::to_string).collect(),
+        }),
+    }
+}
+
+/// The configuration against the plugin's schema.
+fn check(name: &str, description: &Description, config: &PluginConfig) -> Result<()> {
+    let problems = schema::problems(&description.config_schema, &config.config).map_err(|error| {
+        let message = format!("`config-schema` is no JSON Schema: {error}");
+        start(name, "describe")(Failure::Contract { message })
     })?;
-    begin(&mut store, u64::MAX);
-    let configured = world.configure(&mut store, &parts.config);
-    let configured = configured.map_err(|error| start("configure", failure(&error, store.data())))?;
-    configured.map_err(|problems| SandboxError::Config {
-        plugin: name.to_string(),
-        problems: problems
-            .into_iter()
-            .map(|(key, message)| {
-                let dot = if key.is_empty() { "" } else { "." };
-                format!("`plugins.{name}.config{dot}{key}`: {message}")
-            })
-            .collect(),
-    })?;
-    let wit::plugin::exports::fthost::plugin::about::Description { name, version, summary, .. } = described;
-    Ok(Description { name, version, summary, config_schema })
+    if problems.is_empty() { Ok(()) } else { Err(refused(name, problems)) }
+}
+
+fn refused(name: &str, problems: Vec<(String, String)>) -> SandboxError {
+    let problem = |(key, message): (String, String)| {
+        let dot = if key.is_empty() { "" } else { "." };
+        format!("`plugins.{name}.config{dot}{key}`: {message}")
+    };
+    SandboxError::Config { plugin: name.to_string(), problems: problems.into_iter().map(problem).collect() }
 }
 
 impl Plugin {
@@ -151,7 +217,7 @@ impl Plugin {
 
     /// Interfaces of the host that it imports.
     pub fn imports(&self) -> &[String] {
-        &self.imports
+        &self.compiled.imports
     }
 
     /// As configured.
@@ -164,9 +230,28 @@ impl Plugin {
         self.roles.contains(&role)
     }
 
-    fn role<W: World>(&self, role: RoleKind) -> Result<Handle<W>> {
+    /// The version of the contract it was built for.
+    pub fn contract(&self) -> Contract {
+        self.compiled.contract
+    }
+
+    /// What it has used up since it was loaded.
+    pub fn usage(&self) -> Usage {
+        self.parts.shared.meter.lock().clone()
+    }
+
+    /// The files it may read, each with its digest.
+    pub fn resources(&self) -> Vec<(String, String)> {
+        self.parts.shared.resources.iter().map(|it| (it.name.clone(), it.digest.clone())).collect()
+    }
+
+    fn role<G: Bind>(&self, role: RoleKind) -> Result<Handle<G>> {
+        self.has(role).map(|()| Handle::new(self.parts.clone()))
+    }
+
+    fn has(&self, role: RoleKind) -> Result<()> {
         if self.compiled.roles.contains(&role) {
-            return Ok(Handle::new(self.parts.clone()));
+            return Ok(());
         }
         Err(SandboxError::Role {
             plugin: self.identity.name.clone(),
@@ -198,8 +283,9 @@ impl Plugin {
     /// # Errors
     /// [`SandboxError::Role`].
     pub fn reward(&self) -> Result<Box<dyn Reward>> {
-        let handle = self.role(RoleKind::Reward)?;
-        Ok(Box::new(RewardRole { identity: self.identity.clone(), handle }))
+        self.has(RoleKind::Reward)?;
+        let PluginConfig { workers, batch, on_failure, .. } = self.config;
+        Ok(Box::new(RewardRole::new(self.identity.clone(), &self.parts, workers, batch, on_failure)))
     }
 
     /// The plugin as evaluator.
@@ -208,6 +294,10 @@ impl Plugin {
     /// [`SandboxError::Role`].
     pub fn evaluator(&self) -> Result<Box<dyn Evaluator>> {
         let handle = self.role(RoleKind::Evaluator)?;
-        Ok(Box::new(EvaluatorRole { identity: self.identity.clone(), handle }))
+        Ok(Box::new(EvaluatorRole {
+            identity: self.identity.clone(),
+            handle,
+            on_failure: self.config.on_failure,
+        }))
     }
 }

@@ -1,48 +1,17 @@
-//! The four roles, played by one instance each.
+//! Builder, augmenter and evaluator, played by one instance each: they keep state between calls.
 
 use fthost_data::{
-    Augmenter, BuildOutcome, DataBuilder, Detail, EvalSample, Evaluator, Example, Failure, Group, Metric,
-    Origin, Outcome, PluginIdentity, Provenance, Record, Reward, RoleError, Variant,
+    Augmented, Augmenter, BuildOutcome, Columns, DataBuilder, Detail, EvalSample, Evaluator, Example,
+    Failure, Metric, OnFailure, Origin, PluginIdentity, Provenance, Record, RoleError,
 };
-use wasmtime::Store;
-use wasmtime::component::InstancePre;
 
-use crate::convert;
-use crate::handle::{Handle, World};
-use crate::state::State;
-use crate::wit;
-use crate::wit::augmenter::exports::fthost::plugin::augment::Derived;
-
-/// Implements [`World`] for the bindings of one world.
-macro_rules! world {
-    ($name:ident, $module:ident, $bindings:ident, $pre:ident) => {
-        pub(crate) struct $name(pub(crate) wit::$module::$bindings);
-
-        impl World for $name {
-            fn bind(store: &mut Store<State>, pre: &InstancePre<State>) -> wasmtime::Result<Self> {
-                Ok(Self(wit::$module::$pre::new(pre.clone())?.instantiate(store)?))
-            }
-
-            fn configure(
-                &self,
-                store: &mut Store<State>,
-                config: &str,
-            ) -> wasmtime::Result<Result<(), Vec<(String, String)>>> {
-                let configured = self.0.fthost_plugin_about().call_configure(store, &config.to_string())?;
-                Ok(configured.map_err(|all| all.into_iter().map(|it| (it.key, it.message)).collect()))
-            }
-        }
-    };
-}
-
-world!(AnyRole, plugin, Plugin, PluginPre);
-world!(BuilderWorld, data_builder, DataBuilder, DataBuilderPre);
-world!(AugmenterWorld, augmenter, Augmenter, AugmenterPre);
-world!(RewardWorld, reward, Reward, RewardPre);
-world!(EvaluatorWorld, evaluator, Evaluator, EvaluatorPre);
+use crate::contract::{
+    AugmentGuest, BuildGuest, Built, Derived, EvaluateGuest, Made, MadeOfExample, columns_from,
+};
+use crate::handle::Handle;
 
 /// The answer's length must be the question's.
-fn same_length<T>(what: &str, answer: Vec<T>, expected: usize) -> Result<Vec<T>, String> {
+pub(crate) fn same_length<T>(what: &str, answer: Vec<T>, expected: usize) -> Result<Vec<T>, String> {
     match answer.len() {
         found if found == expected => Ok(answer),
         found => Err(format!("{found} {what} for {expected}")),
@@ -51,29 +20,28 @@ fn same_length<T>(what: &str, answer: Vec<T>, expected: usize) -> Result<Vec<T>,
 
 pub(crate) struct BuilderRole {
     pub(crate) identity: PluginIdentity,
-    pub(crate) handle: Handle<BuilderWorld>,
+    pub(crate) handle: Handle<Box<dyn BuildGuest>>,
     /// By row id. Rows may be kept back until the end, so all are remembered.
     origins: Vec<Origin>,
 }
 
 impl BuilderRole {
-    pub(crate) fn new(identity: PluginIdentity, handle: Handle<BuilderWorld>) -> Self {
+    pub(crate) fn new(identity: PluginIdentity, handle: Handle<Box<dyn BuildGuest>>) -> Self {
         Self { identity, handle, origins: Vec::new() }
     }
 
-    fn example(&self, example: wit::types::Example) -> Result<Example, String> {
-        let origin = usize::try_from(example.row).ok().and_then(|it| self.origins.get(it));
-        let origin =
-            origin.ok_or_else(|| format!("an example of row {}, which was not given", example.row))?;
+    fn example(&self, made: Made) -> Result<Example, String> {
+        let origin = usize::try_from(made.row).ok().and_then(|it| self.origins.get(it));
+        let origin = origin.ok_or_else(|| format!("an example of row {}, which was not given", made.row))?;
         Ok(Example {
-            content: convert::content_from(example.content),
-            columns: convert::columns_from(&example.columns)?,
+            content: made.content,
+            columns: columns_from(&made.columns)?,
             origin: origin.clone(),
             provenance: vec![Provenance { plugin: self.identity.name.clone(), operation: "build".into() }],
         })
     }
 
-    fn examples(&self, all: Vec<wit::types::Example>) -> Result<Vec<Example>, String> {
+    fn examples(&self, all: Vec<Made>) -> Result<Vec<Example>, String> {
         all.into_iter().map(|it| self.example(it)).collect()
     }
 
@@ -93,16 +61,10 @@ impl DataBuilder for BuilderRole {
     }
 
     fn build(&mut self, records: &[Record]) -> Result<Vec<BuildOutcome>, RoleError> {
-        use wit::data_builder::exports::fthost::plugin::build::BuildOutcome as Built;
         let first = self.origins.len() as u64;
-        let rows: Vec<wit::types::Row> = (first..)
-            .zip(records)
-            .map(|(id, it)| wit::types::Row { id, columns: convert::columns_to(&it.columns) })
-            .collect();
+        let rows: Vec<(u64, &Columns)> = (first..).zip(records).map(|(id, it)| (id, &it.columns)).collect();
         self.origins.extend(records.iter().map(|it| it.origin.clone()));
-        let built = self.handle.call_role(&self.identity.name, "build", records.len(), |world, store| {
-            world.0.fthost_plugin_build().call_build(store, &rows)
-        })?;
+        let built = self.handle.call("build", records.len(), |guest, store| guest.build(store, &rows))?;
         let outcomes = same_length("outcomes", built, records.len()).and_then(|built| {
             built
                 .into_iter()
@@ -117,25 +79,27 @@ impl DataBuilder for BuilderRole {
 
     fn finish(&mut self) -> Result<Vec<Example>, RoleError> {
         let rows = self.origins.len();
-        let kept = self.handle.call_role(&self.identity.name, "finish", rows, |world, store| {
-            world.0.fthost_plugin_build().call_finish(store)
-        })?;
+        let kept = self.handle.call("finish", rows, |guest, store| guest.finish(store))?;
         self.examples(kept).map_err(|message| self.contract("finish", rows, message))
     }
 }
 
 pub(crate) struct AugmenterRole {
     pub(crate) identity: PluginIdentity,
-    pub(crate) handle: Handle<AugmenterWorld>,
+    pub(crate) handle: Handle<Box<dyn AugmentGuest>>,
 }
 
 impl AugmenterRole {
-    fn variant(&self, parent: &Example, derived: Derived) -> Result<Variant, String> {
+    fn variant(&self, parent: &Example, derived: Derived) -> Result<Example, String> {
         let mut provenance = parent.provenance.clone();
         provenance.push(Provenance { plugin: self.identity.name.clone(), operation: derived.operation });
-        let content = convert::content_from(derived.example.content);
-        let columns = convert::columns_from(&derived.example.columns)?;
-        Ok(Variant { example: Example { content, columns, origin: parent.origin.clone(), provenance } })
+        let columns = columns_from(&derived.made.columns)?;
+        Ok(Example { content: derived.made.content, columns, origin: parent.origin.clone(), provenance })
+    }
+
+    fn augmented(&self, parent: &Example, made: MadeOfExample) -> Result<Augmented, String> {
+        let variants = made.variants.into_iter().map(|it| self.variant(parent, it));
+        Ok(Augmented { dropped: made.dropped, variants: variants.collect::<Result<_, String>>()? })
     }
 }
 
@@ -144,62 +108,20 @@ impl Augmenter for AugmenterRole {
         &self.identity
     }
 
-    fn augment(&mut self, examples: &[Example]) -> Result<Vec<Vec<Variant>>, RoleError> {
-        let given: Vec<wit::types::Example> = (0..)
-            .zip(examples)
-            .map(|(row, it)| wit::types::Example {
-                row,
-                content: convert::content_to(&it.content),
-                columns: convert::columns_to(&it.columns),
-            })
-            .collect();
-        let all = self.handle.call_role(&self.identity.name, "augment", examples.len(), |world, store| {
-            world.0.fthost_plugin_augment().call_augment(store, &given)
-        })?;
-        let variants = same_length("lists of variants", all, examples.len()).and_then(|all| {
-            let of_parent = |(parent, derived): (&Example, Vec<Derived>)| {
-                derived.into_iter().map(|it| self.variant(parent, it)).collect()
-            };
-            examples.iter().zip(all).map(of_parent).collect()
+    fn augment(&mut self, examples: &[Example]) -> Result<Vec<Augmented>, RoleError> {
+        let all =
+            self.handle.call("augment", examples.len(), |guest, store| guest.augment(store, examples))?;
+        let augmented = same_length("answers", all, examples.len()).and_then(|all| {
+            examples.iter().zip(all).map(|(parent, made)| self.augmented(parent, made)).collect()
         });
-        variants.map_err(|message| broken(&self.identity, "augment", examples.len(), message))
-    }
-}
-
-pub(crate) struct RewardRole {
-    pub(crate) identity: PluginIdentity,
-    pub(crate) handle: Handle<RewardWorld>,
-}
-
-impl Reward for RewardRole {
-    fn identity(&self) -> &PluginIdentity {
-        &self.identity
-    }
-
-    fn score(&mut self, groups: &[Group]) -> Vec<Vec<Outcome>> {
-        let given: Vec<wit::types::Group> = groups.iter().map(convert::group_to).collect();
-        let scored = self.handle.call(|world, store| world.0.fthost_plugin_score().call_score(store, &given));
-        let scored = scored.and_then(|all| {
-            let contract = |message| Failure::Contract { message };
-            let all = same_length("lists of outcomes", all, groups.len()).map_err(contract)?;
-            let of_group = |(group, outcomes): (&Group, Vec<wit::types::Outcome>)| {
-                let outcomes =
-                    same_length("outcomes", outcomes, group.completions.len()).map_err(contract)?;
-                Ok(outcomes.into_iter().map(convert::outcome_from).collect())
-            };
-            groups.iter().zip(all).map(of_group).collect()
-        });
-        // A call that fails as a whole fails for each completion: the run file's policy counts and decides.
-        scored.unwrap_or_else(|failure: Failure| {
-            let failed = |group: &Group| vec![Outcome::Failed(failure.clone()); group.completions.len()];
-            groups.iter().map(failed).collect()
-        })
+        augmented.map_err(|message| broken(&self.identity, "augment", examples.len(), message))
     }
 }
 
 pub(crate) struct EvaluatorRole {
     pub(crate) identity: PluginIdentity,
-    pub(crate) handle: Handle<EvaluatorWorld>,
+    pub(crate) handle: Handle<Box<dyn EvaluateGuest>>,
+    pub(crate) on_failure: OnFailure,
 }
 
 impl Evaluator for EvaluatorRole {
@@ -207,25 +129,32 @@ impl Evaluator for EvaluatorRole {
         &self.identity
     }
 
+    fn on_failure(&self) -> OnFailure {
+        self.on_failure
+    }
+
+    /// Tried again only where the plugin itself gave an error: after a trap what it had counted is gone.
     fn grade(&mut self, samples: &[EvalSample]) -> Result<Vec<Detail>, RoleError> {
-        let given: Vec<wit::types::Sample> = samples.iter().map(convert::sample_to).collect();
-        let details =
-            self.handle.call_role(&self.identity.name, "grade", samples.len(), |world, store| {
-                world.0.fthost_plugin_evaluate().call_grade(store, &given)
-            })?;
+        if let Some(first) = samples.first() {
+            self.handle.at_step(first.step);
+        }
+        let mut tries = self.on_failure.retry;
+        let details = loop {
+            match self.handle.call("grade", samples.len(), |guest, store| guest.grade(store, samples)) {
+                Err(RoleError { failure: Failure::Plugin { .. }, .. }) if tries > 0 => tries -= 1,
+                graded => break graded?,
+            }
+        };
         let details = same_length("details", details, samples.len()).and_then(|details| {
             let matches = samples.iter().zip(&details).all(|(sample, detail)| sample.id == detail.id);
             matches.then_some(details).ok_or_else(|| "details whose ids are not the samples'".to_string())
         });
-        let details = details.map_err(|message| broken(&self.identity, "grade", samples.len(), message))?;
-        Ok(details.into_iter().map(convert::detail_from).collect())
+        details.map_err(|message| broken(&self.identity, "grade", samples.len(), message))
     }
 
     fn finish(&mut self) -> Result<Vec<Metric>, RoleError> {
-        let metrics = self.handle.call_role(&self.identity.name, "finish", 0, |world, store| {
-            world.0.fthost_plugin_evaluate().call_finish(store)
-        })?;
-        let metrics: Result<_, String> = metrics.into_iter().map(convert::metric_from).collect();
+        let metrics = self.handle.call("finish", 0, |guest, store| guest.finish(store))?;
+        let metrics: Result<_, String> = metrics.into_iter().collect();
         metrics.map_err(|message| broken(&self.identity, "finish", 0, message))
     }
 }

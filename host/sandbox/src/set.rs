@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use fthost_data::{OnFailure, RewardTerm};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -11,8 +12,11 @@ use crate::error::{Result, SandboxError};
 use crate::grants::Grants;
 use crate::limits::Limits;
 
+/// Instances of a plugin at one time: each takes memory of its own.
+const MOST_WORKERS: usize = 64;
+
 /// `[plugins.<name>]`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PluginConfig {
     /// The component's file; by default `<name>.wasm` on the search path.
@@ -21,6 +25,13 @@ pub struct PluginConfig {
     /// `sha256:<hex>`: another component is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// Versions that will do, as in `^0.1`; by default any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Where packages of this name come from (`oci://host/repository`, `file:///folder`, a folder); by default the search
+    /// path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// The roles it plays; by default all that it exports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub roles: Option<Vec<RoleKind>>,
@@ -30,11 +41,64 @@ pub struct PluginConfig {
     pub limits: Limits,
     /// What it may ask of the host.
     pub grants: Grants,
+    /// Instances that score at the same time. The other roles keep state between calls and have one.
+    pub workers: usize,
+    /// Completions a call of a reward: as many whole groups as reach it.
+    pub batch: usize,
+    /// What follows a failure of a reward or an evaluator.
+    pub on_failure: OnFailure,
+    /// A reward's part in the sum of all.
+    pub reward: RewardTerm,
+}
+
+impl Default for PluginConfig {
+    fn default() -> Self {
+        Self {
+            component: None,
+            digest: None,
+            version: None,
+            source: None,
+            roles: None,
+            config: serde_json::Map::new(),
+            limits: Limits::default(),
+            grants: Grants::default(),
+            workers: 1,
+            batch: 256,
+            on_failure: OnFailure::default(),
+            reward: RewardTerm::default(),
+        }
+    }
+}
+
+impl PluginConfig {
+    /// Every impossible value, each with its key below `plugins.<name>`.
+    pub fn problems(&self) -> Vec<String> {
+        let below = |key: &str, it: &String| it.replacen('`', &format!("`{key}."), 1);
+        let mut problems: Vec<String> = self.limits.problems().iter().map(|it| below("limits", it)).collect();
+        problems.extend(self.reward.problems().iter().map(|it| below("reward", it)));
+        if !(1..=MOST_WORKERS).contains(&self.workers) {
+            problems.push(format!("`workers` must be in [1, {MOST_WORKERS}], got `{}`", self.workers));
+        }
+        if self.batch == 0 {
+            problems.push("`batch` must be > 0, got `0`".to_string());
+        }
+        problems
+    }
 }
 
 /// `[plugins]`: plugins by name, in the file's order, which is the order in which augmenters are applied.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PluginTable(pub Vec<(String, PluginConfig)>);
+
+impl PluginTable {
+    /// Puts a plugin in, in the place of one of the same name.
+    pub fn put(&mut self, name: String, config: PluginConfig) {
+        match self.0.iter_mut().find(|it| it.0 == name) {
+            Some(found) => found.1 = config,
+            None => self.0.push((name, config)),
+        }
+    }
+}
 
 impl Serialize for PluginTable {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
@@ -72,7 +136,6 @@ struct SetFile {
     #[serde(default)]
     summary: String,
     #[serde(default)]
-    #[expect(dead_code, reason = "read to be checked; the tables themselves are handed on")]
     plugins: PluginTable,
 }
 
@@ -149,8 +212,27 @@ impl SearchPath {
             if let Some(toml::Value::String(component)) = plugin.get_mut("component") {
                 *component = folder.join(&*component).to_string_lossy().into_owned();
             }
+            let resources = plugin.get_mut("grants").and_then(|it| it.get_mut("resources"));
+            for (_, granted) in resources.and_then(toml::Value::as_table_mut).into_iter().flatten() {
+                if let Some(toml::Value::String(file)) = granted.get_mut("file") {
+                    *file = folder.join(&*file).to_string_lossy().into_owned();
+                }
+            }
         }
         toml::to_string(&set).map_err(|error| fail(error.to_string()))
+    }
+
+    /// The plugins of a set, as [`SearchPath::set`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_table(&self, name: &str) -> Result<PluginTable> {
+        let text = self.set(name)?;
+        let set: SetFile = toml::from_str(&text).map_err(|error| SandboxError::Set {
+            path: name.into(),
+            problem: error.to_string().trim_end().to_string(),
+        })?;
+        Ok(set.plugins)
     }
 
     /// What a set file says of itself.
@@ -213,7 +295,7 @@ mod tests {
           |
         3 | fule = 7
           | ^^^^
-        unknown field `fule`, expected one of `memory_bytes`, `deadline_ms`, `fuel`, `output_bytes`, `log_bytes`, `stack_bytes`, `table_elements`, `instances`
+        unknown field `fule`, expected one of `memory_bytes`, `deadline_ms`, `fuel`, `output_bytes`, `log_bytes`, `host_calls`, `stack_bytes`, `table_elements`, `instances`
         ");
     }
 

@@ -2,7 +2,9 @@
 //!
 //! Components come from `plugins/build`.
 
+mod contracts;
 mod hostile;
+mod policy;
 mod refused;
 mod standard;
 mod support;

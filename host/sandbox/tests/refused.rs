@@ -23,7 +23,7 @@ fn from_text(text: &str) -> (tempfile::TempDir, PathBuf) {
 #[test]
 fn a_component_of_another_world() {
     let (_folder, path) = from_text("(component)");
-    insta::assert_snapshot!(refused("x", path, ""), @"plugin `x` exports none of the roles of contract 0.1.0 (roles: data-builder, augmenter, reward, evaluator); it exports nothing");
+    insta::assert_snapshot!(refused("x", path, ""), @"plugin `x` exports none of the roles of contract 0.1, 0.2 (roles: data-builder, augmenter, reward, evaluator); it exports nothing");
 }
 
 #[test]
@@ -35,13 +35,46 @@ fn a_component_of_another_version_of_the_contract() {
             (export "fthost:plugin/about@0.9.0" (instance $i))
             (export "fthost:plugin/score@0.9.0" (instance $i)))"#,
     );
-    insta::assert_snapshot!(refused("x", path, ""), @"plugin `x` exports none of the roles of contract 0.1.0 (roles: data-builder, augmenter, reward, evaluator); it exports fthost:plugin/about@0.9.0, fthost:plugin/score@0.9.0");
+    insta::assert_snapshot!(refused("x", path, ""), @"plugin `x` exports none of the roles of contract 0.1, 0.2 (roles: data-builder, augmenter, reward, evaluator); it exports fthost:plugin/about@0.9.0, fthost:plugin/score@0.9.0");
+}
+
+/// A component with the exports of a reward, empty, that imports `import`.
+fn importing(import: &str) -> (tempfile::TempDir, PathBuf) {
+    from_text(&format!(
+        r#"(component
+            (import "{import}" (instance))
+            (component $empty)
+            (instance $i (instantiate $empty))
+            (export "fthost:plugin/about@0.2.0" (instance $i))
+            (export "fthost:plugin/score@0.2.0" (instance $i)))"#
+    ))
 }
 
 #[test]
-fn a_component_that_wants_the_file_system() {
-    let (_folder, path) = from_text(r#"(component (import "wasi:filesystem/preopens@0.2.0" (instance)))"#);
-    insta::assert_snapshot!(refused("x", path, ""), @"plugin `x` imports `wasi:filesystem/preopens@0.2.0`, which no plugin is given (given: fthost:plugin/log@0.1.0, fthost:plugin/random@0.1.0, fthost:plugin/generate@0.1.0, fthost:plugin/logprobs@0.1.0)");
+fn a_component_that_wants_the_network() {
+    for import in
+        ["wasi:sockets/tcp@0.2.0", "wasi:http/outgoing-handler@0.2.0", "wasi:clocks/wall-clock@0.3.0"]
+    {
+        let (_folder, path) = importing(import);
+        let told = refused("x", path, "");
+        let offered = ["log", "random", "resources", "generate", "logprobs", "embed"];
+        let offered: Vec<String> = offered.iter().map(|it| format!("fthost:plugin/{it}@0.2")).collect();
+        let expected = format!(
+            "plugin `x` imports `{import}`, which no plugin is given (given: {}, and WASI 0.2 without sockets)",
+            offered.join(", ")
+        );
+        assert_eq!(told, expected);
+    }
+}
+
+#[test]
+fn a_component_that_mixes_versions_of_the_contract() {
+    let (_folder, path) = importing("fthost:plugin/log@0.1.0");
+    let told = refused("x", path, "");
+    assert!(
+        told.starts_with("plugin `x` imports `fthost:plugin/log@0.1.0`, which no plugin is given"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -76,12 +109,12 @@ fn a_configuration_it_does_not_like() {
     let unknown = refused("json-match", path(), "config.colum = \"x\"");
     insta::assert_snapshot!(unknown, @r"
     plugin `json-match` refuses its configuration
-      `plugins.json-match.config.colum`: unknown field `colum`, expected one of `column`, `allow_fence`, `weights`
+      `plugins.json-match.config.colum`: unknown key, expected one of `column`, `allow_fence`, `weights`
     ");
     let mistyped = refused("json-match", path(), "config.weights.keys = \"much\"");
     insta::assert_snapshot!(mistyped, @r#"
     plugin `json-match` refuses its configuration
-      `plugins.json-match.config.weights.keys`: invalid type: string "much", expected f64
+      `plugins.json-match.config.weights.keys`: "much" is not of type "number"
     "#);
     let impossible = refused("json-match", path(), "config.weights.keys = -1.0");
     insta::assert_snapshot!(impossible, @r"
@@ -137,9 +170,9 @@ fn a_compiled_component_is_kept_and_a_damaged_one_is_made_anew() {
     };
     let files = || std::fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().path()).collect::<Vec<_>>();
     load();
-    let kept = files();
-    assert_eq!(kept.len(), 1);
-    assert!(kept[0].extension().is_some_and(|it| it == "cwasm"));
+    let mut kept = files();
+    kept.retain(|it| it.extension().is_some_and(|it| it == "cwasm"));
+    assert_eq!((kept.len(), files().len()), (1, 2), "compiled code, and what the plugin says of itself");
     let written = std::fs::metadata(&kept[0]).unwrap().modified().unwrap();
     load();
     assert_eq!(std::fs::metadata(&kept[0]).unwrap().modified().unwrap(), written);

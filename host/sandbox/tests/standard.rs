@@ -62,7 +62,7 @@ fn the_augmenter_states_a_constraint_and_the_answer_keeps_it() {
         || load("constraint-augmenter", "plugins", toml).augmenter().unwrap().augment(&examples).unwrap();
     let variants = augment();
     assert_eq!(variants, augment(), "seeded");
-    let variant = &variants[0][0].example;
+    let variant = &variants[0].variants[0];
     let (prompt, completion) = chat(variant);
     let answer: Columns = serde_json::from_str(&completion[0].content).unwrap();
     assert_eq!(answer.len(), 1);
@@ -93,6 +93,7 @@ fn the_evaluator_grades_and_sums_up() {
     let mut evaluator = load("exact-and-f1", "plugins", "").evaluator().unwrap();
     let sample = |id, answer: &str| EvalSample {
         id,
+        step: 0,
         prompt: Prompt::Text("?".into()),
         completion: Candidate { text: answer.into(), token_count: 1, finish: Finish::Stop },
         reference: Some("Rome and Oslo".into()),

@@ -7,6 +7,7 @@
 
 mod cache;
 mod config;
+mod embed;
 mod forward;
 mod logprobs;
 pub mod sample;
@@ -20,6 +21,7 @@ use rayon::prelude::*;
 
 use self::cache::KvCache;
 pub use self::config::GenerateConfig;
+pub use self::embed::embed;
 pub use self::logprobs::logprobs;
 use self::sequence::{Sampler, Sequence};
 use crate::error::{EngineError, Result};

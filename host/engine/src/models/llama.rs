@@ -329,6 +329,15 @@ impl CausalLm {
         model
     }
 
+    /// The base model alone; its weights are shared with `self`.
+    pub fn without_lora(&self) -> Self {
+        let mut model = self.clone();
+        for block in &mut model.blocks {
+            block.linears_mut().into_iter().for_each(|(_, linear)| linear.lora = None);
+        }
+        model
+    }
+
     /// Whether an adapter is attached.
     pub fn has_lora(&self) -> bool {
         self.blocks.iter().any(|block| block.linears().iter().any(|linear| linear.lora.is_some()))

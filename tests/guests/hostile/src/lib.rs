@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use fthost_plugin_sdk::{
     Answer, ConfigProblem, Content, DataBuilder, Example, Group, Prompt, Reward, Row, Score, export, log,
-    model, random,
+    model, random, resources,
 };
 
 #[derive(Default, serde::Deserialize, schemars::JsonSchema)]
@@ -42,6 +42,14 @@ fn deep(depth: u64) -> u64 {
     if depth == u64::MAX { 0 } else { deep(depth + 1).wrapping_mul(3) ^ depth }
 }
 
+fn whom(how: &str) -> model::Model {
+    match how.split_once(' ') {
+        Some((_, "reference")) => model::Model::Reference,
+        Some((_, "judge")) => model::Model::Judge("big".into()),
+        _ => model::Model::Run,
+    }
+}
+
 fn misbehave(how: &str, group: &Group) -> Vec<Score> {
     let ones = || vec![Score::from(1.0); group.completions.len()];
     match how {
@@ -57,6 +65,7 @@ fn misbehave(how: &str, group: &Group) -> Vec<Score> {
         "panic" => panic!("a plugin author's message"),
         "recurse" => vec![Score::from(deep(black_box(0)) as f64)],
         "output" => vec![Score::error("x".repeat(40 << 20)); group.completions.len()],
+        "long" => vec![Score::error("x".repeat(2 << 20)); group.completions.len()],
         "log" => {
             for _ in 0..1000 {
                 log::info(&"x".repeat(64 << 10));
@@ -74,7 +83,7 @@ fn misbehave(how: &str, group: &Group) -> Vec<Score> {
         "random" => {
             group.completions.iter().map(|_| Score::from((random::next_u64() >> 12) as f64)).collect()
         }
-        "generate" => {
+        "generate" | "generate reference" | "generate judge" => {
             let sampling = model::Sampling {
                 max_new_tokens: 4,
                 temperature: 0.0,
@@ -83,15 +92,38 @@ fn misbehave(how: &str, group: &Group) -> Vec<Score> {
                 stop: Vec::new(),
                 seed: 1,
             };
-            match model::generate(vec![Prompt::Text("judge me".into())], &sampling) {
+            match model::generate(&whom(how), vec![Prompt::Text("judge me".into())], &sampling) {
                 Ok(answers) => vec![Score::from(answers[0][0].text.len() as f64); group.completions.len()],
                 Err(reason) => vec![Score::error(reason); group.completions.len()],
             }
         }
-        "logprobs" => match model::logprobs(vec![(Prompt::Text("a".into()), "b".into())]) {
+        "logprobs" => match model::logprobs(&whom(how), vec![(Prompt::Text("a".into()), "b".into())]) {
             Ok(all) => vec![Score::from(all[0].sum); group.completions.len()],
             Err(reason) => vec![Score::error(reason); group.completions.len()],
         },
+        "embed" => match model::embed(&whom(how), &["a".into(), "b".into()]) {
+            Ok(all) => vec![Score::from(f64::from(all[1][0])); group.completions.len()],
+            Err(reason) => vec![Score::error(reason); group.completions.len()],
+        },
+        "calls" => loop {
+            random::next_u64();
+        },
+        "resources" => {
+            let sizes: Vec<u64> = resources::available().iter().map(|it| it.size).collect();
+            match resources::read_text("words.txt") {
+                Ok(text) => vec![
+                    Score::from(text.len() as f64).with("files", sizes.len() as f64);
+                    group.completions.len()
+                ],
+                Err(reason) => vec![Score::error(reason); group.completions.len()],
+            }
+        }
+        // Fails until the host has answered often enough.
+        "flaky" => match model::embed(&whom(how), &["flaky".into()]) {
+            Ok(all) => vec![Score::from(f64::from(all[0][0])); group.completions.len()],
+            Err(reason) => vec![Score::error(reason); group.completions.len()],
+        },
+        "id" => vec![Score::from(group.id as f64); group.completions.len()],
         "work" => {
             let sum = (0..100_000u64).fold(0u64, |sum, it| black_box(sum.wrapping_add(it)));
             vec![Score::from(sum as f64); group.completions.len()]

@@ -1,0 +1,141 @@
+//! What a plugin costs: a batch of completions, and an instance from the cache.
+//!
+//! `cargo bench -p fthost-sandbox --bench plugin_cost -- [--completions 256] [--bytes 1024] [--rounds 200] [COMPONENT.wasm ...]`
+//!
+//! Components are rewards; by default those of the standard ones and of the tests' guests that are built. Printed for each,
+//! a line of JSON: microseconds of a batch (median and least; a group of eight answers at a time), of an instance from the
+//! cache (compiled code read, instance started and configured), and of a whole load (component read and hashed, schema
+//! checked, besides). Beside the batch stands what the same texts cost without a component: each is cloned and its bytes
+//! are summed, natively.
+
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use fthost_data::{Candidate, Columns, Finish, Group, Prompt};
+use fthost_sandbox::{ModelSlot, PluginConfig, RoleKind, Sandbox, SandboxConfig};
+use serde_json::{Value, json};
+
+/// Completions of a prompt.
+const GROUP: usize = 8;
+
+struct Arguments {
+    completions: usize,
+    bytes: usize,
+    rounds: usize,
+    components: Vec<PathBuf>,
+}
+
+fn arguments() -> Arguments {
+    let mut found = Arguments { completions: 256, bytes: 1024, rounds: 200, components: Vec::new() };
+    let mut given = std::env::args().skip(1);
+    while let Some(word) = given.next() {
+        let mut number = || given.next().and_then(|it| it.parse().ok()).expect("a number follows");
+        match word.as_str() {
+            "--completions" => found.completions = number(),
+            "--bytes" => found.bytes = number(),
+            "--rounds" => found.rounds = number(),
+            "--bench" => {}
+            path => found.components.push(path.into()),
+        }
+    }
+    if found.components.is_empty() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for folder in ["plugins/dist", "tests/guests/dist", "plugin-sdk/examples/dist"] {
+            let files = std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
+            found
+                .components
+                .extend(files.map(|it| it.path()).filter(|it| it.extension().is_some_and(|it| it == "wasm")));
+        }
+        found.components.sort();
+    }
+    found
+}
+
+fn groups(arguments: &Arguments) -> Vec<Group> {
+    let text = |index: usize| {
+        let words = format!("answer {index} says that the result is {} and no more; ", index * 7);
+        words.chars().cycle().take(arguments.bytes).collect::<String>()
+    };
+    let completion = |index| Candidate { text: text(index), token_count: 256, finish: Finish::Stop };
+    let group = |id: usize| Group {
+        id: id as u64,
+        step: 1,
+        prompt: Prompt::Text(text(id)),
+        completions: (0..GROUP).map(|it| completion(id * GROUP + it)).collect(),
+        columns: Columns::from_iter([("answer".to_string(), json!("42"))]),
+    };
+    (0..arguments.completions / GROUP).map(group).collect()
+}
+
+/// Median and least microseconds of `rounds` calls.
+fn timed(rounds: usize, mut call: impl FnMut()) -> (f64, f64) {
+    call();
+    let mut all: Vec<f64> = (0..rounds)
+        .map(|_| {
+            let began = Instant::now();
+            call();
+            began.elapsed().as_secs_f64() * 1e6
+        })
+        .collect();
+    all.sort_by(f64::total_cmp);
+    (all[all.len() / 2], all[0])
+}
+
+fn main() {
+    let arguments = arguments();
+    let groups = groups(&arguments);
+    let native = timed(arguments.rounds, || {
+        let sum = |it: &Candidate| it.clone().text.bytes().map(u64::from).sum::<u64>();
+        black_box(groups.iter().flat_map(|it| &it.completions).map(sum).sum::<u64>());
+    });
+    let cache = std::env::temp_dir().join(format!("fthost-plugin-cost-{}", std::process::id()));
+    let sandbox = Sandbox::new(SandboxConfig {
+        cache_dir: Some(cache.clone()),
+        seed: 0,
+        log: Arc::new(|_, _, _| {}),
+        model: ModelSlot::default(),
+    })
+    .expect("a sandbox");
+    for path in &arguments.components {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let line = measured(&sandbox, &name, path, &arguments, &groups);
+        match line {
+            Ok(Some(mut line)) => {
+                line["native_us"] = json!([native.0, native.1]);
+                println!("{line}");
+            }
+            Ok(None) => {}
+            Err(error) => eprintln!("{name}: left out: {error}"),
+        }
+    }
+    let _ = std::fs::remove_dir_all(cache);
+}
+
+fn measured(
+    sandbox: &Sandbox,
+    name: &str,
+    path: &Path,
+    arguments: &Arguments,
+    groups: &[Group],
+) -> fthost_sandbox::Result<Option<Value>> {
+    let config = PluginConfig { batch: arguments.completions, ..PluginConfig::default() };
+    if !sandbox.inspect(name, path)?.roles.contains(&RoleKind::Reward) {
+        return Ok(None);
+    }
+    let plugin = sandbox.load(name, path, &config)?;
+    let mut reward = plugin.reward()?;
+    let batch = timed(arguments.rounds, || drop(black_box(reward.score(groups))));
+    let instance = timed(arguments.rounds.min(100), || sandbox.revive(&plugin).expect("it ran before"));
+    let load = timed(arguments.rounds.min(20), || {
+        drop(sandbox.load(name, path, &config).expect("it was loaded before"))
+    });
+    let usage = plugin.usage();
+    Ok(Some(json!({
+        "bench": "plugin_cost", "plugin": name, "component_bytes": std::fs::metadata(path).map_or(0, |it| it.len()),
+        "completions": arguments.completions, "bytes": arguments.bytes,
+        "batch_us": [batch.0, batch.1], "instance_from_cache_us": [instance.0, instance.1], "load_us": [load.0, load.1],
+        "memory_bytes": usage.memory_bytes, "outcomes": usage.outcomes,
+    })))
+}
