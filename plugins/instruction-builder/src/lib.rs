@@ -1,29 +1,60 @@
-//! Prompts and answers from any columns, by templates.
+//! Prompts and answers from any columns, by templates: one's own, or those of a task in several phrasings.
 
-use fthost_plugin_sdk::{
-    Answer, Columns, ConfigProblem, Content, DataBuilder, Example, Message, Prompt, Role, Row, export,
-};
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, ErrorKind, UndefinedBehavior, value::ValueKind};
+use std::collections::BTreeMap;
+
+use fthost_plugin_sdk::{Columns, ConfigProblem, DataBuilder, Example, Row, export, plugin_config};
+use row_tools::random::Draws;
+use row_tools::template::Templates;
+use row_tools::{columns, example};
+use serde_json::Value;
+
+mod task;
+
+use task::{Language, Task};
 
 /// `[plugins.instruction-builder.config]`. Templates are Jinja's; columns are their variables.
-#[derive(Debug, Clone, serde::Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[plugin_config]
 struct Config {
     /// What stands above the conversation; nothing where empty.
+    #[default = ""]
     system: String,
-    /// What is asked.
-    prompt: String,
-    /// What is to be answered; objects and lists are written as JSON on one line.
-    completion: String,
+    /// A task whose phrasings are used.
+    #[default = None]
+    task: Option<Task>,
+    /// The language of the task's phrasings.
+    #[default]
+    language: Language,
+    /// What is asked; without a task `instruction`, and below it `input` where there is one.
+    #[default = None]
+    prompt: Option<String>,
+    /// Several ways to ask, in the place of `prompt` and of the task's.
+    #[default]
+    phrasings: Vec<String>,
+    /// Which of several phrasings a row gets.
+    #[default]
+    choose: Choose,
+    /// Decides the choice of phrasings, row by row.
+    #[default = 0]
+    seed: u64,
+    /// What is to be answered; objects and lists are written as JSON on one line. Without a task `output`.
+    #[default = None]
+    completion: Option<String>,
+    /// Names that the templates use for columns of other names: `question = "query"`.
+    #[default]
+    columns: BTreeMap<String, String>,
+    /// Variables that are the same in every row and stand where a row has no such column: `target_language = "French"`.
+    #[default]
+    constants: BTreeMap<String, String>,
     /// Turns for a chat template, or plain text to continue.
+    #[default]
     format: Format,
     /// Columns handed on to rewards and evaluators; all where absent.
+    #[default = None]
     keep: Option<Vec<String>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[plugin_config]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Format {
     /// A conversation, written with the model's chat template.
     #[default]
@@ -32,120 +63,110 @@ enum Format {
     Text,
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            system: String::new(),
-            prompt: "{{ instruction }}{% if input %}\n\n{{ input }}{% endif %}".into(),
-            completion: "{{ output }}".into(),
-            format: Format::default(),
-            keep: None,
-        }
-    }
+#[plugin_config]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Choose {
+    /// One, drawn by `seed` and the row.
+    #[default]
+    One,
+    /// All, an example apiece.
+    All,
 }
 
 struct InstructionBuilder {
     config: Config,
-    templates: Environment<'static>,
+    templates: Templates,
+    /// Names of the phrasings' templates.
+    phrasings: Vec<String>,
 }
 
-const TEMPLATES: [&str; 3] = ["system", "prompt", "completion"];
+const PROMPT: &str = "{{ instruction }}{% if input %}\n\n{{ input }}{% endif %}";
+const COMPLETION: &str = "{{ output }}";
 
 impl TryFrom<Config> for InstructionBuilder {
     type Error = ConfigProblem;
 
     fn try_from(config: Config) -> Result<Self, ConfigProblem> {
-        let mut templates = Environment::new();
-        // A column that is absent is a bad row, not an empty answer; `{% if column %}` may still ask.
-        templates.set_undefined_behavior(UndefinedBehavior::SemiStrict);
-        let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build();
-        templates.set_syntax(syntax.expect("Jinja's own delimiters are sound"));
-        templates.set_formatter(|out, state, value| match value.kind() {
-            ValueKind::Map | ValueKind::Seq | ValueKind::Iterable => {
-                let json = serde_json::to_string(value)
-                    .map_err(|error| minijinja::Error::new(ErrorKind::BadSerialization, error.to_string()))?;
-                out.write_str(&spaced(&json)).map_err(Into::into)
-            }
-            _ => minijinja::escape_formatter(out, state, value),
-        });
-        for (name, text) in TEMPLATES.into_iter().zip([&config.system, &config.prompt, &config.completion]) {
-            templates
-                .add_template_owned(name, text.clone())
-                .map_err(|error| ConfigProblem::new(name, error.to_string()))?;
+        if config.prompt.is_some() && !config.phrasings.is_empty() {
+            return Err(ConfigProblem::new(
+                "phrasings",
+                "`prompt` is given too; it may be one of the phrasings",
+            ));
         }
-        for (name, text) in [("prompt", &config.prompt), ("completion", &config.completion)] {
+        let of_task = config.task.map(|it| it.templates(config.language));
+        let mut phrasings: Vec<(String, String)> = match (&config.prompt, of_task) {
+            (Some(prompt), _) => vec![("prompt".into(), prompt.clone())],
+            (None, Some((phrasings, _))) if config.phrasings.is_empty() => phrasings
+                .iter()
+                .enumerate()
+                .map(|(at, it)| (format!("task[{at}]"), (*it).to_owned()))
+                .collect(),
+            (None, _) => {
+                let numbered = config.phrasings.iter().enumerate();
+                numbered.map(|(at, it)| (format!("phrasings[{at}]"), it.clone())).collect()
+            }
+        };
+        if phrasings.is_empty() {
+            phrasings.push(("prompt".into(), PROMPT.into()));
+        }
+        let completion = config.completion.as_deref().or(of_task.map(|it| it.1)).unwrap_or(COMPLETION);
+        let mut templates = Templates::default();
+        templates.add("system", &config.system)?;
+        for (name, text) in
+            phrasings.iter().map(|(a, b)| (a.as_str(), b.as_str())).chain([("completion", completion)])
+        {
+            templates.add(name, text)?;
             if text.trim().is_empty() {
                 return Err(ConfigProblem::new(name, "must not be empty"));
             }
         }
-        Ok(Self { config, templates })
+        Ok(Self { config, templates, phrasings: phrasings.into_iter().map(|it| it.0).collect() })
     }
-}
-
-/// JSON as people and Python's `json.dumps` write it on one line: a space after each `,` and `:` outside of strings.
-fn spaced(json: &str) -> String {
-    let mut text = String::with_capacity(json.len() + json.len() / 8);
-    let (mut inside, mut escaped) = (false, false);
-    for character in json.chars() {
-        text.push(character);
-        match character {
-            _ if escaped => escaped = false,
-            '\\' if inside => escaped = true,
-            '"' => inside = !inside,
-            ',' | ':' if !inside => text.push(' '),
-            _ => {}
-        }
-    }
-    text
 }
 
 impl InstructionBuilder {
-    fn render(&self, name: &str, columns: &Columns) -> Result<String, String> {
-        let template = self.templates.get_template(name).map_err(|error| error.to_string())?;
-        template.render(minijinja::value::Serde(columns)).map_err(|error| {
-            let found: Vec<&str> = columns.keys().map(String::as_str).collect();
-            match error.kind() {
-                ErrorKind::UndefinedError => {
-                    format!(
-                        "template `{name}` asks for a column that is not there; columns: {}",
-                        found.join(", ")
-                    )
-                }
-                _ => format!("template `{name}`: {error}"),
+    /// The row's columns under the names that templates use.
+    fn variables(&self, columns: &Columns) -> Result<Columns, String> {
+        let mut variables = columns.clone();
+        for (name, column) in &self.config.columns {
+            variables.insert(name.clone(), columns::value(columns, column)?.clone());
+        }
+        for (name, text) in &self.config.constants {
+            variables.entry(name.clone()).or_insert_with(|| Value::String(text.clone()));
+        }
+        Ok(variables)
+    }
+
+    fn chosen(&self, row: u64) -> &[String] {
+        match self.config.choose {
+            Choose::All => &self.phrasings,
+            Choose::One if self.phrasings.len() == 1 => &self.phrasings,
+            Choose::One => {
+                let at = Draws::of_row(self.config.seed, row).below(self.phrasings.len());
+                &self.phrasings[at..=at]
             }
-        })
+        }
     }
 }
 
 impl DataBuilder for InstructionBuilder {
     fn build(&mut self, row: &Row) -> Result<Vec<Example>, String> {
-        let [system, prompt, completion] = TEMPLATES.map(|name| self.render(name, &row.columns));
-        let (system, prompt, completion) = (system?, prompt?, completion?);
-        for (name, text) in [("prompt", &prompt), ("completion", &completion)] {
-            if text.trim().is_empty() {
-                return Err(format!("`{name}` is empty"));
-            }
-        }
-        let message = |role, content| Message { role, content };
-        let content = match self.config.format {
-            Format::Text => Content::PromptCompletion {
-                prompt: Prompt::Text(format!("{system}{prompt}")),
-                completion: Answer::Text(completion),
-            },
-            Format::Chat => {
-                let system = (!system.is_empty()).then(|| message(Role::System, system));
-                let turns = system.into_iter().chain([message(Role::User, prompt)]).collect();
-                Content::PromptCompletion {
-                    prompt: Prompt::Messages(turns),
-                    completion: Answer::Messages(vec![message(Role::Assistant, completion)]),
-                }
-            }
+        let variables = self.variables(&row.columns)?;
+        let render = |name: &str| match self.templates.render(name, &variables)? {
+            text if text.trim().is_empty() && name != "system" => Err(format!("`{name}` is empty")),
+            text => Ok(text),
         };
-        let mut columns = row.columns.clone();
-        if let Some(keep) = &self.config.keep {
-            columns.retain(|name, _| keep.contains(name));
-        }
-        Ok(vec![Example { row: row.id, content, columns }])
+        let system = render("system")?;
+        let prompts = self.chosen(row.id).iter().map(|it| render(it)).collect::<Result<Vec<_>, _>>()?;
+        let completion = render("completion")?;
+        let kept = columns::kept(&row.columns, self.config.keep.as_deref());
+        let example = |prompt| {
+            let chat = self.config.format == Format::Chat;
+            let mut example = example::pair(row.id, &system, prompt, completion.clone(), chat);
+            example.columns = kept.clone();
+            example
+        };
+        Ok(prompts.into_iter().map(example).collect())
     }
 }
 
@@ -154,7 +175,8 @@ export!(data_builder: InstructionBuilder from Config);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use fthost_plugin_sdk::{Answer, Content, Message, Prompt, testing};
+    use serde_json::json;
 
     fn built(config: Value, columns: Value) -> Result<(String, String), String> {
         let config: Config = serde_json::from_value(config).unwrap();
@@ -203,5 +225,66 @@ mod tests {
     #[test]
     fn a_template_that_is_no_jinja_names_its_key() {
         assert!(built(json!({"prompt": "{{ a"}), json!({})).unwrap_err().contains("key: \"prompt\""));
+    }
+
+    /// Every prompt of rows 0 to 39.
+    fn prompts(config: Value, columns: &Value) -> Vec<String> {
+        let mut builder: InstructionBuilder = testing::configure::<Config, _>(config).unwrap();
+        let rows = (0..40).map(|id| Row { id, ..testing::row(columns.clone()) });
+        let built = testing::build(&mut builder, rows.collect()).unwrap();
+        let examples = built.outcomes.into_iter().flat_map(Result::unwrap);
+        examples.map(|it| example::prompt(&it.content).unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_task_is_asked_in_several_ways_and_a_row_always_in_the_same() {
+        let row = json!({"q": "Who?", "context": "Ada.", "answer": "Ada"});
+        let config = json!({"task": "question_answering", "columns": {"question": "q"}});
+        let drawn = prompts(config.clone(), &row);
+        assert_eq!(drawn, prompts(config.clone(), &row));
+        assert!(drawn.iter().all(|it| it.contains("Who?") && it.contains("Ada.")));
+        let mut other = config.clone();
+        other["seed"] = json!(1);
+        assert_ne!(drawn, prompts(other, &row));
+        let mut all = config;
+        all["choose"] = json!("all");
+        let all = prompts(all, &row);
+        let different: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!((all.len() / 40, all.len() % 40), (different.len(), 0));
+        assert!(different.len() >= 4 && drawn.iter().all(|it| different.contains(it)));
+    }
+
+    #[test]
+    fn every_task_is_phrased_in_every_language() {
+        let row = json!({
+            "instruction": "I", "input": "N", "output": "O", "question": "Q", "context": "C", "answer": "A", "text": "T",
+            "summary": "S", "source": "U", "target": "V", "source_language": "X", "target_language": "Y",
+        });
+        for (task, completion) in
+            [("general", "O"), ("question_answering", "A"), ("summarisation", "S"), ("translation", "V")]
+        {
+            for language in ["english", "chinese"] {
+                let config = json!({"task": task, "language": language, "choose": "all"});
+                let mut builder: InstructionBuilder = testing::configure::<Config, _>(config).unwrap();
+                let examples = builder.build(&testing::row(row.clone())).unwrap();
+                assert!(examples.len() >= 4, "{task} {language}");
+                for example in &examples {
+                    assert_eq!(example::completion(&example.content), Some(completion));
+                    let prompt = example::prompt(&example.content).unwrap();
+                    let chinese = prompt.chars().any(|it| ('\u{4e00}'..='\u{9fff}').contains(&it));
+                    assert_eq!(chinese, language == "chinese" && task != "general", "{prompt}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn constants_stand_where_a_row_has_no_such_column() {
+        let config = json!({"phrasings": ["{{ text }} in {{ language }}"], "completion": "x", "constants": {"language": "French"}});
+        assert_eq!(built(config.clone(), json!({"text": "a"})).unwrap().0, "a in French");
+        assert_eq!(built(config, json!({"text": "a", "language": "Thai"})).unwrap().0, "a in Thai");
+        let error = built(json!({"prompt": "a", "phrasings": ["b"]}), json!({})).unwrap_err();
+        assert!(error.contains("phrasings"), "{error}");
+        assert!(built(json!({"phrasings": ["a", "{{ b"]}), json!({})).unwrap_err().contains("phrasings[1]"));
     }
 }

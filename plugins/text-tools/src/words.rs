@@ -53,11 +53,11 @@ fn goes_on(sentence: &str) -> bool {
         return false;
     }
     let Some(last) = sentence.trim_end().rsplit(char::is_whitespace).next() else { return false };
-    let last = last.trim_start_matches(['(', '[', '"', '“']).to_lowercase();
-    // A single letter with a full stop is an initial.
+    let last = last.trim_start_matches(['(', '[', '"', '“']);
+    // A capital letter with a full stop is an initial.
     let initial =
-        last.len() == 2 && last.ends_with('.') && last.starts_with(|it: char| it.is_ascii_alphabetic());
-    initial || ABBREVIATIONS.contains(&last.as_str())
+        last.len() == 2 && last.ends_with('.') && last.starts_with(|it: char| it.is_ascii_uppercase());
+    initial || ABBREVIATIONS.contains(&last.to_lowercase().as_str())
 }
 
 /// Sentences with the space that follows each; their concatenation is the text. Ends are those of Unicode's annex 29,
