@@ -168,10 +168,12 @@ mod tests {
     use std::cell::RefCell;
     use std::rc::Rc;
 
+    type Request = (Model, Vec<Prompt>);
+
     /// Answers with these texts in turn, and keeps what it was asked.
     struct Judge {
         answers: Vec<&'static str>,
-        asked: Rc<RefCell<Vec<(Model, Vec<Prompt>)>>>,
+        asked: Rc<RefCell<Vec<Request>>>,
     }
 
     impl testing::Host for Judge {

@@ -39,6 +39,15 @@ impl Templates {
             .map_err(|error| ConfigProblem::new(key, error.to_string()))
     }
 
+    /// The template with these texts as variables.
+    ///
+    /// # Errors
+    /// As [`Templates::render`].
+    pub fn fill(&self, name: &str, texts: &[(&str, &str)]) -> Result<String, String> {
+        let texts = texts.iter().map(|(name, text)| ((*name).to_owned(), (*text).into()));
+        self.render(name, &texts.collect())
+    }
+
     /// The template with these columns as variables.
     ///
     /// # Errors

@@ -48,10 +48,10 @@ pub(crate) fn large_unit(text: &str) -> Option<(Number, usize)> {
 /// characters stand in ordinary words; `十` is ten.
 pub fn at(text: &str) -> Option<(Number, usize)> {
     let (first, used) = decimal(text)?;
-    if let Some(rest) = text[used..].strip_prefix("分之") {
-        if let Some((above, more)) = decimal(rest) {
-            return Some((above.over(first)?, used + "分之".len() + more));
-        }
+    if let Some(rest) = text[used..].strip_prefix("分之")
+        && let Some((above, more)) = decimal(rest)
+    {
+        return Some((above.over(first)?, used + "分之".len() + more));
     }
     Some((first, used))
 }
