@@ -1,4 +1,5 @@
-//! The same task under a constraint that can be checked: the prompt states it, the answer is rewritten to keep it.
+//! The same task under a constraint or in a style that can be checked: the prompt states it, the answer is rewritten to
+//! keep it.
 //!
 //! The idea of verifiable constraints is IFEval's: <https://arxiv.org/abs/2311.07911>.
 
@@ -6,7 +7,10 @@ use fthost_plugin_sdk::{
     Answer, Augmented, Augmenter, ConfigProblem, Content, Example, Message, Prompt, Role, Variant, export,
     random,
 };
-use serde_json::{Map, Value};
+
+mod constraint;
+
+use constraint::{Constraint, Language, Stated};
 
 /// `[plugins.constraint-augmenter.config]`.
 #[derive(Debug, Clone, serde::Deserialize, schemars::JsonSchema)]
@@ -18,108 +22,14 @@ struct Config {
     variants: u32,
     /// Share of the examples that get variants, in [0, 1].
     share: f64,
+    /// The language in which a constraint is stated.
+    language: Language,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { constraints: Constraint::ALL.to_vec(), variants: 1, share: 1.0 }
+        Self { constraints: Constraint::ALL.to_vec(), variants: 1, share: 1.0, language: Language::English }
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-enum Constraint {
-    /// JSON answers: some of the keys only.
-    OnlyKeys,
-    /// JSON answers: keys in alphabetical order.
-    SortedKeys,
-    /// The answer in lower case.
-    Lowercase,
-    /// The answer in upper case.
-    Uppercase,
-    /// The answer between double quotes.
-    Quoted,
-    /// The answer after a given word.
-    Opening,
-}
-
-/// A constraint, its wording and the answer that keeps it.
-struct Stated {
-    operation: &'static str,
-    wording: String,
-    answer: String,
-}
-
-impl Constraint {
-    const ALL: [Self; 6] =
-        [Self::OnlyKeys, Self::SortedKeys, Self::Lowercase, Self::Uppercase, Self::Quoted, Self::Opening];
-
-    /// The constraint on `answer`; `None` where it does not fit or would change nothing. `draw(n)` is in `0..n`.
-    fn state(self, answer: &str, draw: &mut dyn FnMut(u64) -> u64) -> Option<Stated> {
-        let stated = |operation, wording: String, kept: String| {
-            (kept != answer).then_some(Stated { operation, wording, answer: kept })
-        };
-        // Text constraints would break JSON.
-        let json = object(answer);
-        match (self, json) {
-            (Self::OnlyKeys, Some(object)) => {
-                let chosen = some_keys(&object, draw)?;
-                let names: Vec<&str> = chosen.keys().map(String::as_str).collect();
-                stated(
-                    "constraint:only-keys",
-                    format!("Give only these keys: {}.", names.join(", ")),
-                    line(&chosen),
-                )
-            }
-            (Self::SortedKeys, Some(object)) => {
-                let mut entries: Vec<_> = object.into_iter().collect();
-                entries.sort_by(|a, b| a.0.cmp(&b.0));
-                let sorted: Map<String, Value> = entries.into_iter().collect();
-                stated("constraint:sorted-keys", "Put the keys in alphabetical order.".into(), line(&sorted))
-            }
-            (Self::Lowercase, None) => {
-                stated("constraint:lowercase", "Answer in lower case only.".into(), answer.to_lowercase())
-            }
-            (Self::Uppercase, None) => {
-                stated("constraint:uppercase", "Answer in upper case only.".into(), answer.to_uppercase())
-            }
-            (Self::Quoted, None) => {
-                let wording = "Put your whole answer between double quotes.".into();
-                stated("constraint:quoted", wording, format!("\"{answer}\""))
-            }
-            (Self::Opening, None) => {
-                let words = ["Answer:", "Result:", "Reply:"];
-                let word = words[draw(words.len() as u64) as usize];
-                stated("constraint:opening", format!("Begin with \"{word}\"."), format!("{word} {answer}"))
-            }
-            _ => None,
-        }
-    }
-}
-
-fn object(text: &str) -> Option<Map<String, Value>> {
-    match serde_json::from_str(text.trim()) {
-        Ok(Value::Object(object)) => Some(object),
-        _ => None,
-    }
-}
-
-/// At least one key and not all, in their order.
-fn some_keys(object: &Map<String, Value>, draw: &mut dyn FnMut(u64) -> u64) -> Option<Map<String, Value>> {
-    if object.len() < 2 {
-        return None;
-    }
-    let count = 1 + draw(object.len() as u64 - 1) as usize;
-    let mut left: Vec<&String> = object.keys().collect();
-    let chosen: Vec<&String> = (0..count).map(|_| left.remove(draw(left.len() as u64) as usize)).collect();
-    Some(object.iter().filter(|it| chosen.contains(&it.0)).map(|(k, v)| (k.clone(), v.clone())).collect())
-}
-
-/// One line with a space after `,` and `:`, as the answer it replaces is written as a rule.
-fn line(object: &Map<String, Value>) -> String {
-    let entries: Vec<String> =
-        object.iter().map(|(key, value)| format!("{}: {value}", Value::from(key.as_str()))).collect();
-    format!("{{{}}}", entries.join(", "))
 }
 
 struct ConstraintAugmenter(Config);
@@ -140,7 +50,7 @@ impl TryFrom<Config> for ConstraintAugmenter {
 
 impl ConstraintAugmenter {
     fn variants(&self, example: &Example, draw: &mut dyn FnMut(u64) -> u64) -> Vec<Variant> {
-        let Some((answer, _)) = parts(&example.content) else { return Vec::new() };
+        let Some((asked, answer)) = parts(&example.content) else { return Vec::new() };
         const PARTS: u64 = 1 << 20;
         if draw(PARTS) as f64 >= self.0.share * PARTS as f64 {
             return Vec::new();
@@ -149,7 +59,7 @@ impl ConstraintAugmenter {
         let mut variants = Vec::new();
         while variants.len() < self.0.variants as usize && !left.is_empty() {
             let constraint = left.remove(draw(left.len() as u64) as usize);
-            if let Some(stated) = constraint.state(&answer, draw) {
+            if let Some(stated) = constraint.state(asked, answer, self.0.language, draw) {
                 variants.push(variant(example, stated));
             }
         }
@@ -157,17 +67,17 @@ impl ConstraintAugmenter {
     }
 }
 
-/// The answer and whether it is a turn of a conversation; `None` for content with no single answer.
-fn parts(content: &Content) -> Option<(String, bool)> {
+/// What is asked and what is answered; `None` for content with no single answer.
+fn parts(content: &Content) -> Option<(&str, &str)> {
     match content {
-        Content::PromptCompletion { prompt: Prompt::Text(_), completion: Answer::Text(answer) } => {
-            Some((answer.clone(), false))
+        Content::PromptCompletion { prompt: Prompt::Text(asked), completion: Answer::Text(answer) } => {
+            Some((asked, answer))
         }
         Content::PromptCompletion {
             prompt: Prompt::Messages(prompt),
             completion: Answer::Messages(answer),
-        } if answer.len() == 1 && prompt.last().is_some_and(|it| it.role == Role::User) => {
-            Some((answer[0].content.clone(), true))
+        } if answer.len() == 1 => {
+            Some((&prompt.last().filter(|it| it.role == Role::User)?.content, &answer[0].content))
         }
         _ => None,
     }
@@ -204,7 +114,8 @@ export!(augmenter: ConstraintAugmenter from Config);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use constraint::object;
+    use serde_json::{Map, Value, json};
 
     /// `(prompt, answer, operation)` of each variant; draws are 0, 1, 2, ... within their bound.
     fn derived(config: Value, answer: &str) -> Vec<(String, String, String)> {
@@ -266,10 +177,41 @@ mod tests {
         let all = derived(json!({"variants": 9}), "Rome");
         let mut operations: Vec<&str> = all.iter().map(|it| it.2.as_str()).collect();
         operations.sort_unstable();
-        assert_eq!(
-            operations,
-            ["constraint:lowercase", "constraint:opening", "constraint:quoted", "constraint:uppercase"]
-        );
+        assert_eq!(operations.len(), 8);
+        operations.dedup();
+        assert_eq!(operations.len(), 8);
         assert!(derived(json!({"share": 0.0}), "Rome").is_empty());
+    }
+
+    #[test]
+    fn styles_are_stated_and_kept() {
+        let text = "Rome is old. It lies on the Tiber.";
+        let one = |constraint: &str| derived(json!({ "constraints": [constraint] }), text).remove(0);
+        assert_eq!(one("bullets").1, "- Rome is old.\n- It lies on the Tiber.");
+        assert_eq!(one("numbered").1, "1. Rome is old.\n2. It lies on the Tiber.");
+        assert_eq!(one("own-lines").1, "Rome is old.\nIt lies on the Tiber.");
+        assert_eq!(one("tagged").1, format!("<answer>{text}</answer>"));
+        assert_eq!(one("json-answer").1, format!("{{\"answer\": \"{text}\"}}"));
+        assert_eq!(
+            one("repeat-question"),
+            (
+                "Q\nFirst repeat the question word for word, then answer on a new line.".into(),
+                format!("Q\n{text}"),
+                "constraint:repeat-question".into()
+            )
+        );
+        let (prompt, answer, _) = one("closing");
+        let closing = answer.strip_prefix(text).unwrap().trim();
+        assert!(prompt.contains(closing), "{prompt} {answer}");
+        // One sentence is no list.
+        assert!(derived(json!({"constraints": ["bullets", "numbered", "own-lines"]}), "Rome").is_empty());
+    }
+
+    #[test]
+    fn constraints_are_stated_in_chinese_too() {
+        let config = json!({"constraints": ["bullets"], "language": "chinese"});
+        let (prompt, answer, _) = derived(config, "罗马很古老。它在台伯河边。").remove(0);
+        assert_eq!(answer, "- 罗马很古老。\n- 它在台伯河边。");
+        assert!(prompt.starts_with("Q\n") && prompt.contains("每句话"), "{prompt}");
     }
 }

@@ -204,7 +204,7 @@ impl Amount {
         if self.min.is_none() && self.max.is_none() && self.equals.is_none() {
             return Err((key.into(), "one of `min`, `max` and `equals` must be given".into()));
         }
-        if !(self.tolerance >= 0.0) {
+        if self.tolerance.is_nan() || self.tolerance < 0.0 {
             return Err((format!("{key}.tolerance"), format!("must be >= 0, got `{}`", self.tolerance)));
         }
         Ok(())
