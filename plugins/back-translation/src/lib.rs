@@ -5,7 +5,7 @@ use fthost_plugin_sdk::model::Model;
 use fthost_plugin_sdk::{
     Augmented, Augmenter, ConfigProblem, Example, Variant, export, plugin_config, random,
 };
-use row_tools::ask::{Asking, bare};
+use row_tools::ask::{self, Asking, bare};
 use row_tools::likeness::Likeness;
 use row_tools::template::Templates;
 use row_tools::{check, example};
@@ -96,8 +96,7 @@ impl BackTranslation {
 
 impl Augmenter for BackTranslation {
     fn augment(&mut self, example: &Example) -> Augmented {
-        let all = self.augment_all(std::slice::from_ref(example));
-        all.ok().and_then(|mut it| it.pop()).unwrap_or_default()
+        ask::only(self.augment_all(std::slice::from_ref(example)))
     }
 
     /// Two requests for all examples: there and back.

@@ -193,6 +193,20 @@ mod tests {
         assert_eq!(values(opened, &texts), [1.0, 0.0, 0.0, 0.0]);
     }
 
+    /// Oracle: TRL's `think_format_reward`, `tests/golden/generate/rewards.py`.
+    #[test]
+    fn think_tags_score_as_trl_scores_them() {
+        let golden: Value =
+            serde_json::from_str(include_str!("../../../tests/golden/rewards/format.json")).unwrap();
+        let cases = golden["cases"].as_array().unwrap();
+        assert!(cases.len() >= 12);
+        for case in cases {
+            let config = json!({"tags": ["think"], "text_after": true, "allow_empty": true});
+            let value = values(config, &[case["text"].as_str().unwrap()])[0];
+            assert_eq!(Some(value), case["reward"].as_f64(), "{case}");
+        }
+    }
+
     #[test]
     fn what_is_wrong_is_told() {
         let score = &scores(json!({}), &["x <think>a</think><answer>b</answer>"])[0];

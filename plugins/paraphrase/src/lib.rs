@@ -4,7 +4,7 @@ use fthost_plugin_sdk::model::Model;
 use fthost_plugin_sdk::{
     Augmented, Augmenter, ConfigProblem, Example, Variant, export, plugin_config, random,
 };
-use row_tools::ask::{Asking, bare};
+use row_tools::ask::{self, Asking, bare};
 use row_tools::likeness::Likeness;
 use row_tools::template::Templates;
 use row_tools::{check, example};
@@ -99,10 +99,7 @@ impl Paraphrase {
 
 impl Augmenter for Paraphrase {
     fn augment(&mut self, example: &Example) -> Augmented {
-        match self.augment_all(std::slice::from_ref(example)) {
-            Ok(mut all) => all.pop().unwrap_or_default(),
-            Err(_) => Augmented::default(),
-        }
+        ask::only(self.augment_all(std::slice::from_ref(example)))
     }
 
     /// One request for all examples.

@@ -4,7 +4,7 @@ use fthost_plugin_sdk::model::Model;
 use fthost_plugin_sdk::{
     Augmented, Augmenter, Columns, ConfigProblem, Content, Example, Variant, export, plugin_config,
 };
-use row_tools::ask::Asking;
+use row_tools::ask::{self, Asking};
 use row_tools::likeness::similarity;
 use row_tools::template::Templates;
 use row_tools::{check, example};
@@ -121,8 +121,7 @@ impl QaFromContext {
 
 impl Augmenter for QaFromContext {
     fn augment(&mut self, example: &Example) -> Augmented {
-        let all = self.augment_all(std::slice::from_ref(example));
-        all.ok().and_then(|mut it| it.pop()).unwrap_or_default()
+        ask::only(self.augment_all(std::slice::from_ref(example)))
     }
 
     /// One request for all texts.

@@ -1,7 +1,7 @@
 //! Asking a model for texts.
 
 use fthost_plugin_sdk::model::{self, Model};
-use fthost_plugin_sdk::{ConfigProblem, Message, Prompt, Role, plugin_config};
+use fthost_plugin_sdk::{Augmented, ConfigProblem, Message, Prompt, Role, log, plugin_config};
 
 /// How a model is asked.
 #[plugin_config]
@@ -78,6 +78,17 @@ impl Asking {
             return Err(format!("{} answers to {count} questions", answers.len()));
         }
         Ok(answers.into_iter().map(|it| it.into_iter().map(|it| it.text).collect()).collect())
+    }
+}
+
+/// The only answer of a batch of one. A call an item can't return a failure, so the log gets it; the host asks by batches.
+pub fn only(answers: Result<Vec<Augmented>, String>) -> Augmented {
+    match answers {
+        Ok(mut all) => all.pop().unwrap_or_default(),
+        Err(reason) => {
+            log::error(&reason);
+            Augmented::default()
+        }
     }
 }
 

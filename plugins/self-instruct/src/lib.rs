@@ -5,7 +5,7 @@ use fthost_plugin_sdk::model::Model;
 use fthost_plugin_sdk::{
     Augmented, Augmenter, ConfigProblem, Example, Variant, export, plugin_config, random,
 };
-use row_tools::ask::Asking;
+use row_tools::ask::{self, Asking};
 use row_tools::{check, example};
 
 mod filter;
@@ -104,8 +104,7 @@ impl SelfInstruct {
 
 impl Augmenter for SelfInstruct {
     fn augment(&mut self, example: &Example) -> Augmented {
-        let all = self.augment_all(std::slice::from_ref(example));
-        all.ok().and_then(|mut it| it.pop()).unwrap_or_default()
+        ask::only(self.augment_all(std::slice::from_ref(example)))
     }
 
     /// Two requests for the batch: tasks, then their answers. The variants of a request belong to its first example.
