@@ -73,19 +73,16 @@ impl Evaluator for BleuEvaluator {
         let (rows, sentences) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.sentences));
         let mut metrics = Vec::new();
         if !rows.is_empty() {
-            let of = |sums: &[f64]| self.bleu.score(sums);
-            let score = of(&summed(&rows));
-            let sampled = self.confidence.sums(&rows, |sums| of(sums).score);
-            metrics.push(higher_is_better("bleu", score.score, sampled, rows.len()));
-            let sampled = self.confidence.mean(&sentences);
-            metrics.push(higher_is_better("bleu_sentence", mean(&sentences), sampled, rows.len()));
-            let sampled = self.confidence.sums(&rows, |sums| of(sums).brevity_penalty);
-            metrics.push(higher_is_better(
-                "bleu_brevity_penalty",
-                score.brevity_penalty,
-                sampled,
-                rows.len(),
-            ));
+            let score = self.bleu.score(&summed(&rows));
+            let [of_score, of_penalty] = self.confidence.sums(&rows, |sums| {
+                let drawn = self.bleu.score(sums);
+                [drawn.score, drawn.brevity_penalty]
+            });
+            let of_sentences = self.confidence.mean(&sentences);
+            let (penalty, count) = (score.brevity_penalty, rows.len());
+            metrics.push(higher_is_better("bleu", score.score, of_score, count));
+            metrics.push(higher_is_better("bleu_sentence", mean(&sentences), of_sentences, count));
+            metrics.push(higher_is_better("bleu_brevity_penalty", penalty, of_penalty, count));
         }
         metrics.extend(counted("without_reference", std::mem::take(&mut self.without_reference)));
         metrics

@@ -193,18 +193,21 @@ impl Evaluator for CalibrationEvaluator {
         let (rows, bins) = (std::mem::take(&mut self.rows), Bins(self.config.bins));
         let mut metrics = Vec::new();
         if !rows.is_empty() {
-            let Calibration { expected_error, maximum_error, brier, accuracy, confidence } =
-                bins.score(&summed(&rows));
-            let interval = |part: fn(Calibration) -> f64| {
-                self.config.confidence.sums(&rows, |sums| part(bins.score(sums)))
+            let figures = |sums: &[f64]| {
+                let Calibration { expected_error, maximum_error, brier, accuracy, confidence } =
+                    bins.score(sums);
+                [expected_error, maximum_error, brier, accuracy, confidence]
             };
+            let [ece, mce, brier, accuracy, confidence] = figures(&summed(&rows));
+            let [of_ece, of_mce, of_brier, of_accuracy, of_confidence] =
+                self.config.confidence.sums(&rows, figures);
             let count = rows.len();
             metrics.extend([
-                lower_is_better("ece", expected_error, interval(|it| it.expected_error), count),
-                lower_is_better("mce", maximum_error, interval(|it| it.maximum_error), count),
-                lower_is_better("brier", brier, interval(|it| it.brier), count),
-                higher_is_better("accuracy", accuracy, interval(|it| it.accuracy), count),
-                higher_is_better("mean_confidence", confidence, interval(|it| it.confidence), count),
+                lower_is_better("ece", ece, of_ece, count),
+                lower_is_better("mce", mce, of_mce, count),
+                lower_is_better("brier", brier, of_brier, count),
+                higher_is_better("accuracy", accuracy, of_accuracy, count),
+                higher_is_better("mean_confidence", confidence, of_confidence, count),
             ]);
         }
         metrics.extend(counted("without_reference", std::mem::take(&mut self.without_reference)));

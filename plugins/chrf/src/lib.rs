@@ -78,7 +78,7 @@ impl Evaluator for ChrfEvaluator {
         let mut metrics = Vec::new();
         if !rows.is_empty() {
             let value = self.chrf.score(&summed(&rows));
-            let sampled = self.confidence.sums(&rows, |sums| self.chrf.score(sums));
+            let [sampled] = self.confidence.sums(&rows, |sums| [self.chrf.score(sums)]);
             metrics.push(higher_is_better(self.name(), value, sampled, rows.len()));
         }
         metrics.extend(counted("without_reference", std::mem::take(&mut self.without_reference)));

@@ -64,20 +64,13 @@ impl TryFrom<Config> for Perplexity {
     }
 }
 
-/// A name and how it follows from sums of log-probability, tokens and bytes.
-type Figure = (&'static str, fn(&[f64]) -> f64);
+const FIGURES: [&str; 3] = ["perplexity", "byte_perplexity", "bits_per_byte"];
 
-/// Mean surprise of a token, as a number of equally likely ones.
-fn per_token(sums: &[f64]) -> f64 {
-    (-sums[0] / sums[1]).exp()
-}
-
-fn per_byte(sums: &[f64]) -> f64 {
-    (-sums[0] / sums[2]).exp()
-}
-
-fn bits_per_byte(sums: &[f64]) -> f64 {
-    -sums[0] / sums[2] / std::f64::consts::LN_2
+/// Mean surprise of a token and of a byte, as a number of equally likely ones, and of a byte in bits: of a sum of
+/// log-probabilities, tokens and bytes.
+fn figures(sums: &[f64]) -> [f64; 3] {
+    let (per_token, per_byte) = (-sums[0] / sums[1], -sums[0] / sums[2]);
+    [per_token.exp(), per_byte.exp(), per_byte / std::f64::consts::LN_2]
 }
 
 impl Perplexity {
@@ -123,23 +116,24 @@ impl Evaluator for Perplexity {
                 continue;
             }
             let row = vec![answer.sum, f64::from(answer.token_count), bytes as f64];
-            details[at].values.push((format!("perplexity_{name}"), per_token(&row)));
-            details[at].values.push((format!("bits_per_byte_{name}"), bits_per_byte(&row)));
+            let [perplexity, _, bits] = figures(&row);
+            details[at].values.push((format!("perplexity_{name}"), perplexity));
+            details[at].values.push((format!("bits_per_byte_{name}"), bits));
             self.rows[which].push(row);
         }
         Ok(details)
     }
 
     fn finish(&mut self) -> Vec<Metric> {
-        let figures: [Figure; 3] =
-            [("perplexity", per_token), ("byte_perplexity", per_byte), ("bits_per_byte", bits_per_byte)];
         let mut metrics = Vec::new();
         for (whose, rows) in self.config.of.iter().zip(&mut self.rows) {
             let rows = std::mem::take(rows);
-            for (name, figure) in figures.into_iter().filter(|_| !rows.is_empty()) {
-                let sampled = self.config.confidence.sums(&rows, figure);
-                let name = format!("{name}_{}", whose.name());
-                metrics.push(lower_is_better(name, figure(&summed(&rows)), sampled, rows.len()));
+            if rows.is_empty() {
+                continue;
+            }
+            let sampled = self.config.confidence.sums(&rows, figures);
+            for ((name, value), sampled) in FIGURES.iter().zip(figures(&summed(&rows))).zip(sampled) {
+                metrics.push(lower_is_better(format!("{name}_{}", whose.name()), value, sampled, rows.len()));
             }
         }
         metrics.extend(counted("without_text", std::mem::take(&mut self.without_text)));

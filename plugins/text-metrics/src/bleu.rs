@@ -1,9 +1,7 @@
 //! BLEU as sacrebleu computes it: Papineni et al. 2002, <https://aclanthology.org/P02-1040>; Post 2018,
 //! <https://aclanthology.org/W18-6319>. Smoothing as in Chen and Cherry 2014, <https://aclanthology.org/W14-3346>.
 
-use std::collections::HashMap;
-
-use crate::ngrams;
+use crate::ngrams::{Ngrams, shared};
 use crate::tokenize::Tokenizer;
 
 /// sacrebleu's options, with its defaults.
@@ -62,19 +60,25 @@ impl Bleu {
         let hypothesis = self.words(hypothesis);
         let references: Vec<_> = references.iter().map(|it| self.words(it.as_ref())).collect();
         let closest = references.iter().map(Vec::len).min_by_key(|it| (it.abs_diff(hypothesis.len()), *it));
-        let mut statistics = vec![hypothesis.len() as f64, closest.unwrap_or(0) as f64];
-        let matches = |n| {
-            let mut allowed: HashMap<&[String], u64> = HashMap::new();
-            for reference in &references {
-                for (ngram, count) in ngrams::counts(reference, n) {
-                    let most = allowed.entry(ngram).or_default();
+        let (mut correct, mut total) = (Vec::new(), Vec::new());
+        let texts = std::iter::once(&hypothesis).chain(&references).map(Vec::as_slice);
+        let mut ngrams = Ngrams::new(texts);
+        for n in 1..=self.max_order {
+            if n > 1 {
+                ngrams.lengthen();
+            }
+            let mut allowed = vec![0; ngrams.kinds()];
+            for reference in 1..=references.len() {
+                for (most, count) in allowed.iter_mut().zip(ngrams.counts(reference)) {
                     *most = count.max(*most);
                 }
             }
-            ngrams::matches(&ngrams::counts(&hypothesis, n), &allowed) as f64
-        };
-        statistics.extend((1..=self.max_order).map(matches));
-        statistics.extend((1..=self.max_order).map(|n| ngrams::total(hypothesis.len(), n) as f64));
+            correct.push(shared(&ngrams.counts(0), &allowed) as f64);
+            total.push(ngrams.of(0).len() as f64);
+        }
+        let mut statistics = vec![hypothesis.len() as f64, closest.unwrap_or(0) as f64];
+        statistics.extend(correct);
+        statistics.extend(total);
         statistics
     }
 

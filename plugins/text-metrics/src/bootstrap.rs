@@ -24,9 +24,9 @@ impl Bootstrap {
     /// The 2.5th and 97.5th percentile of `score` over samples drawn with replacement, as many as there are.
     /// `score` gets the positions drawn. `None` for fewer than two samples and without resamples.
     pub fn draws(&self, samples: usize, mut score: impl FnMut(&[usize]) -> f64) -> Option<(f64, f64)> {
-        let mut scores = self.scores(samples, &mut score);
-        scores.sort_by(f64::total_cmp);
-        (!scores.is_empty()).then(|| (percentile(&scores, 0.025), percentile(&scores, 0.975)))
+        let mut scores = Vec::new();
+        self.resample(samples, |drawn| scores.push(score(drawn)));
+        interval(scores)
     }
 
     /// As [`Self::draws`], moved by what drawing with replacement does to `score` itself: for figures that count what is
@@ -37,23 +37,31 @@ impl Bootstrap {
         mut score: impl FnMut(&[usize]) -> f64,
     ) -> Option<(f64, f64)> {
         let all: Vec<usize> = (0..samples).collect();
-        let mut scores = self.scores(samples, &mut score);
-        scores.sort_by(f64::total_cmp);
+        let mut scores = Vec::new();
+        self.resample(samples, |drawn| scores.push(score(drawn)));
+        scores.retain(|it| it.is_finite());
         let moved = score(&all) - scores.iter().sum::<f64>() / scores.len() as f64;
-        let interval = || (percentile(&scores, 0.025) + moved, percentile(&scores, 0.975) + moved);
-        (!scores.is_empty()).then(interval)
+        interval(scores).map(|(low, high)| (low + moved, high + moved))
     }
 
-    /// The interval of a metric that is a function of the sum of its samples' statistics, all of one length.
-    pub fn sums(&self, rows: &[Vec<f64>], mut score: impl FnMut(&[f64]) -> f64) -> Option<(f64, f64)> {
+    /// The intervals of metrics that are functions of the sum of their samples' statistics, all of one length.
+    pub fn sums<const N: usize>(
+        &self,
+        rows: &[Vec<f64>],
+        mut score: impl FnMut(&[f64]) -> [f64; N],
+    ) -> [Option<(f64, f64)>; N] {
         let mut sums = vec![0.0; rows.first().map_or(0, Vec::len)];
-        self.draws(rows.len(), |drawn| {
+        let mut scores = [const { Vec::new() }; N];
+        self.resample(rows.len(), |drawn| {
             sums.fill(0.0);
             for row in drawn {
                 add(&mut sums, &rows[*row]);
             }
-            score(&sums)
-        })
+            for (all, score) in scores.iter_mut().zip(score(&sums)) {
+                all.push(score);
+            }
+        });
+        scores.map(interval)
     }
 
     /// The interval of a mean.
@@ -63,19 +71,25 @@ impl Bootstrap {
         })
     }
 
-    fn scores(&self, samples: usize, score: &mut impl FnMut(&[usize]) -> f64) -> Vec<f64> {
+    fn resample(&self, samples: usize, mut each: impl FnMut(&[usize])) {
         if samples < 2 {
-            return Vec::new();
+            return;
         }
         let mut random = Pcg32::new(self.seed, 0);
         let mut drawn = vec![0; samples];
-        let mut next = |_| {
+        for _ in 0..self.resamples {
             // The high half of the product is uniform in 0..samples, but for one part in 2^32 of `samples`.
             drawn.fill_with(|| ((u64::from(random.next_u32()) * samples as u64) >> 32) as usize);
-            score(&drawn)
-        };
-        (0..self.resamples).map(&mut next).filter(|it| it.is_finite()).collect()
+            each(&drawn);
+        }
     }
+}
+
+/// What is no number, as a share of nothing, is left out.
+fn interval(mut scores: Vec<f64>) -> Option<(f64, f64)> {
+    scores.retain(|it| it.is_finite());
+    scores.sort_by(f64::total_cmp);
+    (!scores.is_empty()).then(|| (percentile(&scores, 0.025), percentile(&scores, 0.975)))
 }
 
 /// The value below which this share of the ascending values lies, between two neighbours in proportion.

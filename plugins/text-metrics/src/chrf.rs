@@ -1,7 +1,9 @@
 //! chrF and chrF++ as sacrebleu computes them: Popović 2015, <https://aclanthology.org/W15-3049>, and 2017,
 //! <https://aclanthology.org/W17-4770>.
 
-use crate::ngrams;
+use std::hash::Hash;
+
+use crate::ngrams::{Ngrams, shared};
 use crate::tokenize::words;
 
 /// sacrebleu's options, with its defaults.
@@ -45,12 +47,8 @@ impl Chrf {
         for reference in references {
             let reference = self.pieces(reference.as_ref());
             let mut statistics = Vec::with_capacity(best.len());
-            for n in 1..=self.char_order {
-                statistics.extend(overlap(&hypothesis.characters, &reference.characters, n));
-            }
-            for n in 1..=self.word_order {
-                statistics.extend(overlap(&hypothesis.words, &reference.words, n));
-            }
+            overlaps(&hypothesis.characters, &reference.characters, self.char_order, &mut statistics);
+            overlaps(&hypothesis.words, &reference.words, self.word_order, &mut statistics);
             let score = self.score(&statistics);
             if score > best_score {
                 (best, best_score) = (statistics, score);
@@ -117,12 +115,19 @@ impl Chrf {
     }
 }
 
-/// N-grams of the hypothesis (0 where the reference has none of this length), of the reference, and shared ones.
-fn overlap<T: Eq + std::hash::Hash>(hypothesis: &[T], reference: &[T], n: usize) -> [f64; 3] {
-    let of_reference = ngrams::total(reference.len(), n);
-    let of_hypothesis = if of_reference == 0 { 0 } else { ngrams::total(hypothesis.len(), n) };
-    let shared = ngrams::matches(&ngrams::counts(hypothesis, n), &ngrams::counts(reference, n));
-    [of_hypothesis as f64, of_reference as f64, shared as f64]
+/// Of each length up to `order`: n-grams of the hypothesis (0 where the reference has none of this length), of the
+/// reference, and shared ones.
+fn overlaps<T: Eq + Hash>(hypothesis: &[T], reference: &[T], order: usize, statistics: &mut Vec<f64>) {
+    let mut ngrams = Ngrams::new([hypothesis, reference]);
+    for n in 1..=order {
+        if n > 1 {
+            ngrams.lengthen();
+        }
+        let of_reference = ngrams.of(1).len();
+        let of_hypothesis = if of_reference == 0 { 0 } else { ngrams.of(0).len() };
+        let shared = shared(&ngrams.counts(0), &ngrams.counts(1));
+        statistics.extend([of_hypothesis as f64, of_reference as f64, shared as f64]);
+    }
 }
 
 /// Words with one ASCII punctuation mark taken off their end, or else off their start.

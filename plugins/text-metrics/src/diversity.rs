@@ -1,11 +1,11 @@
 //! How different texts are from one another: distinct-n (Li et al. 2016, <https://aclanthology.org/N16-1014>) and
 //! self-BLEU (Zhu et al. 2018, <https://arxiv.org/abs/1802.01886>).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::Hash;
 
 use crate::bleu::Bleu;
-use crate::ngrams;
+use crate::ngrams::Ngrams;
 
 /// The n-grams of one length of many texts, numbered, so that shares over many selections of texts are cheap.
 #[derive(Debug, Clone)]
@@ -22,20 +22,17 @@ pub struct Distinct {
 impl Distinct {
     /// `n` is at least 1.
     pub fn new<T: Eq + Hash, W: AsRef<[T]>>(texts: &[W], n: usize) -> Self {
-        let mut numbers: HashMap<&[T], u32> = HashMap::new();
-        let mut different = Vec::with_capacity(texts.len());
-        for text in texts {
-            let mut own = Vec::new();
-            for ngram in text.as_ref().windows(n) {
-                let next = numbers.len() as u32;
-                own.push(*numbers.entry(ngram).or_insert(next));
-            }
+        let mut ngrams = Ngrams::new(texts.iter().map(AsRef::as_ref));
+        (1..n).for_each(|_| ngrams.lengthen());
+        let own = |text| {
+            let mut own = ngrams.of(text).to_vec();
             own.sort_unstable();
             own.dedup();
-            different.push(own);
-        }
-        let totals = texts.iter().map(|it| ngrams::total(it.as_ref().len(), n)).collect();
-        Self { different, totals, seen: vec![0; numbers.len()], selection: 0 }
+            own
+        };
+        let different = (0..texts.len()).map(own).collect();
+        let totals = (0..texts.len()).map(|it| ngrams.of(it).len() as u64).collect();
+        Self { different, totals, seen: vec![0; ngrams.kinds()], selection: 0 }
     }
 
     /// Share of different n-grams among all n-grams of the selected texts together: 0 to 1; not a number where they have
@@ -56,7 +53,7 @@ impl Distinct {
 }
 
 /// Where an n-gram occurs most often, and how often at most elsewhere.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Most {
     count: u64,
     text: usize,
@@ -77,12 +74,17 @@ pub fn self_bleu<S: AsRef<str>>(bleu: &Bleu, texts: &[S]) -> Vec<f64> {
     }
     let mut statistics: Vec<Vec<f64>> =
         words.iter().map(|it| vec![it.len() as f64, closest(&lengths, it.len()) as f64]).collect();
+    let mut totals: Vec<Vec<f64>> = vec![Vec::new(); words.len()];
+    let mut ngrams = Ngrams::new(words.iter().map(Vec::as_slice));
     for n in 1..=bleu.max_order {
-        let counts: Vec<HashMap<&[String], u64>> = words.iter().map(|it| ngrams::counts(it, n)).collect();
-        let mut most: HashMap<&[String], Most> = HashMap::new();
+        if n > 1 {
+            ngrams.lengthen();
+        }
+        let counts: Vec<Vec<(u32, u64)>> = (0..words.len()).map(|it| counted(ngrams.of(it))).collect();
+        let mut most: Vec<Most> = vec![Most::default(); ngrams.kinds()];
         for (text, counts) in counts.iter().enumerate() {
             for (ngram, count) in counts {
-                let most = most.entry(ngram).or_default();
+                let most = &mut most[*ngram as usize];
                 if *count > most.count {
                     *most = Most { count: *count, text, elsewhere: most.count };
                 } else {
@@ -91,18 +93,26 @@ pub fn self_bleu<S: AsRef<str>>(bleu: &Bleu, texts: &[S]) -> Vec<f64> {
             }
         }
         for (text, counts) in counts.iter().enumerate() {
-            let elsewhere = |ngram| {
-                let most: &Most = &most[ngram];
+            let elsewhere = |ngram: u32| {
+                let most = &most[ngram as usize];
                 if most.text == text { most.elsewhere } else { most.count }
             };
-            let shared: u64 = counts.iter().map(|(ngram, count)| elsewhere(ngram).min(*count)).sum();
+            let shared: u64 = counts.iter().map(|(ngram, count)| elsewhere(*ngram).min(*count)).sum();
             statistics[text].push(shared as f64);
+            totals[text].push(ngrams.of(text).len() as f64);
         }
     }
-    for (statistics, words) in statistics.iter_mut().zip(&words) {
-        statistics.extend((1..=bleu.max_order).map(|n| ngrams::total(words.len(), n) as f64));
+    for (statistics, totals) in statistics.iter_mut().zip(totals) {
+        statistics.extend(totals);
     }
     statistics.iter().map(|it| bleu.score(it).score).collect()
+}
+
+/// Each n-gram of a text with how often it occurs.
+fn counted(ngrams: &[u32]) -> Vec<(u32, u64)> {
+    let mut sorted = ngrams.to_vec();
+    sorted.sort_unstable();
+    sorted.chunk_by(|a, b| a == b).map(|it| (it[0], it.len() as u64)).collect()
 }
 
 /// The length next to `length` among the other texts; of two equally far the shorter.

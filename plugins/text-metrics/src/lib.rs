@@ -12,7 +12,8 @@
 //! let samples = [("the cat sat on the mat", "the cat sat on a mat"), ("a dog barked at us", "a dog barked at us")];
 //! let rows: Vec<_> = samples.iter().map(|(answer, reference)| bleu.statistics(answer, &[reference])).collect();
 //! let score = bleu.score(&summed(&rows));
-//! let (low, high) = Bootstrap::default().sums(&rows, |sums| bleu.score(sums).score).unwrap();
+//! let [interval] = Bootstrap::default().sums(&rows, |sums| [bleu.score(sums).score]);
+//! let (low, high) = interval.unwrap();
 //! assert!(low <= score.score && score.score <= high);
 //! ```
 

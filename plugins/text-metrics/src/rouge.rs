@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::ngrams;
+use crate::ngrams::{Ngrams, shared};
 use crate::porter::stem;
 use crate::tokenize::Tokenizer;
 
@@ -99,16 +99,18 @@ impl Rouge {
             RougeType::Rouge3 => 3,
             RougeType::Rouge4 => 4,
             RougeType::RougeL => {
-                return longest(&self.words(hypothesis), &self.words(reference));
+                return longest(self.words(hypothesis), self.words(reference));
             }
             RougeType::RougeLsum => {
                 let lines = |text: &str| text.split('\n').map(|it| self.words(it)).collect::<Vec<_>>();
-                return longest_of_lines(&lines(hypothesis), &lines(reference));
+                return longest_of_lines(lines(hypothesis), lines(reference));
             }
         };
         let (hypothesis, reference) = (self.words(hypothesis), self.words(reference));
-        let shared = ngrams::matches(&ngrams::counts(&hypothesis, n), &ngrams::counts(&reference, n));
-        Overlap::new(shared, ngrams::total(hypothesis.len(), n), ngrams::total(reference.len(), n))
+        let mut ngrams = Ngrams::new([&hypothesis[..], &reference[..]]);
+        (1..n).for_each(|_| ngrams.lengthen());
+        let shared = shared(&ngrams.counts(0), &ngrams.counts(1));
+        Overlap::new(shared, ngrams.of(0).len() as u64, ngrams.of(1).len() as u64)
     }
 
     /// The words that are compared.
@@ -126,41 +128,77 @@ impl Rouge {
     }
 }
 
-fn longest(hypothesis: &[String], reference: &[String]) -> Overlap {
+/// Words as numbers: equal ones have the same.
+#[derive(Default)]
+struct Numbers(HashMap<String, u32>);
+
+impl Numbers {
+    fn of(&mut self, words: Vec<String>) -> Vec<u32> {
+        let mut number = |word| {
+            let next = self.0.len() as u32;
+            *self.0.entry(word).or_insert(next)
+        };
+        words.into_iter().map(&mut number).collect()
+    }
+}
+
+fn longest(hypothesis: Vec<String>, reference: Vec<String>) -> Overlap {
     if hypothesis.is_empty() || reference.is_empty() {
         return Overlap::default();
     }
-    let mut above = vec![0u64; hypothesis.len() + 1];
-    let mut row = above.clone();
-    for expected in reference {
-        for (at, word) in hypothesis.iter().enumerate() {
-            row[at + 1] = if word == expected { above[at] + 1 } else { row[at].max(above[at + 1]) };
-        }
-        std::mem::swap(&mut above, &mut row);
+    let mut numbers = Numbers::default();
+    let (hypothesis, reference) = (numbers.of(hypothesis), numbers.of(reference));
+    let shared = common_length(&hypothesis, &reference, numbers.0.len());
+    Overlap::new(shared, hypothesis.len() as u64, reference.len() as u64)
+}
+
+/// Length of the longest common subsequence, 64 columns of its table at a time: Hyyrö 2004, "Bit-parallel LCS-length
+/// computation revisited". A bit is 0 where the table's row grows. `words` are numbered below `kinds`.
+fn common_length(hypothesis: &[u32], reference: &[u32], kinds: usize) -> u64 {
+    let blocks = hypothesis.len().div_ceil(64);
+    let mut places = vec![0u64; kinds * blocks];
+    for (at, word) in hypothesis.iter().enumerate() {
+        places[*word as usize * blocks + at / 64] |= 1 << (at % 64);
     }
-    Overlap::new(above[hypothesis.len()], hypothesis.len() as u64, reference.len() as u64)
+    let mut row = vec![u64::MAX; blocks];
+    for word in reference {
+        let places = &places[*word as usize * blocks..][..blocks];
+        let mut carry = false;
+        for (bits, places) in row.iter_mut().zip(places) {
+            let matched = *bits & places;
+            let (sum, first) = bits.overflowing_add(matched);
+            let (sum, second) = sum.overflowing_add(u64::from(carry));
+            carry = first || second;
+            *bits = sum | (*bits & !matched);
+        }
+    }
+    // Bits beyond the last word never change: they match nothing, and what is carried into ones leaves them ones.
+    row.iter().map(|it| u64::from(it.count_zeros())).sum()
 }
 
 /// Summary-level ROUGE-L; a word counts at most as often as the side that has it less, as in ROUGE 1.5.5.
-fn longest_of_lines(hypothesis: &[Vec<String>], reference: &[Vec<String>]) -> Overlap {
-    let counted = |lines: &[Vec<String>]| {
-        let mut counts: HashMap<String, u64> = HashMap::new();
+fn longest_of_lines(hypothesis: Vec<Vec<String>>, reference: Vec<Vec<String>>) -> Overlap {
+    let mut numbers = Numbers::default();
+    let hypothesis: Vec<Vec<u32>> = hypothesis.into_iter().map(|it| numbers.of(it)).collect();
+    let reference: Vec<Vec<u32>> = reference.into_iter().map(|it| numbers.of(it)).collect();
+    let counted = |lines: &[Vec<u32>]| {
+        let mut counts = vec![0u64; numbers.0.len()];
         for word in lines.iter().flatten() {
-            *counts.entry(word.clone()).or_default() += 1;
+            counts[*word as usize] += 1;
         }
         counts
     };
-    let (mut left, mut expected) = (counted(hypothesis), counted(reference));
-    let (all, wanted) = (left.values().sum(), expected.values().sum());
+    let (mut left, mut expected) = (counted(&hypothesis), counted(&reference));
+    let (all, wanted) = (left.iter().sum(), expected.iter().sum());
     let mut hits = 0;
-    for line in reference {
+    for line in &reference {
         let mut shared = vec![false; line.len()];
-        for other in hypothesis {
+        for other in &hypothesis {
             mark_common(line, other, &mut shared);
         }
-        for word in line.iter().zip(shared).filter_map(|(word, shared)| shared.then_some(word)) {
-            if let (Some(here @ 1..), Some(there @ 1..)) = (left.get_mut(word), expected.get_mut(word)) {
-                (*here, *there, hits) = (*here - 1, *there - 1, hits + 1);
+        for word in line.iter().zip(shared).filter_map(|(word, shared)| shared.then_some(*word as usize)) {
+            if left[word] > 0 && expected[word] > 0 {
+                (left[word], expected[word], hits) = (left[word] - 1, expected[word] - 1, hits + 1);
             }
         }
     }
@@ -168,7 +206,7 @@ fn longest_of_lines(hypothesis: &[Vec<String>], reference: &[Vec<String>]) -> Ov
 }
 
 /// Marks the words of `reference` in one longest common subsequence: of several the one that rouge-score walks back to.
-fn mark_common(reference: &[String], hypothesis: &[String], shared: &mut [bool]) {
+fn mark_common(reference: &[u32], hypothesis: &[u32], shared: &mut [bool]) {
     let width = hypothesis.len() + 1;
     let mut table = vec![0u32; (reference.len() + 1) * width];
     for (row, expected) in reference.iter().enumerate() {
@@ -203,5 +241,28 @@ mod tests {
         assert_eq!(Rouge::default().score(RougeType::Rouge1, answer, &reference), Overlap::default());
         let zh = Rouge { tokenizer: Some(Tokenizer::Zh), ..Rouge::default() };
         assert!((zh.score(RougeType::Rouge1, answer, &reference).fmeasure - 6.0 / 7.0).abs() < 1e-12);
+    }
+    /// Against the table that the definition fills, over lengths around a block of 64.
+    #[test]
+    fn the_bit_parallel_length_is_the_tables() {
+        let mut state = 1u64;
+        let mut next = |bound: u64| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) % bound
+        };
+        for case in 0..300 {
+            let kinds = 1 + next(8);
+            let mut text = |length: u64| (0..length).map(|_| next(kinds) as u32).collect::<Vec<_>>();
+            let (left, right) = (text(1 + case % 200), text(1 + (case * 7) % 150));
+            let mut above = vec![0; left.len() + 1];
+            for word in &right {
+                let mut row = vec![0u64];
+                for (at, other) in left.iter().enumerate() {
+                    row.push(if word == other { above[at] + 1 } else { row[at].max(above[at + 1]) });
+                }
+                above = row;
+            }
+            assert_eq!(common_length(&left, &right, kinds as usize), above[left.len()], "{left:?} {right:?}");
+        }
     }
 }

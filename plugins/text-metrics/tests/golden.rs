@@ -169,9 +169,10 @@ fn corpus_bleu_and_chrf_and_their_intervals_are_sacrebleus() {
             let bootstrap = Bootstrap { resamples: 200, seed: 7 };
             let bleu = Bleu { tokenizer: Tokenizer::Zh, ..Bleu::default() };
             let chrf = Chrf { word_order: 2, ..Chrf::default() };
-            let of_bleu = bootstrap.sums(&of_bleu(&bleu), |sums| bleu.score(sums).score).unwrap();
-            let of_chrf = bootstrap.sums(&of_chrf(&chrf), |sums| chrf.score(sums)).unwrap();
+            let [of_bleu] = bootstrap.sums(&of_bleu(&bleu), |sums| [bleu.score(sums).score]);
+            let [of_chrf] = bootstrap.sums(&of_chrf(&chrf), |sums| [chrf.score(sums)]);
             for (found, expected) in [(of_bleu, corpus.bleu_interval), (of_chrf, corpus.chrf_interval)] {
+                let found = found.expect("an interval");
                 differences.compare(|| format!("{}: low", corpus.name), found.0, expected.0);
                 differences.compare(|| format!("{}: high", corpus.name), found.1, expected.1);
             }
