@@ -226,7 +226,7 @@ fn round(plugin: &Plugin, what: &str, count: usize) -> u64 {
             );
         }
     };
-    calls(50);
+    calls(count.min(50));
     let before = resident();
     calls(count);
     resident().saturating_sub(before)
@@ -239,7 +239,7 @@ fn ten_thousand_hostile_calls_of_each_kind_leave_the_host_as_it_was() {
     let sandbox = SandboxConfig { cache_dir: None, seed: 0, log, model: ModelSlot::default() };
     let sandbox = Sandbox::new(sandbox).unwrap();
     let path = component("tests/guests", "hostile");
-    let limits = "memory_bytes = 4194304, stack_bytes = 65536, output_bytes = 1048576, log_bytes = 65536, \
+    let limits = "memory_bytes = 2097152, stack_bytes = 65536, output_bytes = 262144, log_bytes = 65536, \
                   host_calls = 1000";
     let timed =
         sandbox.load("hostile", &path, &config(&format!("limits = {{ {limits}, deadline_ms = 500 }}")));

@@ -65,7 +65,7 @@ fn misbehave(how: &str, group: &Group) -> Vec<Score> {
         "panic" => panic!("a plugin author's message"),
         "recurse" => vec![Score::from(deep(black_box(0)) as f64)],
         "output" => vec![Score::error("x".repeat(40 << 20)); group.completions.len()],
-        "long" => vec![Score::error("x".repeat(2 << 20)); group.completions.len()],
+        "long" => vec![Score::error("x".repeat(300 << 10)); group.completions.len()],
         "log" => {
             for _ in 0..1000 {
                 log::info(&"x".repeat(64 << 10));
