@@ -11,9 +11,10 @@ use syn::visit::{self, Visit};
 use crate::support::{files, files_below, fthost, read, root};
 
 /// Who may use whom. Everything else between our crates is refused, in tests and builds too.
-const ARROWS: [(&str, &[&str]); 6] = [
-    ("fthost", &["fthost-run", "fthost-data"]),
-    ("fthost-run", &["fthost-engine", "fthost-sandbox", "fthost-data"]),
+const ARROWS: [(&str, &[&str]); 7] = [
+    ("fthost", &["fthost-run", "fthost-registry", "fthost-data"]),
+    ("fthost-run", &["fthost-engine", "fthost-registry", "fthost-sandbox", "fthost-data"]),
+    ("fthost-registry", &["fthost-sandbox", "fthost-data"]),
     ("fthost-sandbox", &["fthost-data"]),
     ("fthost-engine", &["fthost-kernels", "fthost-data"]),
     ("fthost-kernels", &[]),
@@ -110,6 +111,12 @@ fn is_burn(package: &str) -> bool {
 fn sandbox_never_sees_burn() {
     let burn: Vec<_> = reachable("fthost-sandbox").into_iter().filter(|it| is_burn(it)).collect();
     assert!(burn.is_empty(), "fthost-sandbox reaches {burn:?}");
+}
+
+#[test]
+fn registry_never_sees_burn() {
+    let burn: Vec<_> = reachable("fthost-registry").into_iter().filter(|it| is_burn(it)).collect();
+    assert!(burn.is_empty(), "fthost-registry reaches {burn:?}");
 }
 
 #[test]

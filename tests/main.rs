@@ -14,6 +14,7 @@ mod output;
 mod plugins;
 mod recipes;
 mod scores;
+mod sharing;
 mod support;
 mod tensorboard;
 mod token_cache;

@@ -1,12 +1,14 @@
 //! The command line, as typed.
 
 mod model;
+mod share;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use model::{ImportArgs, InitArgs, InspectArgs, MergeArgs, ModelVerb, PullArgs};
+pub use share::{KeyVerb, PullPackageArgs, PushArgs, ShareVerb, UpdateArgs, VerifyArgs};
 
 /// Fine-tunes language models.
 ///
@@ -34,7 +36,7 @@ pub enum Verb {
     /// Look at data as training sees it
     #[command(subcommand)]
     Data(DataVerb),
-    /// Look at plugins
+    /// Look at plugins, and share them
     #[command(subcommand)]
     Plugin(PluginVerb),
     /// Compute the scores of a run again, offline, and tell every difference
@@ -95,7 +97,7 @@ pub struct RescoreArgs {
 /// `fthost plugin`.
 #[derive(Debug, Subcommand)]
 pub enum PluginVerb {
-    /// List the plugins and sets that are found by name
+    /// List the plugins and sets that are found by name, and the pulled packages
     List,
     /// Show a plugin's roles, digest, imports and configuration
     Inspect {
@@ -113,6 +115,9 @@ pub enum PluginVerb {
         #[arg(long)]
         json: bool,
     },
+    /// What is done with packages.
+    #[command(flatten)]
+    Share(ShareVerb),
 }
 
 /// `fthost run`.
@@ -130,6 +135,9 @@ pub struct RunArgs {
     /// Load everything, say what would be done, and do no step
     #[arg(long)]
     pub dry_run: bool,
+    /// Use nothing but what `plugins.lock` beside the run file pins
+    #[arg(long)]
+    pub locked: bool,
     /// Where to compute
     #[arg(long, value_enum, default_value_t)]
     pub device: DeviceArg,
@@ -212,6 +220,9 @@ pub struct EvalArgs {
     /// PEFT folder; the base model alone without it
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    /// Use nothing but what `plugins.lock` beside the run file pins
+    #[arg(long)]
+    pub locked: bool,
     /// Answers to print
     #[arg(long, default_value_t = 2)]
     pub answers: usize,

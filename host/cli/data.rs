@@ -13,7 +13,7 @@ use crate::{plugin, render};
 pub fn preview(args: &PreviewArgs) -> Result<()> {
     let config = models::found(&plugin::config(&args.file)?)?;
     let tokenizer = Tokenizer::load(config.model.folder())?;
-    let dataset = dataset::load(&config.data, &mut plugin::load(&config, &args.file.file)?)?;
+    let dataset = dataset::load(&config.data, &mut plugin::load(&config, &args.file.file, false)?)?;
     let styled = render::is_styled(stdout().is_terminal());
     println!("{}", render::legend(styled));
     let mut skipped = dataset.skipped;

@@ -9,7 +9,7 @@ use crate::plugin;
 /// Evaluates and prints the figures, and answers where asked.
 pub fn run(args: &EvalArgs) -> Result<()> {
     let config = plugin::config(&args.file)?;
-    let mut plugins = plugin::load(&config, &args.file.file)?;
+    let mut plugins = plugin::load(&config, &args.file.file, args.locked)?;
     let (evaluation, judgement) =
         eval::run(&config, &mut plugins, args.adapter.as_deref(), args.device.into())?;
     let answers = judgement.map(|it| it.answers).unwrap_or_default();

@@ -1,8 +1,12 @@
 //! `fthost plugin`, and what every verb does to get its plugins.
 
+mod share;
+
 use std::path::Path;
 use std::sync::Arc;
 
+use fthost_run::packages::Packages;
+use fthost_run::place::cache_dir;
 use fthost_run::plugins::PluginReport;
 use fthost_run::standard::search_path;
 use fthost_run::{LogLevel, LogSink, Plugins, Result, RunConfig, SearchPath};
@@ -16,9 +20,14 @@ pub fn config(args: &FileArgs) -> Result<RunConfig> {
 }
 
 /// The plugins of a run file; what they log goes to stderr.
-pub fn load(config: &RunConfig, file: &Path) -> Result<Plugins> {
-    let search = search_path(file.parent().unwrap_or(Path::new("")))?;
-    Plugins::load(&config.plugins, &search, config.train.seed, log())
+pub fn load(config: &RunConfig, file: &Path, locked: bool) -> Result<Plugins> {
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let search = search_path(folder)?;
+    let packages = Packages::around(folder)?;
+    let loadable = packages.resolve(&config.plugins, &config.plugin_sets, &search, locked)?;
+    let mut plugins = Plugins::load(&loadable.table, &search, config.train.seed, log())?;
+    plugins.signers = loadable.signers;
+    Ok(plugins)
 }
 
 /// What plugins log goes to stderr.
@@ -38,12 +47,14 @@ pub fn run(verb: &PluginVerb) -> Result<()> {
         PluginVerb::List => list(&search),
         PluginVerb::Inspect { plugin, json } => inspect(&search, plugin, *json),
         PluginVerb::Audit { run, json } => crate::replay::audit(run, *json),
+        PluginVerb::Share(verb) => share::run(verb),
     }
 }
 
 fn list(search: &SearchPath) -> Result<()> {
     let (components, sets) = search.list();
     if components.is_empty() && sets.is_empty() {
+        share::list(&cache_dir())?;
         println!(
             "no plugins found\nhint: `plugins/build` builds the standard ones; FTHOST_PLUGIN_PATH names folders"
         );
@@ -64,7 +75,7 @@ fn list(search: &SearchPath) -> Result<()> {
     for (name, path) in &sets {
         println!("  {name:<width$}  {}", SearchPath::summary(path)?);
     }
-    Ok(())
+    Ok(share::list(&cache_dir())?)
 }
 
 fn inspect(search: &SearchPath, plugin: &str, as_json: bool) -> Result<()> {

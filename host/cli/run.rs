@@ -12,7 +12,7 @@ use crate::render::Renderer;
 /// Trains, or says what would be done.
 pub fn run(args: &RunArgs) -> Result<()> {
     let config = plugin::config(&args.file)?;
-    let mut plugins = plugin::load(&config, &args.file.file)?;
+    let mut plugins = plugin::load(&config, &args.file.file, args.locked)?;
     let mut renderer = if args.json {
         Renderer::json()
     } else if args.quiet {

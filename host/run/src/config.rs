@@ -19,6 +19,7 @@ use crate::dataset::{DataConfig, HeldOut};
 use crate::error::{Result, RunError};
 use crate::judges::{JudgeConfig, Judges};
 pub use crate::models::ModelConfig;
+use crate::packages::Packages;
 use crate::standard;
 
 /// A whole run file.
@@ -301,7 +302,10 @@ impl RunConfig {
         let folder = path.parent().unwrap_or(Path::new(""));
         let search = standard::search_path(folder)?;
         let named = if sets.is_empty() { parse::plugin_sets(&text) } else { sets.to_vec() };
-        let below = named.iter().map(|name| search.set(name)).collect::<std::result::Result<Vec<_>, _>>()?;
+        let packages = Packages::around(folder)?;
+        let found = packages.sets(&search);
+        let below =
+            named.iter().map(|name| found.document(name)).collect::<std::result::Result<Vec<_>, _>>()?;
         let mut config = parse::parse(&text, overrides, &below).map_err(fail)?;
         config.plugin_sets = named;
         let problems = config.problems();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use fthost_data::{DataError, RoleError};
 use fthost_engine::EngineError;
+use fthost_registry::RegistryError;
 use fthost_sandbox::SandboxError;
 
 /// Errors of a run; the program prints them as they stand.
@@ -39,6 +40,9 @@ pub enum RunError {
     /// A plugin or plugin set that can't be used.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    /// A package that can't be shared, pinned or used.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// Two plugins make examples of the same rows.
     #[error(
         "plugins `{first}` and `{second}` both build data, and a run has one data builder\nhint: give one of them `roles` without `data-builder`, or leave it out"
@@ -209,7 +213,12 @@ impl RunError {
             | Self::Sandbox(
                 SandboxError::NotFound { .. } | SandboxError::Set { .. } | SandboxError::Config { .. },
             ) => 2,
-            Self::Plugin(_) | Self::Sandbox(_) | Self::NoComponent { .. } | Self::ScoresDiffer { .. } => 4,
+            Self::Registry(error) if error.is_usage() => 2,
+            Self::Plugin(_)
+            | Self::Sandbox(_)
+            | Self::Registry(_)
+            | Self::NoComponent { .. }
+            | Self::ScoresDiffer { .. } => 4,
             Self::Engine(EngineError::NotFiniteStep { .. }) => 5,
             Self::Interrupted { signal, .. } => 128 + *signal as u8,
             Self::Engine(_)

@@ -19,6 +19,7 @@ pub mod judges;
 pub mod lock;
 pub mod metrics;
 pub mod models;
+pub mod packages;
 pub mod performance;
 pub mod place;
 pub mod plugins;
