@@ -11,8 +11,9 @@ use syn::visit::{self, Visit};
 use crate::support::{files, files_below, fthost, read, root};
 
 /// Who may use whom. Everything else between our crates is refused, in tests and builds too.
-const ARROWS: [(&str, &[&str]); 6] = [
-    ("fthost", &["fthost-run", "fthost-data"]),
+const ARROWS: [(&str, &[&str]); 7] = [
+    ("fthost", &["fthost-run", "fthost-authoring", "fthost-data"]),
+    ("fthost-authoring", &["fthost-sandbox", "fthost-data"]),
     ("fthost-run", &["fthost-engine", "fthost-sandbox", "fthost-data"]),
     ("fthost-sandbox", &["fthost-data"]),
     ("fthost-engine", &["fthost-kernels", "fthost-data"]),
@@ -110,6 +111,12 @@ fn is_burn(package: &str) -> bool {
 fn sandbox_never_sees_burn() {
     let burn: Vec<_> = reachable("fthost-sandbox").into_iter().filter(|it| is_burn(it)).collect();
     assert!(burn.is_empty(), "fthost-sandbox reaches {burn:?}");
+}
+
+#[test]
+fn authoring_never_sees_burn() {
+    let burn: Vec<_> = reachable("fthost-authoring").into_iter().filter(|it| is_burn(it)).collect();
+    assert!(burn.is_empty(), "fthost-authoring reaches {burn:?}");
 }
 
 #[test]

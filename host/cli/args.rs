@@ -1,11 +1,13 @@
 //! The command line, as typed.
 
+mod author;
 mod model;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use author::{AuthorVerb, BenchArgs, BuildArgs, NewArgs, PackageArgs, TestArgs, TryArgs};
 pub use model::{ImportArgs, InitArgs, InspectArgs, MergeArgs, ModelVerb, PullArgs};
 
 /// Fine-tunes language models.
@@ -34,7 +36,7 @@ pub enum Verb {
     /// Look at data as training sees it
     #[command(subcommand)]
     Data(DataVerb),
-    /// Look at plugins
+    /// Look at plugins, write and test them
     #[command(subcommand)]
     Plugin(PluginVerb),
     /// Compute the scores of a run again, offline, and tell every difference
@@ -113,6 +115,9 @@ pub enum PluginVerb {
         #[arg(long)]
         json: bool,
     },
+    /// What authors do.
+    #[command(flatten)]
+    Author(AuthorVerb),
 }
 
 /// `fthost run`.
