@@ -200,7 +200,7 @@ fn trust(more: Option<&Path>) -> Result<TrustPolicy> {
 
 fn pulled(text: &str, store: &Store) -> Result<Stored> {
     let (name, requirement) = named(text)?;
-    store.newest(&name, &requirement, None)?.ok_or_else(|| RegistryError::NotPulled {
+    store.newest(&name, &requirement)?.ok_or_else(|| RegistryError::NotPulled {
         name: text.to_string(),
         hint: "give a folder, or `fthost plugin pull` it".into(),
     })

@@ -162,14 +162,12 @@ impl Resolver {
         let source = wanted.source.clone().or_else(|| kept.and_then(|it| it.source.clone()));
         let stored = match &source {
             Some(source) => self.at_place(source, &name, &requirement, pin, kept)?,
-            None => {
-                self.store.newest(&name, &requirement, None)?.ok_or_else(|| RegistryError::NotPulled {
-                    name: name.to_string(),
-                    hint: format!(
-                        "say where it comes from (`plugins.{name}.source`), or `fthost plugin pull` it"
-                    ),
-                })?
-            }
+            None => self.store.newest(&name, &requirement)?.ok_or_else(|| RegistryError::NotPulled {
+                name: name.to_string(),
+                hint: format!(
+                    "say where it comes from (`plugins.{name}.source`), or `fthost plugin pull` it"
+                ),
+            })?,
         };
         self.check_pin(&stored, kept)?;
         let signers = self.trust.check(&stored.package, stored.envelope.as_ref())?;

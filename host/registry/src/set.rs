@@ -12,7 +12,9 @@ use crate::error::{RegistryError, Result, io};
 use crate::lockfile::{Lock, Pin};
 use crate::manifest::sound_version;
 use crate::name::PackageName;
-use crate::store::Store;
+use crate::place::Place;
+use crate::resolve::{Mode, Resolver};
+use crate::store::{Store, Stored};
 use crate::trust::TrustPolicy;
 
 /// Its name in a package.
@@ -220,6 +222,40 @@ impl<'a> Sets<'a> {
         Ok(tables)
     }
 
+    /// A set among the pulled packages; a pinned one that is not there any more is pulled again.
+    fn pulled(&self, name: &PackageName, requirement: &VersionReq) -> Result<Option<Stored>> {
+        let Some((store, trust)) = self.pulled else { return Ok(None) };
+        let pin = self.lock.and_then(|it| it.set(name.as_str())).filter(|it| it.satisfies(requirement));
+        let found = match pin.and_then(|it| it.package.as_deref()) {
+            Some(digest) => store.get(digest)?,
+            None => store.newest(name, requirement)?,
+        };
+        let pinned =
+            pin.and_then(|it| Some((it.source.as_ref()?, it.version.as_ref()?, it.package.as_deref()?)));
+        let found = match (found, pinned) {
+            (None, Some((source, version, digest))) => {
+                let resolver = Resolver {
+                    store: store.clone(),
+                    trust: trust.clone(),
+                    lock_path: PathBuf::new(),
+                    base: PathBuf::new(),
+                    mode: Mode::Locked,
+                };
+                let place = Place::parse(source, Path::new(""))?;
+                Some(resolver.pull(&place, source, name, version, Some(digest))?)
+            }
+            (found, _) => found,
+        };
+        let Some(found) = found.filter(|it| it.package.name == *name) else { return Ok(None) };
+        let signers = trust.check(&found.package, found.envelope.as_ref())?;
+        let pin = Pin::of(&found.package, &found.source, &signers);
+        let mut used = self.used.borrow_mut();
+        if !used.contains(&pin) {
+            used.push(pin);
+        }
+        Ok(Some(found))
+    }
+
     /// A file by its path, a name on the search path, then a name (`team/set`, `team/set@^1`) among pulled packages.
     fn find(&self, name: &str, beside: Option<&Path>) -> Result<PathBuf> {
         if is_file(name) {
@@ -230,18 +266,10 @@ impl<'a> Sets<'a> {
         }
         let (plain, requirement) = name.split_once('@').unwrap_or((name, "*"));
         let names = plain.parse::<PackageName>().ok().zip(VersionReq::parse(requirement).ok());
-        if let (Some((store, trust)), Some((name, requirement))) = (self.pulled, names) {
-            let pin = self.lock.and_then(|it| it.set(name.as_str())).filter(|it| it.satisfies(&requirement));
-            let pinned = pin.and_then(|it| it.package.as_deref());
-            if let Some(found) = store.newest(&name, &requirement, pinned)? {
-                let signers = trust.check(&found.package, found.envelope.as_ref())?;
-                let pin = Pin::of(&found.package, &found.source, &signers);
-                let mut used = self.used.borrow_mut();
-                if !used.contains(&pin) {
-                    used.push(pin);
-                }
-                return Ok(found.folder().join(SET));
-            }
+        if let Some((name, requirement)) = names
+            && let Some(found) = self.pulled(&name, &requirement)?
+        {
+            return Ok(found.folder().join(SET));
         }
         // Not found: the sandbox's words, with every place looked at.
         Err(self.search.set(name).map(|_| ()).expect_err("it is not on the search path").into())

@@ -138,19 +138,11 @@ impl Store {
         Ok(all)
     }
 
-    /// The highest version of `name` that satisfies `requirement`, or the one of the digest `pinned`.
+    /// The highest version of `name` that satisfies `requirement`.
     ///
     /// # Errors
     /// As [`Store::list`].
-    pub fn newest(
-        &self,
-        name: &PackageName,
-        requirement: &VersionReq,
-        pinned: Option<&str>,
-    ) -> Result<Option<Stored>> {
-        if let Some(digest) = pinned {
-            return self.get(digest);
-        }
+    pub fn newest(&self, name: &PackageName, requirement: &VersionReq) -> Result<Option<Stored>> {
         let fits = |it: &Stored| it.package.name == *name && requirement.matches(&it.package.version);
         Ok(self.list()?.into_iter().flatten().rfind(fits))
     }

@@ -60,6 +60,10 @@ fn two_users_exchange_a_signed_set() {
     assert_eq!((std::fs::read(words).unwrap(), digest), (b"b".to_vec(), &sha256(b"b")));
     let lock = Lock::read(&user.lock_path()).unwrap().unwrap();
     assert_eq!((lock.plugins.len(), lock.sets[0].name.as_str()), (1, "team/length"));
+    // Another machine has the lock file alone: the set is pulled, too.
+    user.store().remove(&name, None).unwrap();
+    let sets = Sets::on(&search).with_pulled(&store, &user.trust, Some(&lock));
+    assert_eq!(sets.document("team/length").unwrap().parse::<toml::Table>().unwrap(), document);
     // With the lock file the same comes again, the registry gone.
     drop(registry);
     let again = resolve(&user.resolver(Mode::Locked), &[wanted], &sets.used()).unwrap();

@@ -98,10 +98,8 @@ impl Packages {
         match search.component(name, config) {
             Ok(path) => Ok(Some(path)),
             Err(missing) => {
-                let pulled = name
-                    .parse()
-                    .ok()
-                    .map(|it| self.store.newest(&it, &fthost_registry::VersionReq::STAR, None));
+                let pulled =
+                    name.parse().ok().map(|it| self.store.newest(&it, &fthost_registry::VersionReq::STAR));
                 match pulled.transpose()?.flatten() {
                     Some(_) => Ok(None),
                     None if self.lock.as_ref().and_then(|it| it.plugin(name)).is_some() => Ok(None),
