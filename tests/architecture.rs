@@ -11,8 +11,9 @@ use syn::visit::{self, Visit};
 use crate::support::{files, files_below, fthost, read, root};
 
 /// Who may use whom. Everything else between our crates is refused, in tests and builds too.
-const ARROWS: [(&str, &[&str]); 7] = [
-    ("fthost", &["fthost-run", "fthost-registry", "fthost-data"]),
+const ARROWS: [(&str, &[&str]); 8] = [
+    ("fthost", &["fthost-run", "fthost-authoring", "fthost-registry", "fthost-data"]),
+    ("fthost-authoring", &["fthost-sandbox", "fthost-data"]),
     ("fthost-run", &["fthost-engine", "fthost-registry", "fthost-sandbox", "fthost-data"]),
     ("fthost-registry", &["fthost-sandbox", "fthost-data"]),
     ("fthost-sandbox", &["fthost-data"]),
@@ -117,6 +118,12 @@ fn sandbox_never_sees_burn() {
 fn registry_never_sees_burn() {
     let burn: Vec<_> = reachable("fthost-registry").into_iter().filter(|it| is_burn(it)).collect();
     assert!(burn.is_empty(), "fthost-registry reaches {burn:?}");
+}
+
+#[test]
+fn authoring_never_sees_burn() {
+    let burn: Vec<_> = reachable("fthost-authoring").into_iter().filter(|it| is_burn(it)).collect();
+    assert!(burn.is_empty(), "fthost-authoring reaches {burn:?}");
 }
 
 #[test]

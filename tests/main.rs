@@ -1,6 +1,7 @@
 //! What holds for the repository as a whole and for the `fthost` program. One binary, a module a subject.
 
 mod architecture;
+mod authoring;
 mod ci;
 mod cli;
 mod contract;

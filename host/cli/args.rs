@@ -1,5 +1,6 @@
 //! The command line, as typed.
 
+mod author;
 mod model;
 mod share;
 
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use author::{AuthorVerb, BenchArgs, BuildArgs, NewArgs, PackageArgs, TestArgs, TryArgs};
 pub use model::{ImportArgs, InitArgs, InspectArgs, MergeArgs, ModelVerb, PullArgs};
 pub use share::{KeyVerb, PullPackageArgs, PushArgs, ShareVerb, UpdateArgs, VerifyArgs};
 
@@ -36,7 +38,7 @@ pub enum Verb {
     /// Look at data as training sees it
     #[command(subcommand)]
     Data(DataVerb),
-    /// Look at plugins, and share them
+    /// Look at plugins, write, test and share them
     #[command(subcommand)]
     Plugin(PluginVerb),
     /// Compute the scores of a run again, offline, and tell every difference
@@ -118,6 +120,9 @@ pub enum PluginVerb {
     /// What is done with packages.
     #[command(flatten)]
     Share(ShareVerb),
+    /// What authors do.
+    #[command(flatten)]
+    Author(AuthorVerb),
 }
 
 /// `fthost run`.

@@ -12,28 +12,30 @@ mod plugin;
 mod render;
 mod replay;
 mod run;
+mod stop;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
 use args::{Cli, DataVerb, Verb};
+use stop::Stop;
 
 #[global_allocator]
 static ALLOCATOR: fthost_run::KeepPages = fthost_run::KeepPages;
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().verb {
-        Verb::Run(args) => run::run(&args),
-        Verb::Check(args) => check::run(&args),
-        Verb::Generate(args) => generate::run(&args),
-        Verb::Data(DataVerb::Preview(args)) => data::preview(&args),
-        Verb::Eval(args) => eval::run(&args),
+    let done: Result<(), Stop> = match Cli::parse().verb {
+        Verb::Run(args) => run::run(&args).map_err(Stop::from),
+        Verb::Check(args) => check::run(&args).map_err(Stop::from),
+        Verb::Generate(args) => generate::run(&args).map_err(Stop::from),
+        Verb::Data(DataVerb::Preview(args)) => data::preview(&args).map_err(Stop::from),
+        Verb::Eval(args) => eval::run(&args).map_err(Stop::from),
         Verb::Plugin(verb) => plugin::run(&verb),
-        Verb::Replay(args) => replay::replay(&args),
-        Verb::Rescore(args) => replay::rescore(&args),
-        Verb::Model(verb) => model::run(&verb),
-        Verb::Doctor => doctor::run(),
+        Verb::Replay(args) => replay::replay(&args).map_err(Stop::from),
+        Verb::Rescore(args) => replay::rescore(&args).map_err(Stop::from),
+        Verb::Model(verb) => model::run(&verb).map_err(Stop::from),
+        Verb::Doctor => doctor::run().map_err(Stop::from),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "fthost", &mut std::io::stdout());
             Ok(())
@@ -41,9 +43,11 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(error.exit_code())
+        Err(stop) => {
+            if let Some(message) = &stop.message {
+                eprintln!("error: {message}");
+            }
+            ExitCode::from(stop.code)
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `fthost plugin`, and what every verb does to get its plugins.
 
+mod author;
 mod share;
 
 use std::path::Path;
@@ -13,6 +14,7 @@ use fthost_run::{LogLevel, LogSink, Plugins, Result, RunConfig, SearchPath};
 use serde_json::json;
 
 use crate::args::{FileArgs, PluginVerb};
+use crate::stop::Stop;
 
 /// The run file with what the command line changes in it.
 pub fn config(args: &FileArgs) -> Result<RunConfig> {
@@ -40,14 +42,18 @@ pub fn log() -> LogSink {
     })
 }
 
-/// Lists or inspects.
-pub fn run(verb: &PluginVerb) -> Result<()> {
+/// Lists, inspects, or does what an author asks for.
+pub fn run(verb: &PluginVerb) -> std::result::Result<(), Stop> {
     let search = search_path(Path::new(""))?;
     match verb {
-        PluginVerb::List => list(&search),
-        PluginVerb::Inspect { plugin, json } => inspect(&search, plugin, *json),
-        PluginVerb::Audit { run, json } => crate::replay::audit(run, *json),
-        PluginVerb::Share(verb) => share::run(verb),
+        PluginVerb::List => Ok(list(&search)?),
+        PluginVerb::Inspect { plugin, json } => Ok(inspect(&search, plugin, *json)?),
+        PluginVerb::Audit { run, json } => Ok(crate::replay::audit(run, *json)?),
+        PluginVerb::Share(verb) => Ok(share::run(verb)?),
+        PluginVerb::Author(verb) => match author::run(verb)? {
+            true => Ok(()),
+            false => Err(Stop::failed()),
+        },
     }
 }
 
@@ -96,14 +102,31 @@ fn inspect(search: &SearchPath, plugin: &str, as_json: bool) -> Result<()> {
     println!("  roles     {}", report.roles.join(", "));
     let imports = if report.imports.is_empty() { "nothing".to_string() } else { report.imports.join(", ") };
     println!("  imports   {imports}");
+    println!("  grants    {}", grants(&report.imports));
     println!("  config");
     let properties = report.config_schema["properties"].as_object().cloned().unwrap_or_default();
     for (key, schema) in &properties {
         let default = schema.get("default").map_or(String::new(), |it| format!(" (default {it})"));
-        println!("    {key}: {}{default}", schema["description"].as_str().unwrap_or("").replace('\n', " "));
+        let kind = schema["type"].as_str().map_or(String::new(), |it| format!(" ({it})"));
+        println!(
+            "    {key}{kind}: {}{default}",
+            schema["description"].as_str().unwrap_or("").replace('\n', " ")
+        );
     }
     if properties.is_empty() {
         println!("    none");
     }
     Ok(())
+}
+
+/// What a run file must grant for every import to be answered.
+fn grants(imports: &[String]) -> String {
+    let needed =
+        ["generate", "logprobs", "embed"].into_iter().filter(|it| imports.iter().any(|import| import == it));
+    let needed: Vec<String> = needed.map(|it| format!("{it} = true")).collect();
+    if needed.is_empty() {
+        "none needed".into()
+    } else {
+        format!("{} (or a list of models)", needed.join(", "))
+    }
 }
