@@ -137,15 +137,19 @@ mod tests {
             told("group", json!([{"value": 0.5, "components": {"a": 1}}, {"abstain": ""}]), found.clone())
                 .is_empty()
         );
-        insta::assert_snapshot!(told("group", json!([{"value": 0.4, "components": {"b": 1}}, 0]), found).join("\n"), @"");
+        insta::assert_snapshot!(told("group", json!([{"value": 0.4, "components": {"b": 1}}, 0]), found).join("\n"), @r#"
+        completion 1, value: 0.4 / 0.5
+        completion 1, components, b: 1 / 0.0
+        completion 2: 0 / {"abstain":"no text in column `x`"}
+        "#);
     }
 
     #[test]
     fn contents_are_compared_whole() {
         let found = json!([{"prompt": "a", "completion": "b", "operation": "o"}]);
         assert!(told("example", json!([{"prompt": "a", "completion": "b"}]), found.clone()).is_empty());
-        insta::assert_snapshot!(told("example", json!([{"prompt": "a"}]), found.clone()).join("\n"), @"");
-        insta::assert_snapshot!(told("example", json!({"drop": "why"}), found).join("\n"), @"");
+        insta::assert_snapshot!(told("example", json!([{"prompt": "a"}]), found.clone()).join("\n"), @r#"example 1, 1: {"prompt":"a"} / {"prompt":"a","completion":"b","operation":"o"}"#);
+        insta::assert_snapshot!(told("example", json!({"drop": "why"}), found).join("\n"), @r#"example 1: {"drop":"why"} / [{"prompt":"a","completion":"b","operation":"o"}]"#);
     }
 
     #[test]
@@ -153,6 +157,9 @@ mod tests {
         let found = [json!({"name": "f1", "value": 0.5, "confidence": [0.1, 0.9], "count": 2})];
         assert!(metrics(&json!({"f1": {"value": 0.5, "confidence": [0.1, 0.9]}}), &found, 1e-9).is_empty());
         let off = metrics(&json!({"f1": 0.6, "em": 1}), &found, 1e-9);
-        insta::assert_snapshot!(off.iter().map(|it| format!("{}: {}", it.place, it.found)).collect::<Vec<_>>().join("\n"), @"");
+        insta::assert_snapshot!(off.iter().map(|it| format!("{}: {}", it.place, it.found)).collect::<Vec<_>>().join("\n"), @r"
+        metric f1: 0.5
+        metric em: no such metric among [f1]
+        ");
     }
 }

@@ -193,9 +193,29 @@ mod tests {
         assert_eq!(opened(good), "bleu");
         let bad = "name = \"Bleu\"\nversion = \"1\"\nroles = []\ndescription = \"x\"\n\
                    [resources]\n\"a.txt\" = \"a.txt\"\n";
-        insta::assert_snapshot!(opened(bad), @"");
-        insta::assert_snapshot!(opened(&format!("{good}rols = []\n")), @"");
-        insta::assert_snapshot!(opened(&format!("{good}[grants]\ngenerate = [\"everyone\"]\n")), @"");
+        insta::assert_snapshot!(opened(bad), @r"
+        invalid `plugin.toml`
+          `name`: `Bleu` can't be a name: it begins with `B`
+          `version` must be a semantic version as in `0.1.0`, got `1`
+          `roles` must name at least one of data-builder, augmenter, reward, evaluator
+          `resources.a.txt`: there is no file `a.txt`
+        ");
+        insta::assert_snapshot!(opened(&format!("{good}rols = []\n")), @r"
+        invalid `plugin.toml`
+          TOML parse error at line 5, column 1
+          |
+        5 | rols = []
+          | ^^^^
+        unknown field `rols`, expected one of `name`, `version`, `roles`, `license`, `description`, `contract`, `component`, `grants`, `limits`, `resources`
+        ");
+        insta::assert_snapshot!(opened(&format!("{good}[grants]\ngenerate = [\"everyone\"]\n")), @r#"
+        invalid `plugin.toml`
+          TOML parse error at line 6, column 12
+          |
+        6 | generate = ["everyone"]
+          |            ^^^^^^^^^^^^
+        `everyone` is no model; known are `run`, `reference` and `judges.<name>`
+        "#);
     }
 
     #[test]

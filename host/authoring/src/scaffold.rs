@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use fthost_sandbox::RoleKind;
+use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, context};
 
 use crate::build::{Language, Workshop};
@@ -141,7 +142,8 @@ impl Scaffold<'_> {
 
     fn rendered(&self, template: &str) -> String {
         let mut environment = Environment::new();
-        environment.set_keep_trailing_newline(true);
+        let syntax = SyntaxConfig::builder().keep_trailing_newline(true).trim_blocks(true).build();
+        environment.set_syntax(syntax.expect("the usual delimiters"));
         let keys = config_keys(self.role);
         let list = |yes: &str, no: &str, summaries: bool| {
             let value = |it: &Key| match (summaries, it.default) {

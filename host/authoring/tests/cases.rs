@@ -141,7 +141,44 @@ fn every_kind_of_difference_is_told() {
     std::fs::write(&source, wrong).unwrap();
     let report = tested(&package);
     assert!(!report.passed());
-    insta::assert_snapshot!(report.to_string(), @"");
+    insta::assert_snapshot!(report.to_string(), @r#"
+    tested-wrong 0.1.0 (reward)
+    cases/reward.jsonl
+      FAILED  the expected answer
+                completion 1
+                  expected {"value":1,"components":{"exact":1,"contains":1}}
+                  found    {"value":1.0}
+                completion 2
+                  expected 1
+                  found    4.0
+      FAILED  an answer that holds it, and one that does not
+                completion 1
+                  expected 0.5
+                  found    8.0
+                completion 2
+                  expected 0
+                  found    2.0
+      FAILED  another column
+                completion 1
+                  expected 1
+                  found    3.0
+      ok      a row without an expected answer
+      ok      a key that is not known
+    checks
+      ok      the same input gives the same output twice
+      ok      a batch of 3 gives what 3 batches of 1 give
+      FAILED  the order of a batch changes no answer
+                group 1
+                  expected [{"value":1.0},{"value":4.0}]
+                  found    [{"value":3.0},{"value":6.0}]
+                group 2
+                  expected [{"value":10.0},{"value":4.0}]
+                  found    [{"value":8.0},{"value":2.0}]
+      ok      odd input ends no instance
+      ok      an unknown key is refused by name
+      ok      every reason can be read
+    5 cases, 3 failed; 6 checks, 1 failed
+    "#);
 }
 
 #[test]
@@ -169,7 +206,13 @@ fn a_case_that_cant_be_understood_is_named_by_file_and_line() {
         error.to_string().replace(&format!("{}/", package.folder.display()), "")
     })
     .collect();
-    insta::assert_snapshot!(told.join("\n"), @"");
+    insta::assert_snapshot!(told.join("\n"), @r"
+    cases/reward.jsonl:2: a case has one of `rows` (data-builder), `examples` (augmenter), `completions` (reward), `samples` (evaluator), or `expected_problem`
+    cases/reward.jsonl:2: `expected` has 0 entries for 1 completions
+    cases/reward.jsonl:2: a case for evaluator, but the plugin plays reward
+    cases/reward.jsonl:2: unknown field `completion`, expected one of `name`, `config`, `role`, `tolerance`, `host`, `random`, `expected_problem`, `prompt`, `completions`, `columns`, `expected`, `samples`, `expected_metrics`, `expected_details`, `rows`, `expected_finish`, `examples` at line 1 column 26
+    cases/reward.jsonl:2: EOF while parsing a value at line 1 column 9
+    ");
 }
 
 #[test]

@@ -41,6 +41,9 @@ fn c_has_scaffolds_of_the_roles_that_need_no_json_of_any_shape() {
     let folder = tempfile::tempdir().unwrap();
     let (role, language) = (RoleKind::Augmenter, Language::C);
     let error = Scaffold { name: "a", role, language, parent: folder.path() }.write(&workshop()).unwrap_err();
-    insta::assert_snapshot!(error, @"");
+    insta::assert_snapshot!(error, @r"
+    there is no scaffold for `augmenter` in C
+    hint: the languages that have one are rust, python, js
+    ");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
