@@ -141,7 +141,8 @@ pub fn whole(text: &str, decimal: Decimal) -> Option<Found> {
 
 /// The last number in the text.
 pub fn last(text: &str, decimal: Decimal) -> Option<Found> {
-    all(text, decimal).pop()
+    // No number goes over a line's end: most texts need a look at few lines.
+    text.lines().rev().find_map(|line| all(line, decimal).pop())
 }
 
 /// Every number in the text, in order.
@@ -167,9 +168,7 @@ pub fn all(text: &str, decimal: Decimal) -> Vec<Found> {
 /// Half-width, LaTeX's spacing and braces around separators gone, the decimal sign a point.
 fn prepared(text: &str, decimal: Decimal) -> String {
     let text = half_width(text);
-    let text = text.replace("{,}", ",").replace("\\,", "").replace("\\!", "").replace("\\%", "%");
-    let text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac");
-    let text = text.replace("\\$", "$").replace("\\times", "×").replace("\\cdot", "×");
+    let text = if text.contains('\\') || text.contains("{,}") { without_latex(&text) } else { text };
     if decimal == Decimal::Point {
         return text;
     }
@@ -179,6 +178,12 @@ fn prepared(text: &str, decimal: Decimal) -> String {
         other => other,
     };
     text.chars().map(swap).collect()
+}
+
+fn without_latex(text: &str) -> String {
+    let text = text.replace("{,}", ",").replace("\\,", "").replace("\\!", "").replace("\\%", "%");
+    let text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac");
+    text.replace("\\$", "$").replace("\\times", "×").replace("\\cdot", "×")
 }
 
 /// A number begins neither within a word (`x2`) nor within another number; a sign belongs to it only where it is no

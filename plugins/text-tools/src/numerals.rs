@@ -83,9 +83,13 @@ fn big(text: &str) -> Option<(i128, usize)> {
     Some((big_unit(first)?, first.len_utf8()))
 }
 
+/// Characters of a numeral at most: a longer run of numerals is none.
+const LONGEST: usize = 64;
+
 fn integer(text: &str) -> Option<(i128, usize)> {
     let numeral: String = text
         .chars()
+        .take(LONGEST)
         .take_while(|it| digit(*it).is_some() || small_unit(*it).is_some() || big_unit(*it).is_some())
         .collect();
     let first = numeral.chars().next()?;
