@@ -364,7 +364,7 @@ words = "/etc/passwd"
         `grants.generate`: `gpt` is no model: expected `run`, `reference` or `judges.<name>`
         `grants.embed`: true, or a list of `run`, `reference` and `judges.<name>`
         `grants.network`: unknown key, expected one of `generate`, `logprobs`, `embed`
-        `limits.feul`: unknown field `feul`, expected one of `memory_bytes`, `deadline_ms`, `fuel`, `output_bytes`, `log_bytes`, `stack_bytes`, `table_elements`, `instances`
+        `limits.feul`: unknown field `feul`, expected one of `memory_bytes`, `deadline_ms`, `fuel`, `output_bytes`, `log_bytes`, `host_calls`, `stack_bytes`, `table_elements`, `instances`
         `limits.memory_bytes`: invalid type: string "much", expected u64
         `limits.deadline_ms` must be > 0, got `0`
         `resources."words"` must be a file inside the package, as in `resources/words.txt`, got `/etc/passwd`
