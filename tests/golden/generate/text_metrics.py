@@ -252,7 +252,7 @@ def chosen(*words):
 
 
 def figure(value, confidence):
-    return {"value": value, "confidence": confidence}
+    return {"value": value, "confidence": confidence} if confidence else {"value": value}
 
 
 def bleu_cases():
