@@ -160,8 +160,19 @@ impl Sandbox {
         pinned: Option<&str>,
         limits: &Limits,
     ) -> Result<Compiled> {
-        let bytes = std::fs::read(path).map_err(io("read", path))?;
-        let digest = digest(&bytes);
+        self.compile_bytes(plugin, path, &std::fs::read(path).map_err(io("read", path))?, pinned, limits)
+    }
+
+    /// As [`Sandbox::compile`], of bytes that were read before from `path`.
+    pub(crate) fn compile_bytes(
+        &self,
+        plugin: &str,
+        path: &Path,
+        bytes: &[u8],
+        pinned: Option<&str>,
+        limits: &Limits,
+    ) -> Result<Compiled> {
+        let digest = digest(bytes);
         if let Some(pinned) = pinned.filter(|it| *it != digest) {
             let (plugin, pinned) = (plugin.to_string(), pinned.to_string());
             return Err(SandboxError::Digest { plugin, pinned, found: digest });
@@ -171,7 +182,7 @@ impl Sandbox {
             Some(component) => component,
             None => {
                 let component =
-                    Component::new(&engine, &bytes).map_err(|error| SandboxError::NotAComponent {
+                    Component::new(&engine, bytes).map_err(|error| SandboxError::NotAComponent {
                         plugin: plugin.to_string(),
                         path: path.to_path_buf(),
                         reason: format!("{error:#}").replace('\n', " "),

@@ -94,8 +94,22 @@ impl Sandbox {
     /// # Errors
     /// As [`Sandbox::load`].
     pub fn inspect(&self, name: &str, path: &Path) -> Result<Inspection> {
+        let compiled = self.compile(name, path, None, &PluginConfig::default().limits)?;
+        self.inspected(name, path, compiled)
+    }
+
+    /// As [`Sandbox::inspect`], of a component in memory.
+    ///
+    /// # Errors
+    /// As [`Sandbox::load`].
+    pub fn inspect_bytes(&self, name: &str, bytes: &[u8]) -> Result<Inspection> {
+        let path = Path::new("memory");
+        let compiled = self.compile_bytes(name, path, bytes, None, &PluginConfig::default().limits)?;
+        self.inspected(name, path, compiled)
+    }
+
+    fn inspected(&self, name: &str, path: &Path, compiled: Compiled) -> Result<Inspection> {
         let config = PluginConfig::default();
-        let compiled = self.compile(name, path, None, &config.limits)?;
         let parts = self.parts(name, path, &config, &compiled)?;
         let description = self.describe(name, &compiled.digest, &parts)?;
         let Compiled { digest, contract, roles, imports, .. } = compiled;

@@ -3,7 +3,9 @@
 //! Components come from `plugins/build`.
 
 mod contracts;
+mod fuzzed;
 mod hostile;
+mod mirror;
 mod policy;
 mod refused;
 mod standard;
