@@ -112,40 +112,41 @@ impl TextChunks {
     /// Full chunks off the front of `pieces`; with `end` what is left too.
     fn take(&self, pieces: &mut Vec<Piece>, end: bool) -> Vec<String> {
         let mut chunks = Vec::new();
+        // Where the next chunk begins.
+        let mut start = 0;
         loop {
+            let left = &pieces[start..];
             let (mut count, mut size) = (0, 0);
-            while count < pieces.len()
-                && (count == 0 || size + pieces[count].size <= self.config.size as usize)
-            {
-                size += pieces[count].size;
+            while count < left.len() && (count == 0 || size + left[count].size <= self.config.size as usize) {
+                size += left[count].size;
                 count += 1;
             }
-            let full = count < pieces.len();
-            if !full && (!end || pieces.is_empty()) {
-                return chunks;
+            let full = count < left.len();
+            if !full && (!end || left.is_empty()) {
+                break;
             }
-            let text: String = pieces[..count].iter().map(|it| &*it.text).collect();
             if size >= self.config.min_size as usize || (chunks.is_empty() && !full) {
-                chunks.push(text);
+                chunks.push(left[..count].iter().map(|it| &*it.text).collect());
             }
-            if !full {
-                pieces.clear();
-                return chunks;
-            }
-            // The next chunk begins with whole units of this one's end, and goes on for at least one.
-            let (mut back, mut repeated) = (0, 0);
-            while back + 1 < count && repeated + pieces[count - back - 1].size <= self.config.overlap as usize
-            {
-                repeated += pieces[count - back - 1].size;
-                back += 1;
-            }
-            // Where the unit that follows has no room beside what is repeated, less is repeated.
-            while back > 0 && repeated + pieces[count].size > self.config.size as usize {
-                repeated -= pieces[count - back].size;
-                back -= 1;
-            }
-            pieces.drain(..count - back);
+            start += if full { count - self.repeated(left, count) } else { count };
         }
+        pieces.drain(..start);
+        chunks
+    }
+
+    /// How many of the first `count` units the next chunk begins with: whole ones, fewer than all, and with room for the
+    /// unit that follows.
+    fn repeated(&self, pieces: &[Piece], count: usize) -> usize {
+        let (mut back, mut size) = (0, 0);
+        while back + 1 < count && size + pieces[count - back - 1].size <= self.config.overlap as usize {
+            size += pieces[count - back - 1].size;
+            back += 1;
+        }
+        while back > 0 && size + pieces[count].size > self.config.size as usize {
+            size -= pieces[count - back].size;
+            back -= 1;
+        }
+        back
     }
 
     fn example(row: u64, text: &str, columns: &Columns) -> Option<Example> {
