@@ -7,6 +7,7 @@ use fthost_run::RunError;
 use fthost_run::evaluate::Evaluation;
 use fthost_run::event::{Event, Plan, Stepped};
 use fthost_run::performance;
+use fthost_run::plugins::PluginUsage;
 use fthost_run::summary::Summary;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -295,8 +296,30 @@ fn summary_text(summary: &Summary) -> String {
         duration(Duration::from_secs_f64(summary.seconds)),
         summary.tokens_per_second
     ));
+    lines.extend(summary.plugins.iter().map(plugin_text));
     lines.push(format!("result: {}", summary.result.display()));
     lines.join("\n")
+}
+
+/// What a plugin did and what it took.
+fn plugin_text(it: &PluginUsage) -> String {
+    let usage = &it.usage;
+    let mut text = format!(
+        "plugin {}: {} items in {} calls, {:.3} s",
+        it.plugin.name, usage.items, usage.calls, usage.guest_s
+    );
+    if usage.host_s > 0.0 {
+        text += &format!(" and {:.1} s of models", usage.host_s);
+    }
+    if usage.fuel > 0 {
+        text += &format!(", {} fuel", grouped(usage.fuel));
+    }
+    let outcomes: Vec<String> =
+        usage.outcomes.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    if !outcomes.is_empty() {
+        text += &format!("; {}", outcomes.join(", "));
+    }
+    text
 }
 
 /// `1h02m`, `3m05s` or `7s`.

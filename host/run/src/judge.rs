@@ -17,7 +17,7 @@ use crate::config::EvalConfig;
 use crate::error::{Result, RunError};
 use crate::host_model::EngineModel;
 use crate::judges::Judges;
-use crate::plugins::{Lent, Plugins};
+use crate::plugins::{Lent, PluginUsage, Plugins};
 use crate::scores::{RewardScores, Scores};
 
 /// Samples an evaluator is called with at a time.
@@ -79,6 +79,9 @@ pub struct Judgement {
     /// What rewards were given and what they said: a file of its own.
     #[serde(skip)]
     pub scores: Option<Scores>,
+    /// What each plugin has used up so far: a matter of performance.
+    #[serde(skip)]
+    pub usage: Vec<PluginUsage>,
 }
 
 /// How answers are made, and whom plugins may ask about them.
@@ -167,7 +170,7 @@ impl<'a> Judge<'a> {
             metrics.extend(evaluated(evaluator.as_mut(), &samples, &mut answers)?);
         }
         let scores = (!scores.rewards.is_empty()).then_some(scores);
-        Ok(Judgement { step, metrics, answers, scores })
+        Ok(Judgement { step, metrics, answers, scores, usage: self.plugins.usage() })
     }
 
     fn rewards(

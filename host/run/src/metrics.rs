@@ -13,6 +13,7 @@ use crate::error::{Result, RunError};
 use crate::evaluate::Evaluation;
 use crate::event::Stepped;
 use crate::performance::{self, PerformanceLog};
+use crate::plugins::PluginUsage;
 use crate::tensorboard::EventWriter;
 
 /// Where figures go as they arise.
@@ -105,6 +106,22 @@ impl MetricSink {
         self.evaluations.push(evaluation.clone());
         let figures = evaluation.metrics.iter().map(|(name, value)| (name.clone(), json!(value)));
         self.write(evaluation.step, epoch, figures)
+    }
+
+    /// Writes what plugins have used up so far, which holds clocks: beside what steps cost, not among the figures.
+    ///
+    /// # Errors
+    /// Files that can't be written.
+    pub fn judged(&mut self, step: u64, usage: &[PluginUsage]) -> Result<()> {
+        self.performance.judged(step, usage)?;
+        let scalars = usage.iter().flat_map(|it| {
+            let of = |key: &str, value: f64| {
+                (format!("performance/plugins/{}/{key}", it.plugin.name), value as f32)
+            };
+            let usage = &it.usage;
+            [of("guest_s", usage.guest_s), of("host_s", usage.host_s), of("calls", usage.calls as f64)]
+        });
+        self.events.scalars(step, scalars).map_err(RunError::output(&self.path))
     }
 
     /// Every evaluation of the run, those before it was resumed included.

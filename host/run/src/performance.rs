@@ -1,4 +1,5 @@
-//! `performance.jsonl`: what each optimizer step cost, in time and memory.
+//! `performance.jsonl`: what each optimizer step cost, in time and memory, and what plugins have used up at each
+//! evaluation.
 //!
 //! Apart from `metrics.jsonl`, whose bytes are the same for the same run.
 
@@ -10,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Result, RunError};
 use crate::event::Stepped;
+use crate::plugins::PluginUsage;
 
 /// In the run's output folder.
 pub const FILE: &str = "performance.jsonl";
@@ -58,5 +60,16 @@ impl PerformanceLog {
         line.insert("step".into(), json!(stepped.step));
         line.extend(figures(stepped).into_iter().map(|(name, value)| (name.to_string(), value)));
         writeln!(self.file, "{}", Value::Object(line)).map_err(RunError::output(&self.path))
+    }
+
+    /// Writes what plugins have used up by an evaluation at `step`, by plugin.
+    ///
+    /// # Errors
+    /// A file that can't be written.
+    pub fn judged(&mut self, step: u64, usage: &[PluginUsage]) -> Result<()> {
+        let plugins: Map<String, Value> =
+            usage.iter().map(|it| (it.plugin.name.clone(), json!(it.usage))).collect();
+        writeln!(self.file, "{}", json!({"step": step, "plugins": plugins}))
+            .map_err(RunError::output(&self.path))
     }
 }

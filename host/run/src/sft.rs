@@ -97,6 +97,7 @@ pub fn run(
             if let Some(mut evaluation) = held_out.evaluate(&state)? {
                 if let Some(judgement) = judge.judge(&state.model, state.step)? {
                     judgement.write(folder)?;
+                    metrics.judged(state.step, &judgement.usage)?;
                     evaluation.add(&judgement);
                 }
                 improved = course.judge(&evaluation);
