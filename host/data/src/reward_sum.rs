@@ -32,7 +32,7 @@ impl RewardTerm {
         if !self.weight.is_finite() {
             problems.push(format!("`weight` must be finite, got `{}`", self.weight));
         }
-        if let Some([low, high]) = self.clip.filter(|it| !(it[0] <= it[1])) {
+        if let Some([low, high]) = self.clip.filter(|it| it[0].is_nan() || it[1].is_nan() || it[0] > it[1]) {
             problems.push(format!("`clip` must be [least, greatest], got `[{low}, {high}]`"));
         }
         if let Some(gate) = self.gate.filter(|it| !it.is_finite()) {

@@ -18,6 +18,7 @@ use crate::error::{Result, RunError};
 use crate::host_model::EngineModel;
 use crate::judges::Judges;
 use crate::plugins::{Lent, PluginUsage, Plugins};
+use crate::questions::{Question, last_turn, question, samples};
 use crate::scores::{RewardScores, Scores};
 
 /// Samples an evaluator is called with at a time.
@@ -25,15 +26,6 @@ const BATCH: usize = 256;
 
 /// In the output folder: a file an evaluation.
 pub const FOLDER: &str = "evaluations";
-
-/// A held-out example as a question.
-#[derive(Debug, Clone, PartialEq)]
-struct Question {
-    prompt: Prompt,
-    prompt_ids: Vec<u32>,
-    reference: Option<String>,
-    columns: Columns,
-}
 
 /// One figure of a judgement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -239,55 +231,6 @@ impl Judgement {
     pub fn read(folder: &Path, step: u64) -> Option<Self> {
         serde_json::from_str(&std::fs::read_to_string(Self::path(folder, step)).ok()?).ok()
     }
-}
-
-/// The prompt and the expected answer of an example; `None` for plain text and conversations without an answer.
-fn question(example: &Example, tokenizer: &Tokenizer) -> Result<Option<Question>> {
-    let (prompt, reference) = match &example.content {
-        Content::PromptCompletion { prompt, completion } => (prompt.clone(), Some(answer_text(completion))),
-        Content::Prompt(prompt) => (prompt.clone(), None),
-        Content::Preference(pair) => (pair.prompt.clone(), Some(answer_text(&pair.chosen))),
-        Content::Messages(messages) => match messages.split_last() {
-            Some((last, before)) if last.role == Role::Assistant && !before.is_empty() => {
-                (Prompt::Messages(before.to_vec()), Some(last.content.clone()))
-            }
-            _ => return Ok(None),
-        },
-        Content::Text(_) => return Ok(None),
-    };
-    let prompt_ids = encode::encode_prompt(&prompt, tokenizer)?;
-    Ok(Some(Question { prompt, prompt_ids, reference, columns: example.columns.clone() }))
-}
-
-fn answer_text(completion: &Completion) -> String {
-    match completion {
-        Completion::Text(text) => text.clone(),
-        Completion::Messages(messages) => {
-            messages.last().map_or_else(String::new, |message| message.content.clone())
-        }
-    }
-}
-
-fn last_turn(prompt: &Prompt) -> String {
-    match prompt {
-        Prompt::Text(text) => text.clone(),
-        Prompt::Messages(messages) => messages.last().map_or_else(String::new, |it| it.content.clone()),
-    }
-}
-
-/// A sample an answer; ids count answers, so that several to one question are told apart.
-fn samples(step: u64, questions: &[Question], candidates: &[Vec<Candidate>]) -> Vec<EvalSample> {
-    let of_question = questions.iter().zip(candidates).flat_map(|(question, all)| {
-        all.iter().map(move |completion| EvalSample {
-            id: 0,
-            step,
-            prompt: question.prompt.clone(),
-            completion: completion.clone(),
-            reference: question.reference.clone(),
-            columns: question.columns.clone(),
-        })
-    });
-    (0..).zip(of_question).map(|(id, sample)| EvalSample { id, ..sample }).collect()
 }
 
 /// Outcomes group by group.

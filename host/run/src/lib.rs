@@ -24,6 +24,7 @@ pub mod performance;
 pub mod place;
 pub mod plugins;
 pub mod prefetch;
+mod questions;
 pub mod replay;
 pub mod report;
 pub mod rows;
