@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use fthost_data::{
-    Candidate, Columns, Completion, Content, Detail, Direction, EvalSample, Evaluator, Example, Group,
-    Metric, Outcome, Prompt, Reward, RewardTerm, Role, RoleError, Then, Tokenizer, encode, reward_sum,
+    Candidate, Detail, Direction, EvalSample, Evaluator, Example, Group, Metric, Outcome, Reward, RewardTerm,
+    RoleError, Then, Tokenizer, reward_sum,
 };
 use fthost_engine::device::DeviceKind;
 use fthost_engine::generate::generate;

@@ -163,6 +163,8 @@ mod tests {
                 confidence: Some((0.25, 0.75)),
             }],
             answers,
+            scores: None,
+            usage: Vec::new(),
         };
         let before = vec![answer("a", 0.0), answer("b", 0.5), answer("c", 0.0)];
         let after = vec![answer("A", 0.2), answer("B", 0.1), answer("C", 1.0)];
