@@ -253,7 +253,7 @@ fn longest_allowed(path: &Path, function: &str) -> usize {
 #[test]
 fn files_and_functions_stay_short() {
     let mut broken = Vec::new();
-    for path in files().iter().filter(|it| it.extension().is_some_and(|it| it == "rs")) {
+    for path in files_below("", "rs").iter() {
         let measured = measure(path);
         let in_tests = path.iter().any(|it| it == "tests");
         if measured.lines > LINES_OF_A_FILE {
@@ -278,7 +278,7 @@ fn files_and_functions_stay_short() {
 
 #[test]
 fn unsafe_stands_only_in_files_that_say_why() {
-    for path in files().iter().filter(|it| it.extension().is_some_and(|it| it == "rs")) {
+    for path in files_below("", "rs").iter() {
         let says_why =
             read(path).lines().take_while(|it| it.starts_with("//!")).any(|it| it.contains("`unsafe`"));
         let uses = measure(path).uses_unsafe;

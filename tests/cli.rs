@@ -144,7 +144,9 @@ fn help_names_verbs_and_exit_codes() {
       generate     Print a model's answers to prompts
       eval         Judge a model, or one with an adapter, on the held-out rows of a run file
       data         Look at data as training sees it
-      plugin       Look at plugins
+      plugin       Look at plugins, write, test and share them
+      replay       Compute the scores of a run again, offline, and tell every difference
+      rescore      Score a run's completions by other rewards and compare
       model        Make, merge and look at models' files
       doctor       Say what this machine has for fthost
       completions  Print a completion script

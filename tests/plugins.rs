@@ -176,12 +176,12 @@ fn what_is_wrong_with_plugins_is_told_by_name() {
     assert!(told.starts_with("error: plugin `json-mtach` was not found; looked for `"), "{told}");
     insta::assert_snapshot!(failed(&["--set", "plugins.json-match.config.colum=fields"]), @r"
     error: plugin `json-match` refuses its configuration
-      `plugins.json-match.config.colum`: unknown field `colum`, expected one of `column`, `allow_fence`, `weights`
+      `plugins.json-match.config.colum`: unknown key, expected one of `column`, `allow_fence`, `weights`
     exit code 2
     ");
     insta::assert_snapshot!(failed(&["--set", "plugins.json-match.limits.feul=1"]), @r"
     error: invalid run file `run.toml`
-      `plugins.json-match.limits.feul` (`--set plugins.json-match.limits.feul=1`): unknown field `feul`, expected one of `memory_bytes`, `deadline_ms`, `fuel`, `output_bytes`, `log_bytes`, `stack_bytes`, `table_elements`, `instances`
+      `plugins.json-match.limits.feul` (`--set plugins.json-match.limits.feul=1`): unknown field `feul`, expected one of `memory_bytes`, `deadline_ms`, `fuel`, `output_bytes`, `log_bytes`, `host_calls`, `stack_bytes`, `table_elements`, `instances`
     exit code 2
     ");
     insta::assert_snapshot!(failed(&["--set", "plugins.json-match.limits.memory_bytes=0"]), @r"
@@ -213,23 +213,55 @@ fn plugins_are_listed_and_inspected() {
     };
     insta::assert_snapshot!(told(&["plugin", "list"]), @r"
     plugins
-      constraint-augmenter  augmenter     0.1.0    Derive examples that ask for the same answer under a constraint that can be checked
-      exact-and-f1          evaluator     0.1.0    Judge answers by exact match and token F1 against the expected answer
-      instruction-builder   data-builder  0.1.0    Build prompts and answers from any columns by templates
-      json-match            reward        0.1.0    Reward how far an answer is the expected JSON object: well-formed, its keys, its values
+      answer-match              reward        0.1.0    Reward the right answer: text after normalisation, or a number in whatever way it is written
+      back-translation          augmenter     0.1.0    Say texts in other words by translating them into another language and back
+      bleu                      evaluator     0.1.0    Judge answers by corpus BLEU, with sacrebleu's numbers and tokenisers
+      calibration               evaluator     0.1.0    Judge whether a model's confidence means what it says: calibration error and Brier score
+      chain-of-thought-builder  data-builder  0.1.0    Build examples that reason step by step, with calculations that are checked
+      chat-builder              data-builder  0.1.0    Build conversations of chat data: ShareGPT, OpenAI messages, alternating turns
+      chrf                      evaluator     0.1.0    Judge answers by corpus chrF or chrF++, with sacrebleu's numbers
+      coherence                 evaluator     0.1.0    Judge answers by coherence: how near neighbouring sentences are in meaning, and how much one tells of the next
+      constraint-augmenter      augmenter     0.1.0    Derive examples that ask for the same answer under a constraint that can be checked
+      diversity                 evaluator     0.1.0    Judge answers by how different they are: distinct-n and self-BLEU
+      exact-and-f1              evaluator     0.1.0    Judge answers by exact match and token F1 against the expected answer
+      format-tags               reward        0.1.0    Reward an answer laid out in tags, as <think> and <answer>
+      instruction-builder       data-builder  0.1.0    Build prompts and answers from any columns by templates
+      instruction-synthesis     augmenter     0.1.0    Ask a model for new instructions that need a named capability, and for their answers
+      json-match                reward        0.1.0    Reward how far an answer is the expected JSON object: well-formed, its keys, its values
+      json-schema               reward        0.1.0    Reward JSON that is valid against a schema
+      judge                     evaluator     0.1.0    Let a model judge answers on a rubric: relevance, fluency, informativeness and correctness from 1 to 5
+      judge-reward              reward        0.1.0    Let a model judge answers on a scale
+      length-band               reward        0.1.0    Reward answers of a wanted length; punish overlong ones softly
+      near-duplicates           augmenter     0.1.0    Leave out examples that are nearly the same as an earlier one, by MinHash
+      noise                     augmenter     0.1.0    Add typing errors to prompts, so that a model learns to read them
+      overlap-reward            reward        0.1.0    Reward answers by BLEU, ROUGE or chrF against the expected ones
+      paraphrase                augmenter     0.1.0    Ask a model to say prompts or answers in other words
+      pattern                   reward        0.1.0    Reward what matches regular expressions
+      perplexity                evaluator     0.1.0    Judge a model by the perplexity of expected answers or of its own, per token and per byte
+      preference-builder        data-builder  0.1.0    Build preference pairs of pairs, ranked lists, scored answers and whole conversations
+      qa-from-context           augmenter     0.1.0    Ask a model for questions and answers about a text
+      repetition-penalty        reward        0.1.0    Punish repeated n-grams of words or characters
+      rouge                     evaluator     0.1.0    Judge answers by ROUGE-1, 2, L and Lsum, with rouge-score's numbers, and by characters where there are no words
+      self-instruct             augmenter     0.1.0    Ask a model for new tasks like those of the batch, and keep those that are new
+      squad-builder             data-builder  0.1.0    Build question-answer examples of SQuAD-like data, flat or nested
+      text-chunks               data-builder  0.1.0    Cut plain texts into chunks by characters, words, sentences or paragraphs
+      toxicity-words            evaluator     0.1.0    Judge answers by a list of words that should not be in them, in any language
+      unit-checks               reward        0.1.0    Reward the share of named checks that an answer passes; checks are data, not code
     sets
-      json-extraction       Sentences to JSON: rows with `text` and `fields` are built, augmented, rewarded and judged
+      json-extraction           Sentences to JSON: rows with `text` and `fields` are built, augmented, rewarded and judged
     ");
     insta::assert_snapshot!(told(&["plugin", "inspect", "json-match"]), @r#"
     json-match 0.1.0
       Reward how far an answer is the expected JSON object: well-formed, its keys, its values
       file      plugins/dist/json-match.wasm
       digest    sha256:DIGEST
+      contract  0.2
       roles     reward
       imports   log
+      grants    none needed
       config
-        column: The column that holds the expected object, as an object or as JSON text. (default "answer")
-        allow_fence: Whether an object inside a Markdown code fence counts as well-formed. (default false)
+        column (string): The column that holds the expected object, as an object or as JSON text. (default "answer")
+        allow_fence (boolean): Whether an object inside a Markdown code fence counts as well-formed. (default false)
         weights: Shares of the parts in the score; divided by their sum.
     "#);
 }

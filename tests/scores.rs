@@ -132,7 +132,17 @@ fn a_run_is_audited() {
             |it| if it.starts_with("  scores") { "  scores    ...\n".to_string() } else { format!("{it}\n") },
         )
         .collect();
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @r"
+    judge 0.1.0 (data-builder, reward, contract 0.2)
+      digest    DIGEST
+      signer    none: not signed
+      granted   embed(run)
+      used      embed(run) 8x
+      files     none
+      limits    none
+      outcomes  ok 16
+      scores    ...
+    ");
     let replayed = json_of(folder.path(), &["replay", "out", "--json"]);
     assert_eq!(replayed[0]["changed"], 0, "answers of the model come from the record: {replayed:#}");
 }
@@ -201,5 +211,8 @@ fn a_judge_that_the_run_file_does_not_have_is_told() {
     let (folder, path) = workplace(&RUN_FILE.replace("MORE", &plugin));
     let output = run(&path, &["--quiet"]);
     assert_eq!(output.status.code(), Some(2));
-    insta::assert_snapshot!(said(&output, folder.path()), @"");
+    insta::assert_snapshot!(said(&output, folder.path()), @r"
+    error: `plugins.judge.grants` names `judges.big`, which the run file does not have
+    hint: add `[judges.big.endpoint]` with `url` and `model`, or `[judges.big.folder]` with `path`
+    ");
 }

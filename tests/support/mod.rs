@@ -35,9 +35,13 @@ pub fn files() -> Vec<PathBuf> {
     files
 }
 
-/// The files below `folder` whose name ends in `.extension`.
+/// The files below `folder` whose name ends in `.extension`; templates are no sources before they are rendered.
 pub fn files_below(folder: &str, extension: &str) -> Vec<PathBuf> {
-    let chosen = |it: &PathBuf| it.starts_with(folder) && it.extension().is_some_and(|it| it == extension);
+    let chosen = |it: &PathBuf| {
+        it.starts_with(folder)
+            && it.extension().is_some_and(|it| it == extension)
+            && !it.starts_with("host/authoring/templates")
+    };
     files().into_iter().filter(chosen).collect()
 }
 

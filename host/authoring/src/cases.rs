@@ -124,26 +124,7 @@ fn checked(written: Written, roles: &[RoleKind]) -> std::result::Result<Case, St
 }
 
 fn played(written: Written, roles: &[RoleKind]) -> std::result::Result<Kind, String> {
-    let given = [
-        (RoleKind::Reward, written.completions.is_some()),
-        (RoleKind::Evaluator, written.samples.is_some()),
-        (RoleKind::DataBuilder, written.rows.is_some()),
-        (RoleKind::Augmenter, written.examples.is_some()),
-    ];
-    let given: Vec<RoleKind> = given.iter().filter(|it| it.1).map(|it| it.0).collect();
-    let role = match (written.role, given.as_slice()) {
-        (None, [role]) => *role,
-        (Some(role), [given]) if *given == role => role,
-        (Some(role), _) => return Err(format!("`role` is {role}, which takes `{}` alone", takes(role))),
-        (None, _) => {
-            let known = RoleKind::ALL.map(|it| format!("`{}` ({it})", takes(it)));
-            return Err(format!("a case has one of {}, or `expected_problem`", known.join(", ")));
-        }
-    };
-    if !roles.contains(&role) {
-        let roles: Vec<&str> = roles.iter().map(|it| it.as_str()).collect();
-        return Err(format!("a case for {role}, but the plugin plays {}", roles.join(", ")));
-    }
+    let role = role_of(&written, roles)?;
     let (items, expected, end) = match role {
         RoleKind::Reward => {
             let completions: Vec<Candidate> =
@@ -185,6 +166,31 @@ fn played(written: Written, roles: &[RoleKind]) -> std::result::Result<Kind, Str
         }
     };
     Ok(Kind::Played { role, items, expected, end })
+}
+
+/// The role of a case: that of what is given, which the plugin must play.
+fn role_of(written: &Written, roles: &[RoleKind]) -> std::result::Result<RoleKind, String> {
+    let given = [
+        (RoleKind::Reward, written.completions.is_some()),
+        (RoleKind::Evaluator, written.samples.is_some()),
+        (RoleKind::DataBuilder, written.rows.is_some()),
+        (RoleKind::Augmenter, written.examples.is_some()),
+    ];
+    let given: Vec<RoleKind> = given.iter().filter(|it| it.1).map(|it| it.0).collect();
+    let role = match (written.role, given.as_slice()) {
+        (None, [role]) => *role,
+        (Some(role), [given]) if *given == role => role,
+        (Some(role), _) => return Err(format!("`role` is {role}, which takes `{}` alone", takes(role))),
+        (None, _) => {
+            let known = RoleKind::ALL.map(|it| format!("`{}` ({it})", takes(it)));
+            return Err(format!("a case has one of {}, or `expected_problem`", known.join(", ")));
+        }
+    };
+    if !roles.contains(&role) {
+        let roles: Vec<&str> = roles.iter().map(|it| it.as_str()).collect();
+        return Err(format!("a case for {role}, but the plugin plays {}", roles.join(", ")));
+    }
+    Ok(role)
 }
 
 /// The key of what a role is given.

@@ -14,9 +14,16 @@ pub(crate) fn problems(schema: &Value, config: &Map<String, Value>) -> Result<Ve
     Ok(validator.iter_errors(&config).map(|error| (key(&error), message(schema, &error))).collect())
 }
 
-/// `/weights/0/valid` as `weights.0.valid`; of a key that is too much or missing, the key itself.
+/// `/weights/0/valid` as `weights[0].valid`; of a key that is too much or missing, the key itself.
 fn key(error: &ValidationError<'_>) -> String {
-    let path = error.instance_path().as_str().trim_start_matches('/').replace('/', ".");
+    let mut path = String::new();
+    for part in error.instance_path().as_str().split('/').filter(|it| !it.is_empty()) {
+        match part.parse::<usize>() {
+            Ok(index) => path += &format!("[{index}]"),
+            Err(_) if path.is_empty() => path += part,
+            Err(_) => path += &format!(".{part}"),
+        }
+    }
     let last = match error.kind() {
         ValidationErrorKind::AdditionalProperties { unexpected } => unexpected.first().cloned(),
         ValidationErrorKind::Required { property } => property.as_str().map(str::to_string),
@@ -43,8 +50,30 @@ fn message(schema: &Value, error: &ValidationError<'_>) -> String {
         }
         ValidationErrorKind::AdditionalProperties { .. } => "unknown key".to_string(),
         ValidationErrorKind::Required { .. } => "is missing".to_string(),
+        ValidationErrorKind::OneOfNotValid { context } | ValidationErrorKind::AnyOf { context } => {
+            match choices(context) {
+                Some(choices) => format!("must be one of {choices}, got `{}`", error.instance()),
+                None => error.to_string(),
+            }
+        }
         _ => error.to_string(),
     }
+}
+
+/// The values of alternatives that are one value each, as a Rust enum's are.
+fn choices(context: &[Vec<ValidationError<'static>>]) -> Option<String> {
+    let value = |errors: &Vec<ValidationError<'static>>| match errors.as_slice() {
+        [only] => match only.kind() {
+            ValidationErrorKind::Constant { expected_value } => Some(vec![format!("`{expected_value}`")]),
+            ValidationErrorKind::Enum { options } => {
+                options.as_array().map(|all| all.iter().map(|it| format!("`{it}`")).collect())
+            }
+            _ => None,
+        },
+        _ => None,
+    };
+    let all: Option<Vec<Vec<String>>> = context.iter().map(value).collect();
+    all.map(|it| it.concat().join(", "))
 }
 
 #[cfg(test)]
@@ -59,6 +88,7 @@ mod tests {
             "required": ["column"],
             "properties": {
                 "column": {"type": "string"},
+                "kinds": {"items": {"oneOf": [{"const": "swap"}, {"enum": ["drop", "case"]}]}},
                 "weights": {"$ref": "#/$defs/Weights"},
             },
             "$defs": {"Weights": {
@@ -73,14 +103,16 @@ mod tests {
 
     #[test]
     fn every_problem_is_told_with_the_path_of_its_key() {
-        let mut told = told(json!({"columm": "a", "weights": {"valid": -1, "keys": 2}}));
+        let mut told =
+            told(json!({"columm": "a", "kinds": ["drop", "typo"], "weights": {"valid": -1, "keys": 2}}));
         told.sort();
         let told: Vec<String> = told.iter().map(|(key, message)| format!("{key}: {message}")).collect();
         assert_eq!(
             told,
             [
-                "columm: unknown key, expected one of `column`, `weights`",
+                "columm: unknown key, expected one of `column`, `kinds`, `weights`",
                 "column: is missing",
+                r#"kinds[1]: must be one of `"swap"`, `"drop"`, `"case"`, got `"typo"`"#,
                 "weights.keys: unknown key",
                 "weights.valid: -1 is less than the minimum of 0",
             ]
