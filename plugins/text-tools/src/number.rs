@@ -151,6 +151,11 @@ pub fn all(text: &str, decimal: Decimal) -> Vec<Found> {
     let mut found = Vec::new();
     let mut from = 0;
     while from < text.len() {
+        // Most of a text is letters and spaces, none of which begins a number.
+        from += text.as_bytes()[from..].iter().take_while(|it| begins_no_number(**it)).count();
+        if from == text.len() {
+            break;
+        }
         // After a slash no fraction begins: that is a date's middle.
         let slash = text[..from].ends_with('/').then(|| text[from..].find('/')).flatten();
         let seen = &text[..slash.map_or(text.len(), |it| from + it)];
@@ -163,6 +168,11 @@ pub fn all(text: &str, decimal: Decimal) -> Vec<Found> {
         }
     }
     found
+}
+
+/// Whether a number can't begin with this ASCII character; beyond ASCII there are numerals and signs.
+fn begins_no_number(byte: u8) -> bool {
+    byte.is_ascii() && !byte.is_ascii_digit() && !b"+-.$\\".contains(&byte)
 }
 
 /// Half-width, LaTeX's spacing and braces around separators gone, the decimal sign a point.
