@@ -31,7 +31,7 @@ pub fn highest(place: &Place, name: &PackageName, requirement: &VersionReq) -> R
 /// Pulls a package for somebody who asks for it by name.
 ///
 /// # Errors
-/// As [`resolve`]; [`RegistryError::Downgrade`] where `resolver`'s lock file pins a higher version, unless
+/// As [`crate::resolve`]; [`RegistryError::Downgrade`] where `resolver`'s lock file pins a higher version, unless
 /// `allow_downgrade`.
 pub fn pull(
     resolver: &Resolver,
