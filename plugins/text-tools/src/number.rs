@@ -1,7 +1,7 @@
 //! Numbers as people and models write them, compared exactly where that is possible.
 
 use crate::numerals;
-use crate::script::half_width;
+use crate::script::{begins_no_number, half_width};
 
 /// A number: its value, and a fraction in lowest terms where it is one of 128 bits.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -152,9 +152,9 @@ pub fn all(text: &str, decimal: Decimal) -> Vec<Found> {
     let mut from = 0;
     while from < text.len() {
         // Most of a text is letters and spaces, none of which begins a number.
-        from += text.as_bytes()[from..].iter().take_while(|it| begins_no_number(**it)).count();
-        if from == text.len() {
-            break;
+        if begins_no_number(text.as_bytes()[from]) {
+            from += 1;
+            continue;
         }
         // After a slash no fraction begins: that is a date's middle.
         let slash = text[..from].ends_with('/').then(|| text[from..].find('/')).flatten();
@@ -168,11 +168,6 @@ pub fn all(text: &str, decimal: Decimal) -> Vec<Found> {
         }
     }
     found
-}
-
-/// Whether a number can't begin with this ASCII character; beyond ASCII there are numerals and signs.
-fn begins_no_number(byte: u8) -> bool {
-    byte.is_ascii() && !byte.is_ascii_digit() && !b"+-.$\\".contains(&byte)
 }
 
 /// Half-width, LaTeX's spacing and braces around separators gone, the decimal sign a point.

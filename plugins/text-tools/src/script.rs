@@ -27,6 +27,11 @@ pub fn half_width(text: &str) -> String {
     text.chars().map(narrow).collect()
 }
 
+/// Whether a number can't begin with this ASCII character; beyond ASCII there are numerals and signs.
+pub(crate) fn begins_no_number(byte: u8) -> bool {
+    byte.is_ascii() && !byte.is_ascii_digit() && !b"+-.$\\".contains(&byte)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
