@@ -58,10 +58,12 @@ pub fn unpack_into(cache: &Path) -> Result<PathBuf> {
     for (name, bytes) in FILES {
         std::fs::write(made.join(name), bytes).map_err(fail())?;
     }
-    // A damaged folder makes way; one that another program just made may too: it is replaced by its equal.
-    if folder.exists() {
-        let _ = std::fs::rename(&folder, temporary.path().join("damaged"));
+    // A folder that is there is left in its place while it is whole: another program may be reading it.
+    if std::fs::rename(&made, &folder).is_ok() || is_whole(&folder) {
+        return Ok(folder);
     }
+    // A damaged one makes way.
+    let _ = std::fs::rename(&folder, temporary.path().join("damaged"));
     match std::fs::rename(&made, &folder) {
         Err(_) if is_whole(&folder) => Ok(folder),
         done => done.map(|()| folder.clone()).map_err(fail()),
