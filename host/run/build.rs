@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+include!("standard_digest.rs");
+
 fn main() {
     let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins");
     let mut files: Vec<(String, PathBuf)> = Vec::new();
@@ -23,6 +25,13 @@ fn main() {
             .expect("text grows");
     }
     code.push_str("];\n");
+    let contents: Vec<Vec<u8>> =
+        files.iter().map(|it| std::fs::read(&it.1).expect("it was just found")).collect();
+    let named: Vec<(&str, &[u8])> =
+        files.iter().zip(&contents).map(|(it, bytes)| (&*it.0, &**bytes)).collect();
+    writeln!(code, "/// Of all files: taken here, so that no start of the program has to hash them.")
+        .expect("text grows");
+    writeln!(code, "const DIGEST: &str = {:?};", digest_of(&named)).expect("text grows");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it")).join("standard.rs");
     std::fs::write(out, code).expect("the build folder can be written");
 }

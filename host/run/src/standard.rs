@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use fthost_sandbox::SearchPath;
-use sha2::{Digest, Sha256};
 
 use crate::error::{Result, RunError};
 use crate::place::cache_dir;
@@ -22,24 +21,16 @@ pub fn names() -> Vec<&'static str> {
 /// A cache folder that can't be written.
 pub fn search_path(start: &Path) -> Result<SearchPath> {
     let mut search = SearchPath::from_environment(start);
-    search.0.extend(unpacked(&cache_dir().join("standard"), FILES)?);
+    search.0.extend(unpacked(&cache_dir().join("standard"), DIGEST, FILES)?);
     Ok(search)
 }
 
 /// Writes `files` below `cache`, once: in a folder that is named by their digest and appears whole.
-fn unpacked(cache: &Path, files: &[(&str, &[u8])]) -> Result<Option<PathBuf>> {
+fn unpacked(cache: &Path, digest: &str, files: &[(&str, &[u8])]) -> Result<Option<PathBuf>> {
     if files.is_empty() {
         return Ok(None);
     }
-    let mut hash = Sha256::new();
-    for (name, bytes) in files {
-        hash.update((name.len() as u64).to_le_bytes());
-        hash.update(name);
-        hash.update((bytes.len() as u64).to_le_bytes());
-        hash.update(bytes);
-    }
-    let hex: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    let folder = cache.join(hex);
+    let folder = cache.join(digest);
     if folder.is_dir() {
         return Ok(Some(folder));
     }
@@ -65,17 +56,20 @@ fn unpacked(cache: &Path, files: &[(&str, &[u8])]) -> Result<Option<PathBuf>> {
 mod tests {
     use super::*;
 
+    include!("../standard_digest.rs");
+
     #[test]
     fn what_is_carried_is_written_once_and_whole() {
         let cache = tempfile::tempdir().unwrap();
         let files: &[(&str, &[u8])] =
             &[("dist/a.wasm", b"code"), ("dist/a.resources/words", b"w"), ("sets/s.toml", b"")];
-        let folder = unpacked(cache.path(), files).unwrap().unwrap();
+        let folder = unpacked(cache.path(), &digest_of(files), files).unwrap().unwrap();
         assert_eq!(std::fs::read(folder.join("dist/a.resources/words")).unwrap(), b"w");
-        assert_eq!(unpacked(cache.path(), files).unwrap(), Some(folder.clone()));
+        assert_eq!(unpacked(cache.path(), &digest_of(files), files).unwrap(), Some(folder.clone()));
         let other: &[(&str, &[u8])] = &[("dist/a.wasm", b"other")];
-        assert_ne!(unpacked(cache.path(), other).unwrap(), Some(folder));
+        assert_ne!(unpacked(cache.path(), &digest_of(other), other).unwrap(), Some(folder));
         assert_eq!(std::fs::read_dir(cache.path()).unwrap().count(), 2, "nothing temporary is left");
-        assert_eq!(unpacked(cache.path(), &[]).unwrap(), None);
+        assert_eq!(DIGEST, digest_of(FILES), "the build script names what is carried");
+        assert_eq!(unpacked(cache.path(), &digest_of(&[]), &[]).unwrap(), None);
     }
 }
