@@ -253,8 +253,9 @@ fn plugins_are_listed_and_inspected() {
     insta::assert_snapshot!(told(&["plugin", "inspect", "json-match"]), @r#"
     json-match 0.1.0
       Reward how far an answer is the expected JSON object: well-formed, its keys, its values
-      file      plugins/dist/json-match.wasm
+      from      plugins/dist/json-match.wasm
       digest    sha256:DIGEST
+      signature none: a component in no package
       contract  0.2
       roles     reward
       imports   log

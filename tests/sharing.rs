@@ -100,7 +100,7 @@ fn two_homes_exchange_a_signed_set() {
              [plugins.\"team/words\"]\nversion = \"^0.1\"\nsource = \"{place}\"\n"
         ),
     );
-    insta::assert_snapshot!(team.told(&format!("plugin push words {place} --key team.key")), @r"
+    insta::assert_snapshot!(team.told(&format!("plugin push words {place} --key team.key --no-verify")), @r"
     published team/words 0.1.0
       place     oci://REGISTRY/shared/team/words:0.1.0
       digest    sha256:DIGEST
@@ -151,14 +151,14 @@ fn two_homes_exchange_a_signed_set() {
 
     // A new version; one that a squatter signs; the old one again.
     team.write_plugin("0.1.1", "b");
-    team.told(&format!("plugin push words {place} --key team.key"));
+    team.told(&format!("plugin push words {place} --key team.key --no-verify"));
     insta::assert_snapshot!(user.told("plugin update run.toml --dry-run"), @r"
     ~ team/words 0.1.0 sha256:SHORT -> 0.1.1 sha256:SHORT
     `plugins.lock` is left as it is
     ");
     team.key("squatter.key");
     team.write_plugin("0.1.2", "c");
-    team.told(&format!("plugin push words {place} --key squatter.key"));
+    team.told(&format!("plugin push words {place} --key squatter.key --no-verify"));
     insta::assert_snapshot!(user.told("plugin update run.toml"), @r"
     error: `team/words` 0.1.2 is signed by ed25519:KEY, whom `.config/fthost/trust.toml` does not allow to publish `team/*`; it is refused
     hint: if that key is its publisher's, add it to `keys`
@@ -184,7 +184,7 @@ fn a_changed_byte_in_the_registry_is_refused() {
     let (team, user) = (User::new(), User::new());
     let place = registry.place("team/words");
     team.write_plugin("0.1.0", "a word");
-    team.told(&format!("plugin push words {place}"));
+    team.told(&format!("plugin push words {place} --no-verify"));
     std::fs::write(registry.blob(b"a word"), "a worm").unwrap();
     insta::assert_snapshot!(user.told(&format!("plugin pull team/words {place}")), @r"
     error: `words.txt` from `oci://REGISTRY/team/words:0.1.0` was changed: its digest is sha256:DIGEST, not sha256:DIGEST; it is refused
@@ -246,6 +246,74 @@ fn a_run_pins_its_packages_and_locked_takes_nothing_else() {
 }
 
 #[test]
+fn a_component_that_is_not_what_its_manifest_says_is_not_published() {
+    let component = root().join("plugins/dist/json-match.wasm");
+    assert!(component.is_file(), "`{}` is missing: run `plugins/build`", component.display());
+    let team = User::new();
+    team.write_plugin("0.3.0", "a");
+    team.write("words/words.wasm", std::fs::read(component).unwrap());
+    insta::assert_snapshot!(team.told("plugin push words shared"), @r"
+    error: `words`: manifest and component disagree
+      `name` is `team/words`, the component's own is `json-match`
+      `version` is 0.3.0, the component's own is 0.1.0
+    hint: build the component again, or correct `plugin.toml`
+    exit code 2
+    ");
+    assert!(!team.home.path().join("shared").exists(), "something of it was published");
+    let key = team.key("team.key");
+    team.told("plugin sign words --key team.key");
+    let told = team.told("plugin inspect words");
+    assert!(told.contains("\n  signature of sha256:DIGEST by ed25519:KEY\n"), "{key}: {told}");
+    // What is shared is shown as it was signed, and not at all where policy or bytes are against it.
+    team.told("plugin push words shared --no-verify");
+    team.told("plugin pull team/words shared");
+    let told = team.told("plugin inspect team/words");
+    assert!(told.contains("\n  from      team/words (team/words 0.3.0)\n"), "{told}");
+    assert!(told.contains("\n  signature of sha256:DIGEST by ed25519:KEY\n"), "{told}");
+    team.write("words/words.txt", "b");
+    insta::assert_snapshot!(team.told("plugin inspect words"), @r"
+    error: the signature of `team/words` 0.3.0 is wrong: `words.txt` is not the file that was signed; it is refused
+    exit code 4
+    ");
+}
+
+#[test]
+fn who_pushes_is_said_by_dockers_credential_file() {
+    // `open sesame` by bcrypt.
+    let users = "ali:$2b$04$vBwG66zx0jG5Xq7HFv1ah.rKImf5EY3usPiqy5prvhTcvA6MUWYDG\n";
+    let team = User::new();
+    team.write("users", users);
+    let path = team.home.path().join("users").display().to_string();
+    let auth = format!("auth: {{ htpasswd: {{ realm: test, path: \"{path}\" }} }}\n");
+    let Some(registry) = Registry::with(&auth) else { return };
+    team.write_plugin("0.1.0", "a");
+    let push = format!("plugin push words {} --no-verify", registry.place("team/words"));
+    insta::assert_snapshot!(team.told(&push), @r"
+    error: oci://REGISTRY/team/words:0.1.0: Not authorized: url http://REGISTRY/v2/team/words/manifests/0.1.0
+    hint: log in with `docker login`: its credential file is read
+    exit code 4
+    ");
+    let credentials = |auth: &str| {
+        let config = serde_json::json!({"auths": {&registry.host: {"auth": auth}}});
+        team.write(".docker/config.json", config.to_string());
+    };
+    // Base64 of `ali:open barley`, then of `ali:open sesame`.
+    credentials("YWxpOm9wZW4gYmFybGV5");
+    insta::assert_snapshot!(team.told(&push), @r"
+    error: oci://REGISTRY/team/words:0.1.0: Not authorized: url http://REGISTRY/v2/team/words/manifests/0.1.0
+    hint: log in with `docker login`: its credential file is read
+    exit code 4
+    ");
+    credentials("YWxpOm9wZW4gc2VzYW1l");
+    insta::assert_snapshot!(team.told(&push), @r"
+    published team/words 0.1.0
+      place     oci://REGISTRY/team/words:0.1.0
+      digest    sha256:DIGEST
+      signed by nobody
+    ");
+}
+
+#[test]
 fn what_is_published_stays_and_what_is_lower_is_refused() {
     let (team, user) = (User::new(), User::new());
     let shared = tempfile::tempdir().unwrap();
@@ -253,14 +321,14 @@ fn what_is_published_stays_and_what_is_lower_is_refused() {
     let told =
         |user: &User, line: &str| user.told(line).replace(&shared.path().display().to_string(), "SHARED");
     team.write_plugin("0.2.0", "a");
-    insta::assert_snapshot!(told(&team, &format!("plugin push words {place}")), @r"
+    insta::assert_snapshot!(told(&team, &format!("plugin push words {place} --no-verify")), @r"
     published team/words 0.2.0
       place     SHARED/team/words/0.2.0
       digest    sha256:DIGEST
       signed by nobody
     ");
     team.write_plugin("0.2.0", "b");
-    insta::assert_snapshot!(told(&team, &format!("plugin push words {place}")), @r"
+    insta::assert_snapshot!(told(&team, &format!("plugin push words {place} --no-verify")), @r"
     error: `SHARED/team/words/0.2.0` holds another team/words 0.2.0; published versions don't change
     hint: raise `version`, or replace it with `--force`, which breaks every lock file that pins it
     exit code 4
@@ -270,7 +338,7 @@ fn what_is_published_stays_and_what_is_lower_is_refused() {
     let other = tempfile::tempdir().unwrap();
     let old = format!("file://{}", other.path().display());
     team.write_plugin("0.1.0", "a");
-    team.told(&format!("plugin push words {old}"));
+    team.told(&format!("plugin push words {old} --no-verify"));
     insta::assert_snapshot!(user.told(&format!("plugin pull team/words {old}")), @r"
     error: `team/words` 0.1.0 is lower than 0.2.0, which `plugins.lock` pins; it is refused
     hint: `--allow-downgrade` takes it
@@ -378,6 +446,9 @@ fn each_verb_says_what_it_does() {
 
           --force
               Replace other files that were published under this version
+
+          --no-verify
+              Do not load the component to compare what it says of itself with the manifest
 
       -h, --help
               Print help (see a summary with '-h')

@@ -1,17 +1,18 @@
 //! `fthost plugin`, and what every verb does to get its plugins.
 
 mod author;
+mod inspect;
 mod share;
 
 use std::path::Path;
 use std::sync::Arc;
 
+use fthost_registry::Sets;
 use fthost_run::packages::Packages;
 use fthost_run::place::cache_dir;
 use fthost_run::plugins::PluginReport;
 use fthost_run::standard::search_path;
 use fthost_run::{LogLevel, LogSink, Plugins, Result, RunConfig, SearchPath};
-use serde_json::json;
 
 use crate::args::{FileArgs, PluginVerb};
 use crate::stop::Stop;
@@ -47,7 +48,7 @@ pub fn run(verb: &PluginVerb) -> std::result::Result<(), Stop> {
     let search = search_path(Path::new(""))?;
     match verb {
         PluginVerb::List => Ok(list(&search)?),
-        PluginVerb::Inspect { plugin, json } => Ok(inspect(&search, plugin, *json)?),
+        PluginVerb::Inspect { plugin, json } => Ok(inspect::run(&search, plugin, *json)?),
         PluginVerb::Audit { run, json } => Ok(crate::replay::audit(run, *json)?),
         PluginVerb::Share(verb) => Ok(share::run(verb)?),
         PluginVerb::Author(verb) => match author::run(verb)? {
@@ -72,61 +73,14 @@ fn list(search: &SearchPath) -> Result<()> {
         // A component that can't be loaded is listed with the reason: it is what somebody looks for.
         match PluginReport::of(name, path) {
             Ok(it) => {
-                println!("  {name:<width$}  {:<12}  {:<7}  {}", it.roles.join(", "), it.version, it.summary)
+                println!("  {name:<width$}  {:<12}  {:<7}  {}", it.roles_told(), it.version, it.summary)
             }
             Err(error) => println!("  {name:<width$}  can't be loaded: {error}"),
         }
     }
     println!("sets");
     for (name, path) in &sets {
-        println!("  {name:<width$}  {}", SearchPath::summary(path)?);
+        println!("  {name:<width$}  {}", Sets::summary(path)?);
     }
     Ok(share::list(&cache_dir())?)
-}
-
-fn inspect(search: &SearchPath, plugin: &str, as_json: bool) -> Result<()> {
-    let given = Path::new(plugin);
-    let (name, path) = match given.extension().is_some_and(|it| it == "wasm") {
-        true => (given.file_stem().unwrap_or_default().to_string_lossy().into_owned(), given.to_path_buf()),
-        false => (plugin.to_string(), search.component(plugin, &fthost_run::PluginConfig::default())?),
-    };
-    let report = PluginReport::of(&name, &path)?;
-    if as_json {
-        println!("{:#}", json!(report));
-        return Ok(());
-    }
-    println!("{} {}\n  {}", report.name, report.version, report.summary);
-    println!("  file      {}", path.display());
-    println!("  digest    {}", report.digest);
-    println!("  contract  {}", report.contract);
-    println!("  roles     {}", report.roles.join(", "));
-    let imports = if report.imports.is_empty() { "nothing".to_string() } else { report.imports.join(", ") };
-    println!("  imports   {imports}");
-    println!("  grants    {}", grants(&report.imports));
-    println!("  config");
-    let properties = report.config_schema["properties"].as_object().cloned().unwrap_or_default();
-    for (key, schema) in &properties {
-        let default = schema.get("default").map_or(String::new(), |it| format!(" (default {it})"));
-        let kind = schema["type"].as_str().map_or(String::new(), |it| format!(" ({it})"));
-        println!(
-            "    {key}{kind}: {}{default}",
-            schema["description"].as_str().unwrap_or("").replace('\n', " ")
-        );
-    }
-    if properties.is_empty() {
-        println!("    none");
-    }
-    Ok(())
-}
-
-/// What a run file must grant for every import to be answered.
-fn grants(imports: &[String]) -> String {
-    let needed =
-        ["generate", "logprobs", "embed"].into_iter().filter(|it| imports.iter().any(|import| import == it));
-    let needed: Vec<String> = needed.map(|it| format!("{it} = true")).collect();
-    if needed.is_empty() {
-        "none needed".into()
-    } else {
-        format!("{} (or a list of models)", needed.join(", "))
-    }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use fthost_data::Outcome;
 use fthost_run::audit::{self, AuditedPlugin};
+use fthost_run::packages::Packages;
 use fthost_run::replay::{self, Difference, Rescored};
 use fthost_run::standard::search_path;
 use fthost_run::{Result, RunError};
@@ -25,9 +26,9 @@ pub fn replay(args: &ReplayArgs) -> Result<()> {
 
 /// Scores by other rewards and tells the differences.
 pub fn rescore(args: &RescoreArgs) -> Result<()> {
-    let search = search_path(&args.run)?;
-    let table = replay::table(&args.plugins, &search)?;
-    print(&replay::rescore(&args.run, &table, &search, log())?, args.json);
+    let packages = Packages::around(Path::new(""))?;
+    let table = replay::table(&args.plugins, &packages, &search_path(&args.run)?)?;
+    print(&replay::rescore(&args.run, &table, log())?, args.json);
     Ok(())
 }
 

@@ -16,6 +16,11 @@ impl Registry {
     /// `None`, with a loud line, where there is no registry to start: `FTHOST_TEST_REGISTRY` names the program of
     /// Debian's package `docker-registry`, else it is looked for on the path.
     pub fn start() -> Option<Self> {
+        Self::with("")
+    }
+
+    /// As [`Registry::start`], with `more` lines of configuration.
+    pub fn with(more: &str) -> Option<Self> {
         let program = std::env::var_os("FTHOST_TEST_REGISTRY").unwrap_or_else(|| "docker-registry".into());
         let data = tempfile::tempdir().unwrap();
         for _ in 0..5 {
@@ -25,7 +30,7 @@ impl Registry {
             let storage = data.path().join("data").display().to_string();
             let text = format!(
                 "version: 0.1\nlog: {{ level: error }}\nstorage: {{ filesystem: {{ rootdirectory: \"{storage}\" }} }}\n\
-                 http: {{ addr: \"{address}\" }}\n"
+                 http: {{ addr: \"{address}\" }}\n{more}"
             );
             std::fs::write(&config, text).unwrap();
             let started = Command::new(&program)

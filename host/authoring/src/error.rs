@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use fthost_data::DataError;
+use fthost_registry::RegistryError;
 use fthost_sandbox::SandboxError;
 
 /// Errors of `fthost-authoring`; the program prints them as they stand.
@@ -115,13 +116,8 @@ pub enum AuthorError {
         problem: String,
     },
     /// A package whose component is not what its manifest says.
-    #[error("`{}` and the component disagree\n  {}", manifest.display(), problems.join("\n  "))]
-    Disagree {
-        /// `plugin.toml`.
-        manifest: PathBuf,
-        /// Each difference.
-        problems: Vec<String>,
-    },
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// Something is asked of a plugin that does not apply to it.
     #[error("{problem}\nhint: {hint}")]
     Usage {
@@ -155,7 +151,7 @@ impl AuthorError {
             | Self::Usage { .. }
             | Self::Sandbox(SandboxError::Config { .. }) => 2,
             Self::Data(_) => 3,
-            Self::Sandbox(_) | Self::Role(_) | Self::Disagree { .. } => 4,
+            Self::Sandbox(_) | Self::Role(_) | Self::Registry(_) => 4,
             Self::Io { .. }
             | Self::NotBuilt { .. }
             | Self::ToolMissing { .. }

@@ -23,7 +23,7 @@ pub use bench::{BenchReport, bench};
 pub use build::{Built, Language, Workshop, build};
 pub use compare::Difference;
 pub use error::{AuthorError, Result};
-pub use package::{Manifest, Package, Wanted};
+pub use package::Package;
 pub use scaffold::{Scaffold, Scaffolded};
 pub use session::Session;
 pub use test::{Outcome, TestReport, test};

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use fthost_registry::PackageName;
 use fthost_sandbox::RoleKind;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, context};
 
 use crate::build::{Language, Workshop};
 use crate::error::{AuthorError, Result, io};
-use crate::package::name_problem;
 use crate::sdk;
 
 macro_rules! template {
@@ -47,8 +47,8 @@ impl Scaffold<'_> {
     /// # Errors
     /// A name that can't be one, a folder that is there already, and a place that can't be written.
     pub fn write(&self, workshop: &Workshop<'_>) -> Result<Scaffolded> {
-        if let Some(problem) = name_problem(self.name).or(self.name.is_empty().then(|| "it is empty".into()))
-        {
+        if self.name.contains('/') || self.name.parse::<PackageName>().is_err() {
+            let problem = "it is no word".into();
             return Err(AuthorError::Name { name: self.name.to_string(), problem });
         }
         if self.language == Language::Rust && RUST_WORDS.contains(&self.name) {

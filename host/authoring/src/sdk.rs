@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use fthost_data::digest::hex;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Result, io};
@@ -114,10 +115,6 @@ fn embedded_digest() -> String {
         hash.update(bytes);
     }
     hex(&hash.finalize())
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(unix)]

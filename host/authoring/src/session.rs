@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fthost_data::{Columns, HostModel, ModelName};
 use fthost_sandbox::{
-    GrantedFile, GrantedModels, Inspection, Limits, LogSink, ModelSlot, Plugin, PluginConfig, Sandbox,
-    SandboxConfig, SandboxError,
+    GrantedFile, GrantedModels, Inspection, LogSink, ModelSlot, Plugin, PluginConfig, Sandbox, SandboxConfig,
+    SandboxError,
 };
 
 use crate::canned::{Answers, Canned};
-use crate::error::{AuthorError, Result};
-use crate::package::{Manifest, Package};
+use crate::error::Result;
+use crate::package::Package;
 
 /// A component and what its package grants it.
 pub struct Session {
@@ -32,10 +32,10 @@ impl Session {
     /// A package that is not built, a component that is refused, and one that is not what the manifest says.
     pub fn of_package(package: &Package, cache_dir: &Path) -> Result<Self> {
         let component = package.built()?;
-        let mut base = PluginConfig { limits: limits(package)?, ..PluginConfig::default() };
+        let mut base = PluginConfig { limits: package.manifest.wanted_limits(), ..PluginConfig::default() };
         for (name, file) in &package.manifest.resources {
             let file = package.folder.join(file);
-            let digest = fthost_data::source::file_digest(&file)?;
+            let digest = fthost_data::digest::of_file(&file)?;
             base.grants.resources.insert(name.clone(), GrantedFile { file, digest });
         }
         let wanted = &package.manifest.grants;
@@ -43,7 +43,9 @@ impl Session {
         base.grants.logprobs = wanted.logprobs.clone();
         base.grants.embed = wanted.embed.clone();
         let session = Self::open(package.short_name(), component, base, cache_dir)?;
-        session.agrees_with(&package.manifest, &package.folder.join("plugin.toml"))?;
+        let (found, place) = (&session.inspection, package.folder.display().to_string());
+        let said = &found.description;
+        package.manifest.as_described(&place, &said.name, &said.version, &found.roles)?;
         Ok(session)
     }
 
@@ -68,39 +70,6 @@ impl Session {
         let sandbox = Sandbox::new(SandboxConfig { cache_dir, seed: 0, log, model: models.clone() })?;
         let inspection = sandbox.inspect(name, &component)?;
         Ok(Self { name: name.to_string(), component, inspection, sandbox, models, base, lines })
-    }
-
-    /// The manifest's name, version and roles are the component's own.
-    fn agrees_with(&self, manifest: &Manifest, path: &Path) -> Result<()> {
-        let (found, mut problems) = (&self.inspection, Vec::new());
-        let short = manifest.name.rsplit('/').next().unwrap_or(&manifest.name);
-        if found.description.name != short {
-            problems.push(format!(
-                "`name` is `{}`, the component's own is `{}`",
-                manifest.name, found.description.name
-            ));
-        }
-        if found.description.version != manifest.version {
-            problems.push(format!(
-                "`version` is {}, the component's own is {}",
-                manifest.version, found.description.version
-            ));
-        }
-        let of = |roles: &[fthost_sandbox::RoleKind]| roles.iter().copied().collect::<BTreeSet<_>>();
-        if of(&manifest.roles) != of(&found.roles) {
-            let told = |roles: &[fthost_sandbox::RoleKind]| {
-                roles.iter().map(|it| it.as_str()).collect::<Vec<_>>().join(", ")
-            };
-            problems.push(format!(
-                "`roles` are {}, the component exports {}",
-                told(&manifest.roles),
-                told(&found.roles)
-            ));
-        }
-        match problems.is_empty() {
-            true => Ok(()),
-            false => Err(AuthorError::Disagree { manifest: path.to_path_buf(), problems }),
-        }
     }
 
     /// The plugin with this configuration.
@@ -150,12 +119,4 @@ impl Session {
 fn judges(config: &Columns) -> Vec<ModelName> {
     let texts = config.values().filter_map(|it| it.as_str());
     texts.filter_map(|it| it.parse().ok()).collect()
-}
-
-fn limits(package: &Package) -> Result<Limits> {
-    let wanted = toml::Value::Table(package.manifest.limits.clone());
-    wanted.try_into::<Limits>().map_err(|error| AuthorError::Manifest {
-        path: package.folder.join("plugin.toml"),
-        problems: vec![format!("`limits`: {}", error.to_string().trim_end())],
-    })
 }

@@ -57,6 +57,9 @@ pub struct PushArgs {
     /// Replace other files that were published under this version
     #[arg(long)]
     pub force: bool,
+    /// Do not load the component to compare what it says of itself with the manifest
+    #[arg(long)]
+    pub no_verify: bool,
 }
 
 /// `fthost plugin pull`.

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use fthost_registry::{
-    Envelope, LOCK, Lock, Mode, Package, PackageName, Place, PublicKey, RegistryError, Resolver, Result,
-    SIGNATURE, SecretKey, Sets, Store, Stored, TrustPolicy,
+    Envelope, Kind, LOCK, Lock, Mode, Package, PackageName, Place, PublicKey, RegistryError, Resolver,
+    Result, SIGNATURE, SecretKey, Sets, Store, Stored, TrustPolicy,
 };
 use fthost_run::SearchPath;
 use fthost_run::place::cache_dir;
 use fthost_run::standard::search_path;
 
+use super::inspect::said;
 use crate::args::{KeyVerb, PullPackageArgs, PushArgs, ShareVerb, UpdateArgs, VerifyArgs};
 
 /// Does what was asked.
@@ -20,7 +21,13 @@ pub fn run(verb: &ShareVerb) -> fthost_run::Result<()> {
             let search = search_path(args.file.parent().unwrap_or(Path::new("")))?;
             update(args, store, &search)?;
         }
-        ShareVerb::Push(args) => push(args)?,
+        ShareVerb::Push(args) => {
+            let package = Package::gather(&args.package)?;
+            if !args.no_verify {
+                as_described(&package, &args.package)?;
+            }
+            push(args, &package)?;
+        }
         ShareVerb::Pull(args) => pull(args, store)?,
         ShareVerb::Search { place, term } => search(place, term)?,
         ShareVerb::Remove { package } => remove(package, &store)?,
@@ -31,15 +38,22 @@ pub fn run(verb: &ShareVerb) -> fthost_run::Result<()> {
     Ok(())
 }
 
-fn push(args: &PushArgs) -> Result<()> {
-    let package = Package::gather(&args.package)?;
-    let beside = signature_of(&args.package, &package)?;
+/// Whether a plugin's component says of itself what its manifest says.
+fn as_described(package: &Package, path: &Path) -> fthost_run::Result<()> {
+    let Kind::Plugin(manifest) = &package.kind else { return Ok(()) };
+    let place = path.display().to_string();
+    let said = said(package)?;
+    Ok(manifest.as_described(&place, &said.name, &said.version, &said.roles)?)
+}
+
+fn push(args: &PushArgs, package: &Package) -> Result<()> {
+    let beside = signature_of(&args.package, package)?;
     let envelope = match &args.key {
-        Some(key) => Some(Envelope::sign(&package, &SecretKey::read(key)?, beside.as_ref())),
+        Some(key) => Some(Envelope::sign(package, &SecretKey::read(key)?, beside.as_ref())),
         None => beside,
     };
-    let signers = envelope.as_ref().map(|it| it.signers(&package)).transpose()?.unwrap_or_default();
-    let address = Place::parse(&args.place, Path::new(""))?.push(&package, envelope.as_ref(), args.force)?;
+    let signers = envelope.as_ref().map(|it| it.signers(package)).transpose()?.unwrap_or_default();
+    let address = Place::parse(&args.place, Path::new(""))?.push(package, envelope.as_ref(), args.force)?;
     println!("published {} {}", package.name, package.version);
     println!("  place     {address}");
     println!("  digest    {}", package.digest());
@@ -198,7 +212,7 @@ fn trust(more: Option<&Path>) -> Result<TrustPolicy> {
     Ok(policy)
 }
 
-fn pulled(text: &str, store: &Store) -> Result<Stored> {
+pub fn pulled(text: &str, store: &Store) -> Result<Stored> {
     let (name, requirement) = named(text)?;
     store.newest(&name, &requirement)?.ok_or_else(|| RegistryError::NotPulled {
         name: text.to_string(),
@@ -222,7 +236,7 @@ fn signature_path(path: &Path) -> PathBuf {
     if path.is_dir() { path.join(SIGNATURE) } else { path.with_extension("sig") }
 }
 
-fn signature_of(path: &Path, package: &Package) -> Result<Option<Envelope>> {
+pub fn signature_of(path: &Path, package: &Package) -> Result<Option<Envelope>> {
     let path = signature_path(path);
     match std::fs::read(&path) {
         Ok(bytes) => Envelope::parse(&bytes, package).map(Some),
@@ -231,7 +245,7 @@ fn signature_of(path: &Path, package: &Package) -> Result<Option<Envelope>> {
     }
 }
 
-fn listed(keys: &[PublicKey]) -> String {
+pub fn listed(keys: &[PublicKey]) -> String {
     match keys {
         [] => "nobody".to_string(),
         keys => keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),

@@ -1,6 +1,6 @@
 //! What can go wrong between a file and a batch, with file and line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::record::Origin;
 
@@ -48,6 +48,12 @@ pub enum DataError {
     /// The chat template can't be rendered.
     #[error("chat template: {0}")]
     ChatTemplate(String),
+}
+
+/// What a failed reading of `path` becomes.
+pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> DataError {
+    let path = path.to_path_buf();
+    move |source| DataError::Io { path: path.clone(), source }
 }
 
 /// Results of `fthost-data`.

@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod chat_template;
+pub mod digest;
 pub mod encode;
 pub mod error;
 pub mod failure;

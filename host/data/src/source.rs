@@ -1,15 +1,14 @@
 //! Rows from JSONL, JSON, CSV and Parquet files, each with its file and line.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
 
 use parquet::file::reader::SerializedFileReader;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
-use crate::error::{DataError, Result};
+use crate::error::{DataError, Result, io};
 use crate::record::{Columns, Origin, Record};
 
 /// Rows in the file's order; a row that can't be read is an error of its own and does not end the file.
@@ -29,27 +28,6 @@ pub fn read_rows(path: &Path) -> Result<Rows> {
         "parquet" => parquet_rows(path, source),
         _ => Err(DataError::UnknownFormat { path: path.to_path_buf() }),
     }
-}
-
-/// `sha256:<hex>` of a file's bytes.
-pub fn file_digest(path: &Path) -> Result<String> {
-    let mut reader = BufReader::new(open(path)?);
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let read = reader.read(&mut buffer).map_err(io(path))?;
-        if read == 0 {
-            break;
-        }
-        hash.update(&buffer[..read]);
-    }
-    let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("sha256:{hex}"))
-}
-
-fn io(path: &Path) -> impl Fn(std::io::Error) -> DataError {
-    let path = path.to_path_buf();
-    move |source| DataError::Io { path: path.clone(), source }
 }
 
 fn open(path: &Path) -> Result<File> {

@@ -33,6 +33,17 @@ pub enum RegistryError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A manifest and a component that say different things.
+    #[error(
+        "`{place}`: manifest and component disagree\n  {}\nhint: build the component again, or correct `plugin.toml`",
+        problems.join("\n  ")
+    )]
+    Described {
+        /// Folder.
+        place: String,
+        /// Each with the manifest's key.
+        problems: Vec<String>,
+    },
     /// An address that can't be understood.
     #[error(
         "`{given}` is no place for packages: {problem}\nhint: a place is `oci://host/repository`, `oci://host/prefix/` for many packages, `file:///folder`, or a folder"
@@ -253,6 +264,7 @@ impl RegistryError {
         matches!(
             self,
             E::Manifest { .. }
+                | E::Described { .. }
                 | E::Unclear { .. }
                 | E::Sandbox(_)
                 | E::Place { .. }

@@ -5,7 +5,7 @@
 //! against the [`TrustPolicy`], and is pinned by the [`Lock`] beside a run file. [`resolve`] puts these together: from the
 //! plugins that a run wants to files that may be loaded.
 
-mod digest;
+mod described;
 mod error;
 mod key;
 mod lockfile;
@@ -24,8 +24,8 @@ mod statement;
 mod store;
 mod trust;
 
-pub use digest::sha256;
 pub use error::{RegistryError, Release, Result};
+pub use fthost_data::digest::sha256;
 pub use key::{PublicKey, SecretKey};
 pub use lockfile::{LOCK, Lock, Pin};
 pub use manifest::{MANIFEST, Manifest, Wishes};

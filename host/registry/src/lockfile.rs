@@ -5,10 +5,10 @@
 
 use std::path::Path;
 
+use fthost_data::digest::is_sha256;
 use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 
-use crate::digest::is_sha256;
 use crate::error::{RegistryError, Result, io};
 use crate::key::PublicKey;
 use crate::package::Package;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use fthost_sandbox::{Limits, RoleKind};
+use fthost_data::ModelName;
+use fthost_sandbox::{GrantedModels, Limits, RoleKind};
 use semver::Version;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -58,11 +59,11 @@ pub struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Wishes {
     /// For completions.
-    pub generate: Vec<String>,
+    pub generate: GrantedModels,
     /// For log-probabilities.
-    pub logprobs: Vec<String>,
+    pub logprobs: GrantedModels,
     /// For embeddings.
-    pub embed: Vec<String>,
+    pub embed: GrantedModels,
 }
 
 /// `true` is the run's model.
@@ -166,6 +167,12 @@ impl Manifest {
         })
     }
 
+    /// The limits it wants, the default ones where it says nothing.
+    pub fn wanted_limits(&self) -> Limits {
+        // Looked at when the manifest was read.
+        Limits::deserialize(Value::Table(self.limits.clone())).unwrap_or_default()
+    }
+
     /// Where the component stands in a package.
     pub fn component_path(&self) -> String {
         self.component.clone().unwrap_or_else(|| format!("{}.wasm", self.name.last()))
@@ -173,21 +180,28 @@ impl Manifest {
 }
 
 impl Wishes {
+    /// Whether any model is asked for anything.
+    pub fn any(&self) -> bool {
+        [&self.generate, &self.logprobs, &self.embed].iter().any(|it| !it.0.is_empty())
+    }
+
     fn read(mut table: Table, problems: &mut Vec<String>) -> Self {
         let mut models = |key: &str| match table.remove(key).map(Wish::deserialize) {
-            None | Some(Ok(Wish::All(false))) => Vec::new(),
-            Some(Ok(Wish::All(true))) => vec!["run".to_string()],
+            None | Some(Ok(Wish::All(false))) => GrantedModels::default(),
+            Some(Ok(Wish::All(true))) => GrantedModels(vec![ModelName::Run]),
             Some(Ok(Wish::Models(models))) => {
-                for model in models.iter().filter(|it| !is_model(it)) {
-                    problems.push(format!(
-                        "`grants.{key}`: `{model}` is no model: expected `run`, `reference` or `judges.<name>`"
-                    ));
+                let mut known = Vec::new();
+                for model in models {
+                    match model.parse::<ModelName>() {
+                        Ok(model) => known.push(model),
+                        Err(problem) => problems.push(format!("`grants.{key}`: {problem}")),
+                    }
                 }
-                models
+                GrantedModels(known)
             }
             Some(Err(error)) => {
                 problems.push(format!("`grants.{key}`: {}", error.message()));
-                Vec::new()
+                GrantedModels::default()
             }
         };
         let wishes =
@@ -199,11 +213,6 @@ impl Wishes {
         }
         wishes
     }
-}
-
-fn is_model(text: &str) -> bool {
-    let judge = text.strip_prefix("judges.");
-    ["run", "reference"].contains(&text) || judge.is_some_and(|it| !it.is_empty() && !it.contains('.'))
 }
 
 /// Two versions that differ in build metadata only would be one to whoever compares them, so there is none.
@@ -325,8 +334,9 @@ fuel = 5
         let manifest = Manifest::parse(WHOLE).unwrap();
         assert_eq!((manifest.name.as_str(), manifest.version.to_string().as_str()), ("team/bleu", "0.1.0"));
         assert_eq!(manifest.roles, [RoleKind::Evaluator, RoleKind::Reward]);
-        assert_eq!(manifest.grants.generate, ["run", "judges.strict"]);
-        assert_eq!((&manifest.grants.logprobs, &manifest.grants.embed), (&vec!["run".to_string()], &vec![]));
+        let judge = ModelName::Judge("strict".into());
+        assert_eq!(manifest.grants.generate.0, [ModelName::Run, judge]);
+        assert_eq!((&manifest.grants.logprobs.0, manifest.grants.embed.0.len()), (&vec![ModelName::Run], 0));
         assert_eq!(manifest.limits["fuel"].as_integer(), Some(5));
         assert_eq!(manifest.resources["words.txt"], "resources/words.txt");
         assert_eq!(manifest.component_path(), "bleu.wasm");
@@ -361,7 +371,7 @@ words = "/etc/passwd"
         `description` is missing
         `contract` must be one of `0.1`, `0.2`, got `9.1`
         `component` must be a file inside the package, as in `resources/words.txt`, got `../bleu.wasm`
-        `grants.generate`: `gpt` is no model: expected `run`, `reference` or `judges.<name>`
+        `grants.generate`: `gpt` is no model; known are `run`, `reference` and `judges.<name>`
         `grants.embed`: true, or a list of `run`, `reference` and `judges.<name>`
         `grants.network`: unknown key, expected one of `generate`, `logprobs`, `embed`
         `limits.feul`: unknown field `feul`, expected one of `memory_bytes`, `deadline_ms`, `fuel`, `output_bytes`, `log_bytes`, `host_calls`, `stack_bytes`, `table_elements`, `instances`

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Component, Path};
 
+use fthost_data::digest::sha256;
 use semver::Version;
 
-use crate::digest::sha256;
 use crate::error::{RegistryError, Result, io};
 use crate::manifest::{MANIFEST, Manifest};
 use crate::name::PackageName;

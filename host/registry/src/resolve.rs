@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use fthost_data::digest::sha256;
 use semver::{Version, VersionReq};
 
-use crate::digest::sha256;
 use crate::error::{RegistryError, Release, Result, io};
 use crate::key::PublicKey;
 use crate::lockfile::{Lock, Pin};

@@ -158,6 +158,10 @@ pub(crate) fn lay_over(below: &mut Table, above: Table) {
     }
 }
 
+fn unreadable(name: &str, error: &dyn std::fmt::Display) -> RegistryError {
+    RegistryError::Set { path: PathBuf::from(name), problems: vec![error.to_string().trim_end().to_string()] }
+}
+
 /// Where sets are found: on the search path, and among the pulled packages.
 pub struct Sets<'a> {
     search: &'a SearchPath,
@@ -184,17 +188,34 @@ impl<'a> Sets<'a> {
     }
 
     /// The plugins of a set and of the sets that it extends, as a document of `[plugins]` tables (and `[rewards]`, where
-    /// there is one) with absolute paths: the contract of [`SearchPath::set`].
+    /// there is one) with absolute paths, for a run file to be laid over.
     ///
     /// # Errors
     /// A set that is not found, can't be understood, or extends itself.
     pub fn document(&self, name: &str) -> Result<String> {
-        let mut above = Vec::new();
-        let tables = self.load(name, None, &mut above)?;
-        toml::to_string(&tables).map_err(|error| RegistryError::Set {
-            path: PathBuf::from(name),
-            problems: vec![error.to_string()],
-        })
+        let tables = self.load(name, None, &mut Vec::new())?;
+        toml::to_string(&tables).map_err(|error| unreadable(name, &error))
+    }
+
+    /// The plugins of [`Sets::document`], as they stand without a run file over them.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn plugins(&self, name: &str) -> Result<PluginTable> {
+        let mut tables = self.load(name, None, &mut Vec::new())?;
+        let plugins = tables.remove("plugins").unwrap_or_else(|| Value::Table(Table::new()));
+        plugins.try_into().map_err(|error: toml::de::Error| unreadable(name, &error))
+    }
+
+    /// One sentence that a set says of itself.
+    ///
+    /// # Errors
+    /// A set that can't be understood.
+    pub fn summary(path: &Path) -> Result<String> {
+        let text = std::fs::read_to_string(path).map_err(io("read", path))?;
+        let set = SetFile::parse(&text);
+        set.map(|it| it.head.summary)
+            .map_err(|problems| RegistryError::Set { path: path.to_path_buf(), problems })
     }
 
     fn load(&self, name: &str, beside: Option<&Path>, above: &mut Vec<PathBuf>) -> Result<Table> {
@@ -261,9 +282,10 @@ impl<'a> Sets<'a> {
         if is_file(name) {
             return Ok(beside.unwrap_or(Path::new("")).join(name));
         }
-        if let Some((_, path)) = self.search.list().1.into_iter().find(|it| it.0 == name) {
-            return Ok(path);
-        }
+        let missing = match self.search.set(name) {
+            Ok(path) => return Ok(path),
+            Err(missing) => missing,
+        };
         let (plain, requirement) = name.split_once('@').unwrap_or((name, "*"));
         let names = plain.parse::<PackageName>().ok().zip(VersionReq::parse(requirement).ok());
         if let Some((name, requirement)) = names
@@ -271,8 +293,7 @@ impl<'a> Sets<'a> {
         {
             return Ok(found.folder().join(SET));
         }
-        // Not found: the sandbox's words, with every place looked at.
-        Err(self.search.set(name).map(|_| ()).expect_err("it is not on the search path").into())
+        Err(missing.into())
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use fthost_data::digest::sha256;
 use serde::{Deserialize, Serialize};
 
-use crate::digest::sha256;
 use crate::package::{Kind, Package};
 
 /// Tells statements about packages from anything else that a key might sign.

@@ -99,7 +99,7 @@ impl Store {
     /// A package that was changed on disk.
     pub fn get(&self, digest: &str) -> Result<Option<Stored>> {
         let folder = self.folder(digest);
-        if !crate::digest::is_sha256(digest) || !folder.is_dir() {
+        if !fthost_data::digest::is_sha256(digest) || !folder.is_dir() {
             return Ok(None);
         }
         let (package, envelope) = read_signed(&folder)?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
+use fthost_data::digest::sha256;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, PoolingAllocationConfig};
 
@@ -172,7 +172,7 @@ impl Sandbox {
         pinned: Option<&str>,
         limits: &Limits,
     ) -> Result<Compiled> {
-        let digest = digest(bytes);
+        let digest = sha256(bytes);
         if let Some(pinned) = pinned.filter(|it| *it != digest) {
             let (plugin, pinned) = (plugin.to_string(), pinned.to_string());
             return Err(SandboxError::Digest { plugin, pinned, found: digest });
@@ -233,12 +233,6 @@ fn pool() -> PoolingAllocationConfig {
         .linear_memory_keep_resident(256 << 10)
         .table_keep_resident(64 << 10);
     pool
-}
-
-/// `sha256:<hex>` of a component.
-pub(crate) fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
 }
 
 fn imports(plugin: &str, contract: Contract, engine: &Engine, component: &Component) -> Result<Vec<String>> {

@@ -27,14 +27,6 @@ pub enum SandboxError {
         /// Every place, in order.
         looked: Vec<String>,
     },
-    /// A set file can't be used.
-    #[error("invalid plugin set `{}`\n  {problem}", path.display())]
-    Set {
-        /// The file.
-        path: PathBuf,
-        /// With line and key.
-        problem: String,
-    },
     /// The component is another than the one that was pinned.
     #[error("plugin `{plugin}` has digest {found}, but `plugins.{plugin}.digest` pins {pinned}")]
     Digest {

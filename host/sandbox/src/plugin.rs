@@ -259,6 +259,11 @@ impl Plugin {
         self.parts.shared.resources.iter().map(|it| (it.name.clone(), it.digest.clone())).collect()
     }
 
+    /// The bytes of these files, by their digests.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.parts.shared.resources.iter().map(|it| (it.digest.as_str(), it.bytes.as_ref()))
+    }
+
     fn role<G: Bind>(&self, role: RoleKind) -> Result<Handle<G>> {
         self.has(role).map(|()| Handle::new(self.parts.clone()))
     }

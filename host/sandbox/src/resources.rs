@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::component::digest;
+use fthost_data::digest::sha256;
+
 use crate::error::{Result, SandboxError, io};
 use crate::grants::Grants;
 
@@ -50,5 +51,5 @@ pub(crate) fn load(plugin: &str, component: &Path, grants: &Grants) -> Result<Ve
 
 fn read(name: String, path: &Path) -> Result<Resource> {
     let bytes = std::fs::read(path).map_err(io("read", path))?;
-    Ok(Resource { name, size: bytes.len() as u64, digest: digest(&bytes), bytes: bytes.into() })
+    Ok(Resource { name, size: bytes.len() as u64, digest: sha256(&bytes), bytes: bytes.into() })
 }

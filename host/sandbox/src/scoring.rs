@@ -1,8 +1,8 @@
 //! A reward, played by as many instances as the run file says, in batches.
 //!
-//! How completions are cut into calls depends on `batch` alone, and a call is numbered by the groups' step and its place:
-//! its random numbers, and so its scores, depend neither on the number of workers, nor on who is faster, nor on what was
-//! scored before.
+//! How completions are cut into calls depends on `batch` alone, and a call is numbered by the step and the id of its first
+//! group: its random numbers, and so its scores, depend neither on the number of workers, nor on who is faster, nor on what
+//! was scored before.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -121,14 +121,16 @@ impl Reward for RewardRole {
 
     fn score(&mut self, groups: &[Group]) -> Vec<Vec<Outcome>> {
         let batches = batches(groups, self.batch);
-        let (first, policy) = (first_call(groups.first().map_or(0, |it| it.step)), self.on_failure);
+        let policy = self.on_failure;
         let results: Vec<Mutex<Vec<Vec<Outcome>>>> = batches.iter().map(|_| Mutex::default()).collect();
         let next = AtomicUsize::new(0);
         let work = |worker: &mut Scorer| {
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(batch) = batches.get(index) else { return };
-                let scored = score_by_policy(worker, first + index as u64, &groups[batch.clone()], policy);
+                let groups = &groups[batch.clone()];
+                let number = groups.first().map_or(0, |it| first_call(it.step) + it.id);
+                let scored = score_by_policy(worker, number, groups, policy);
                 *results[index].lock().unwrap_or_else(PoisonError::into_inner) = scored;
             }
         };

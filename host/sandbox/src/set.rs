@@ -128,17 +128,6 @@ impl<'de> Deserialize<'de> for PluginTable {
     }
 }
 
-/// A set file.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SetFile {
-    /// One sentence; for `plugin list`.
-    #[serde(default)]
-    summary: String,
-    #[serde(default)]
-    plugins: PluginTable,
-}
-
 /// Files by the name under which they are found.
 pub type Named = Vec<(String, PathBuf)>;
 
@@ -188,64 +177,12 @@ impl SearchPath {
         }
     }
 
-    /// The plugins of a set, named or given as a file, as a document of `[plugins]` tables; paths in it are absolute.
+    /// The file of a plugin set.
     ///
     /// # Errors
-    /// A set that is not found or can't be understood.
-    pub fn set(&self, name: &str) -> Result<String> {
-        let given = Path::new(name);
-        let path = match given.extension().is_some_and(|it| it == "toml") {
-            true => given.to_path_buf(),
-            false => self.find("plugin set", name, &[format!("sets/{name}.toml")])?,
-        };
-        let text = std::fs::read_to_string(&path).map_err(crate::error::io("read", &path))?;
-        let fail = |problem: String| SandboxError::Set { path: path.clone(), problem };
-        let parse = |error: toml::de::Error| fail(error.to_string().trim_end().to_string());
-        // Checked here, where lines are the set's own; a run file is laid over the tables as they stand.
-        toml::from_str::<SetFile>(&text).map_err(parse)?;
-        let mut set: toml::Table = toml::from_str(&text).map_err(parse)?;
-        set.retain(|key, _| key == "plugins");
-        let folder = std::path::absolute(&path).map_err(crate::error::io("read", &path))?;
-        let folder = folder.parent().unwrap_or(Path::new(""));
-        let plugins = set.get_mut("plugins").and_then(toml::Value::as_table_mut);
-        for (_, plugin) in plugins.into_iter().flatten() {
-            if let Some(toml::Value::String(component)) = plugin.get_mut("component") {
-                *component = folder.join(&*component).to_string_lossy().into_owned();
-            }
-            let resources = plugin.get_mut("grants").and_then(|it| it.get_mut("resources"));
-            for (_, granted) in resources.and_then(toml::Value::as_table_mut).into_iter().flatten() {
-                if let Some(toml::Value::String(file)) = granted.get_mut("file") {
-                    *file = folder.join(&*file).to_string_lossy().into_owned();
-                }
-            }
-        }
-        toml::to_string(&set).map_err(|error| fail(error.to_string()))
-    }
-
-    /// The plugins of a set, as [`SearchPath::set`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn set_table(&self, name: &str) -> Result<PluginTable> {
-        let text = self.set(name)?;
-        let set: SetFile = toml::from_str(&text).map_err(|error| SandboxError::Set {
-            path: name.into(),
-            problem: error.to_string().trim_end().to_string(),
-        })?;
-        Ok(set.plugins)
-    }
-
-    /// What a set file says of itself.
-    ///
-    /// # Errors
-    /// As [`SearchPath::set`].
-    pub fn summary(path: &Path) -> Result<String> {
-        let text = std::fs::read_to_string(path).map_err(crate::error::io("read", path))?;
-        let set: SetFile = toml::from_str(&text).map_err(|error| SandboxError::Set {
-            path: path.to_path_buf(),
-            problem: error.to_string().trim_end().to_string(),
-        })?;
-        Ok(set.summary)
+    /// [`SandboxError::NotFound`] with every place looked at.
+    pub fn set(&self, name: &str) -> Result<PathBuf> {
+        self.find("plugin set", name, &[format!("sets/{name}.toml")])
     }
 
     /// Names of all components and sets on the path, sorted.
@@ -300,15 +237,12 @@ mod tests {
     }
 
     #[test]
-    fn a_set_is_found_by_name_and_its_paths_are_its_own() {
+    fn a_set_is_found_by_name_or_every_place_is_told() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("sets")).unwrap();
-        std::fs::write(folder.path().join("sets/a.toml"), "[plugins.b]\ncomponent = \"../x/b.wasm\"\n")
-            .unwrap();
+        std::fs::write(folder.path().join("sets/a.toml"), "").unwrap();
         let path = SearchPath(vec![folder.path().to_path_buf()]);
-        let set: toml::Table = toml::from_str(&path.set("a").unwrap()).unwrap();
-        let component = set["plugins"]["b"]["component"].as_str();
-        assert_eq!(component, folder.path().join("sets/../x/b.wasm").to_str());
+        assert_eq!(path.set("a").unwrap(), folder.path().join("sets/a.toml"));
         let error = path.set("c").unwrap_err().to_string();
         assert!(error.starts_with("plugin set `c` was not found; looked for `"), "{error}");
     }

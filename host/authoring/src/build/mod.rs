@@ -11,12 +11,12 @@ mod world;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use fthost_data::digest::sha256;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use crate::error::{AuthorError, Result, io};
 use crate::package::Package;
-use crate::sdk::{Sdk, hex};
+use crate::sdk::Sdk;
 
 /// A language that plugins are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -142,7 +142,7 @@ pub fn build(package: &Package, workshop: &Workshop<'_>) -> Result<Built> {
         language,
         size: bytes.len() as u64,
         stripped: (component.len() - bytes.len()) as u64,
-        digest: format!("sha256:{}", hex(&Sha256::digest(&bytes))),
+        digest: sha256(&bytes),
         unchanged,
     })
 }

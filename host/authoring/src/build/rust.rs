@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use fthost_data::digest::hex;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -10,7 +11,7 @@ use super::tools::{need, run_aloud};
 use super::{Language, Workshop};
 use crate::error::{AuthorError, Result, io};
 use crate::package::Package;
-use crate::sdk::{Sdk, hex};
+use crate::sdk::Sdk;
 
 /// Finds or installs the toolchain; the program carries the source tree's own script.
 const TOOLCHAIN: &str = include_str!("../../../../plugins/toolchain");

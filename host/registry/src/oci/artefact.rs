@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use fthost_data::digest::sha256;
 use oci_client::manifest::{OciDescriptor, OciImageManifest};
 use serde_json::json;
 
-use crate::digest::sha256;
 use crate::package::{FileKind, Kind, Package};
 
 pub(super) const WASM: &str = "application/wasm";

@@ -18,6 +18,7 @@ use std::sync::Once;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use fthost_data::digest::sha256;
 use oci_client::client::{ClientConfig, ClientProtocol};
 use oci_client::manifest::{OciDescriptor, OciImageManifest, OciManifest};
 use oci_client::secrets::RegistryAuth;
@@ -30,7 +31,6 @@ use self::artefact::{
     DESCRIPTION, EMPTY, FILES, MANIFEST_TYPE, SIGNATURE_TYPE, TITLE, config_of, descriptor, encoded,
     manifests, signature_tag,
 };
-use crate::digest::sha256;
 use crate::error::{RegistryError, Result};
 use crate::name::PackageName;
 use crate::package::{MOST_FILE_BYTES, Package, check_size, is_sound_path};
