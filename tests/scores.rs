@@ -118,6 +118,67 @@ fn another_reward_is_compared_on_the_same_completions() {
 }
 
 #[test]
+fn a_set_to_compare_with_may_stand_on_another_one() {
+    let (folder, _) = finished("id", "");
+    let base = format!("[plugins.stricter]\ncomponent = {:?}\n", hostile().display().to_string());
+    std::fs::write(folder.path().join("base.toml"), base).unwrap();
+    let set = "extends = [\"base.toml\"]\n[plugins.stricter.config]\nalways = \"abstain\"\n";
+    std::fs::write(folder.path().join("stricter.toml"), set).unwrap();
+    let found = json_of(folder.path(), &["rescore", "out", "--plugins", "stricter.toml", "--json"]);
+    assert_eq!((&found[0]["changed"], &found[0]["mean_after"]), (&json!(16), &Value::Null), "{found:#}");
+}
+
+#[test]
+fn a_replay_reads_the_files_that_the_reward_read() {
+    let shared = tempfile::tempdir().unwrap();
+    let component = shared.path().join("judge.wasm");
+    std::fs::copy(hostile(), &component).unwrap();
+    let own = shared.path().join("judge.resources");
+    std::fs::create_dir(&own).unwrap();
+    std::fs::write(own.join("words.txt"), "five!").unwrap();
+    std::fs::write(shared.path().join("granted.txt"), "another").unwrap();
+    let digest = fthost_data::digest::sha256(b"another");
+    let plugin = format!(
+        "\n[plugins.judge]\ncomponent = {:?}\nconfig.always = \"resources\"\n\
+         [plugins.judge.grants.resources.\"more.txt\"]\nfile = {:?}\ndigest = \"{digest}\"\n",
+        component.display().to_string(),
+        shared.path().join("granted.txt").display().to_string()
+    );
+    let (folder, path) = workplace(&RUN_FILE.replace("MORE", &plugin));
+    let output = run(&path, &["--quiet"]);
+    assert!(output.status.success(), "{}", said(&output, folder.path()));
+    let audited = json_of(folder.path(), &["plugin", "audit", "out", "--json"]);
+    assert_eq!(audited[0]["scores"], json!({"count": 16, "mean": 5.0, "min": 5.0, "max": 5.0}));
+    // Whatever stands there now, and though nothing does.
+    std::fs::write(own.join("words.txt"), "seven!!").unwrap();
+    std::fs::remove_file(shared.path().join("granted.txt")).unwrap();
+    let replayed = json_of(folder.path(), &["replay", "out", "--json"]);
+    assert_eq!((&replayed[0]["scored"], &replayed[0]["changed"]), (&json!(16), &json!(0)), "{replayed:#}");
+    std::fs::remove_dir_all(shared.path()).unwrap();
+    let replayed = json_of(folder.path(), &["replay", "out", "--json"]);
+    assert_eq!((&replayed[0]["scored"], &replayed[0]["changed"]), (&json!(16), &json!(0)), "{replayed:#}");
+}
+
+#[test]
+fn a_model_that_is_trained_whole_has_a_reference() {
+    let mean = |always: &str, steps: &str| {
+        let plugin = format!(
+            "\n[plugins.judge]\ncomponent = {:?}\nconfig.always = \"{always}\"\n\
+             grants.logprobs = [\"run\", \"reference\"]\n",
+            hostile().display().to_string()
+        );
+        let whole = RUN_FILE.replace("[adapter.lora]\nrank = 2\n", "").replace("MORE", &plugin);
+        let (folder, path) = workplace(&whole);
+        let output = run(&path, &["--quiet", "--set", steps, "--set", "optimizer.adamw.learning_rate=0.01"]);
+        assert!(output.status.success(), "{}", said(&output, folder.path()));
+        let audited = json_of(folder.path(), &["plugin", "audit", "out", "--json"]);
+        audited[0]["scores"]["mean"].as_f64().unwrap()
+    };
+    assert_eq!(mean("logprobs reference", "train.steps=1"), mean("logprobs reference", "train.steps=3"));
+    assert_ne!(mean("logprobs", "train.steps=1"), mean("logprobs", "train.steps=3"));
+}
+
+#[test]
 fn a_run_is_audited() {
     let (folder, _) = finished("embed", "grants.embed = true\nlimits.log_bytes = 4096");
     let audited = json_of(folder.path(), &["plugin", "audit", "out", "--json"]);

@@ -8,7 +8,7 @@ use fthost_data::{Candidate, HostModel, ModelName, Prompt, Sampling, TextLogprob
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::digest;
+use fthost_data::digest::sha256;
 
 /// One question and its answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ impl AskedLog {
 }
 
 fn request(import: &str, asked: &Value) -> String {
-    digest::of_bytes(format!("{import} {asked}").as_bytes())
+    sha256(format!("{import} {asked}").as_bytes())
 }
 
 /// A model whose answers are written down.

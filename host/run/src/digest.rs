@@ -7,25 +7,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use fthost_data::DataError;
-use fthost_data::source::file_digest;
+use fthost_data::digest::{hex, of_file as file_digest, sha256};
 use sha2::{Digest, Sha256};
 
 use crate::error::Result;
 use crate::place::cache_dir;
-
-/// `sha256:<hex>` of bytes.
-pub fn of_bytes(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex(&sha256(bytes)))
-}
-
-/// SHA-256 of bytes.
-pub fn sha256(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// Smaller files are read faster than it is worth to note their digest.
 const NOTED_FROM: u64 = 8 << 20;
@@ -50,7 +36,7 @@ fn of_file_noted_in(folder: &Path, path: &Path) -> Result<String> {
     let Some(state) = state(path, &before).filter(|_| before.len() >= NOTED_FROM) else {
         return Ok(file_digest(path)?);
     };
-    let note = folder.join(hex(&sha256(state.as_bytes())));
+    let note = folder.join(hex(&Sha256::digest(state.as_bytes())));
     if let Ok(noted) = std::fs::read_to_string(&note)
         && is_digest(&noted)
     {
@@ -156,7 +142,7 @@ pub fn of_model(folder: &Path) -> Result<String> {
         let name = file.file_name().and_then(|it| it.to_str()).unwrap_or_default();
         told.push_str(&format!("{name} {}\n", of_file(file)?));
     }
-    Ok(of_bytes(told.as_bytes()))
+    Ok(sha256(told.as_bytes()))
 }
 
 #[cfg(test)]
@@ -170,17 +156,17 @@ mod tests {
         let mut bytes = vec![1; NOTED_FROM as usize];
         std::fs::write(&path, &bytes).unwrap();
         let digest = || of_file_noted_in(&notes, &path).unwrap();
-        assert_eq!(digest(), of_bytes(&bytes));
+        assert_eq!(digest(), sha256(&bytes));
         assert!(!notes.exists(), "a file that has just changed is not noted");
         std::thread::sleep(SETTLED + Duration::from_millis(100));
-        assert_eq!(digest(), of_bytes(&bytes));
+        assert_eq!(digest(), sha256(&bytes));
         let noted: Vec<_> = std::fs::read_dir(&notes).unwrap().map(|it| it.unwrap().path()).collect();
         assert_eq!(noted.len(), 1);
-        let other = of_bytes(b"noted");
+        let other = sha256(b"noted");
         std::fs::write(&noted[0], &other).unwrap();
         assert_eq!(digest(), other, "the note is what is read");
         std::fs::write(&noted[0], "sha256:").unwrap();
-        assert_eq!(digest(), of_bytes(&bytes), "a damaged note is none");
+        assert_eq!(digest(), sha256(&bytes), "a damaged note is none");
 
         // Same length, and the time of modification set back: the time of change still tells.
         std::fs::write(&noted[0], &other).unwrap();
@@ -188,6 +174,6 @@ mod tests {
         bytes[7] = 2;
         std::fs::write(&path, &bytes).unwrap();
         std::fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
-        assert_eq!(digest(), of_bytes(&bytes));
+        assert_eq!(digest(), sha256(&bytes));
     }
 }

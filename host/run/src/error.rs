@@ -113,6 +113,37 @@ pub enum RunError {
         /// Every place.
         looked: Vec<String>,
     },
+    /// A file that a reward of a run could read and that is not at hand any more.
+    #[error("file `{resource}` of reward `{plugin}` with digest {digest} is not at hand; looked for {}\nhint: put the file where it is looked for", looked.join(", "))]
+    NoResource {
+        /// The plugin.
+        plugin: String,
+        /// As the plugin asks for it.
+        resource: String,
+        /// Of the file that was read.
+        digest: String,
+        /// Every place.
+        looked: Vec<String>,
+    },
+    /// A rollout of which no completion has a reward.
+    #[error(
+        "no completion of the rollout before step {step} has a reward: {}\nhint: `fthost plugin test` runs a reward by itself; a reward abstains where a row lacks its column",
+        told(outcomes)
+    )]
+    NothingScored {
+        /// The step that would have learned from it.
+        step: u64,
+        /// By reward, how often each outcome was seen.
+        outcomes: Vec<(String, u64)>,
+    },
+    /// An objective that learns from rewards, without one.
+    #[error(
+        "`objective.{objective}` learns from rewards, and the run has none\nhint: add `[plugins.<name>]` of a plugin that plays the role `reward`; `fthost plugin list` names them"
+    )]
+    NoReward {
+        /// Its key.
+        objective: &'static str,
+    },
     /// A reward gave other scores than it gave in the run.
     #[error("{changed} of {scored} scores are not those of the run")]
     ScoresDiffer {
@@ -210,14 +241,15 @@ impl RunError {
             Self::TwoBuilders { .. }
             | Self::NoJudgeKey { .. }
             | Self::NoJudge { .. }
-            | Self::Sandbox(
-                SandboxError::NotFound { .. } | SandboxError::Set { .. } | SandboxError::Config { .. },
-            ) => 2,
+            | Self::NoReward { .. }
+            | Self::Sandbox(SandboxError::NotFound { .. } | SandboxError::Config { .. }) => 2,
             Self::Registry(error) if error.is_usage() => 2,
             Self::Plugin(_)
             | Self::Sandbox(_)
             | Self::Registry(_)
             | Self::NoComponent { .. }
+            | Self::NoResource { .. }
+            | Self::NothingScored { .. }
             | Self::ScoresDiffer { .. } => 4,
             Self::Engine(EngineError::NotFiniteStep { .. }) => 5,
             Self::Interrupted { signal, .. } => 128 + *signal as u8,
@@ -250,4 +282,9 @@ fn signal_name(signal: i32) -> &'static str {
         15 => "SIGTERM",
         _ => "a signal",
     }
+}
+
+fn told(outcomes: &[(String, u64)]) -> String {
+    let told = outcomes.iter().map(|(outcome, count)| format!("{outcome} {count}x"));
+    told.collect::<Vec<_>>().join(", ")
 }

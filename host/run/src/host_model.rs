@@ -4,7 +4,8 @@ use fthost_data::{Candidate, HostModel, Prompt, Sampling, TextLogprob, Tokenizer
 use fthost_engine::generate::{Completion, GenerateConfig, embed, generate, logprobs};
 use fthost_engine::models::CausalLm;
 
-/// A model with its tokenizer. Weights are shared with the model it was made of.
+/// A model with its tokenizer. Weights are shared with the model it was made of, and between clones.
+#[derive(Clone)]
 pub struct EngineModel {
     model: CausalLm,
     tokenizer: Tokenizer,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fthost_data::{Candidate, Finish, HostModel, Message, Prompt, Role, Sampling, TextLogprob, Tokenizer};
@@ -68,18 +69,59 @@ impl JudgeConfig {
     ///
     /// # Errors
     /// A key that is not in the environment, a model that can't be loaded.
-    pub fn open(&self, name: &str, device: DeviceKind, batch_size: usize) -> Result<Box<dyn HostModel>> {
+    fn open(&self, name: &str, device: DeviceKind, batch_size: usize) -> Result<Opened> {
         match self {
-            Self::Endpoint(endpoint) => Ok(Box::new(EndpointModel::new(name, endpoint)?)),
+            Self::Endpoint(endpoint) => Ok(Opened::Endpoint(EndpointModel::new(name, endpoint)?)),
             Self::Folder { path } => {
                 let model = load_model(path, &device::open(device)?)?;
-                Ok(Box::new(EngineModel::new(model, Tokenizer::load(path)?, batch_size)))
+                Ok(Opened::Folder(EngineModel::new(model, Tokenizer::load(path)?, batch_size)))
             }
         }
     }
 }
 
+/// A judge that can be asked. Clones share weights and connections.
+#[derive(Clone)]
+enum Opened {
+    Endpoint(EndpointModel),
+    Folder(EngineModel),
+}
+
+/// Judges that were opened, each once a run: a model in a folder is not loaded for every evaluation.
+#[derive(Clone, Default)]
+pub struct OpenJudges(Arc<Mutex<BTreeMap<String, Opened>>>);
+
+impl OpenJudges {
+    /// The judge `name` as `config` says it, opened now or before; `batch_size` sequences of a model in a folder grow at
+    /// one time.
+    ///
+    /// # Errors
+    /// A key that is not in the environment, a model that can't be loaded.
+    pub fn open(
+        &self,
+        name: &str,
+        config: &JudgeConfig,
+        device: DeviceKind,
+        batch_size: usize,
+    ) -> Result<Box<dyn HostModel>> {
+        let mut opened = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let judge = match opened.get(name) {
+            Some(judge) => judge.clone(),
+            None => {
+                let judge = config.open(name, device, batch_size)?;
+                opened.insert(name.to_string(), judge.clone());
+                judge
+            }
+        };
+        Ok(match judge {
+            Opened::Endpoint(model) => Box::new(model),
+            Opened::Folder(model) => Box::new(model),
+        })
+    }
+}
+
 /// A model behind an endpoint.
+#[derive(Clone)]
 struct EndpointModel {
     name: String,
     endpoint: Endpoint,

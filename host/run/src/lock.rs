@@ -1,9 +1,10 @@
 //! `fthost.lock.json`: everything an adapter was made of, by digest.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use fthost_sandbox::{CONTRACT_VERSION, Plugin, PluginTable};
+use fthost_data::digest::sha256;
+use fthost_sandbox::{CONTRACT_VERSION, GrantedFile, Plugin, PluginConfig, PluginTable};
 use serde_json::{Value, json};
 
 use crate::config::RunConfig;
@@ -32,7 +33,7 @@ pub fn write(
         "fthost": env!("CARGO_PKG_VERSION"),
         "contract": CONTRACT_VERSION,
         "seed": config.train.seed,
-        "run": {"digest": digest::of_bytes(json!(config).to_string().as_bytes()), "settings": config},
+        "run": {"digest": sha256(json!(config).to_string().as_bytes()), "settings": config},
         "data": {"digest": data_digest},
         "model": {"digest": base_digest, "reference": config.model},
         "plugins": plugins.loaded.iter().map(plugin).collect::<Vec<Value>>(),
@@ -45,7 +46,8 @@ pub fn write(
         .map_err(RunError::output(&path))
 }
 
-/// The plugins and the seed of the run in `folder`.
+/// The plugins of the run in `folder`, granted what they were granted when it ended, and its seed. Files of a plugin's own
+/// package stand among the granted ones, by digest alone.
 ///
 /// # Errors
 /// A folder without a lock file, and one that can't be read.
@@ -55,10 +57,29 @@ pub fn read(folder: &Path) -> Result<(PluginTable, u64)> {
     let text = std::fs::read_to_string(&path).map_err(|error| bad(error.to_string()))?;
     let lock: Value = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
     let read = || {
-        let table = serde_json::from_value(lock["run"]["settings"]["plugins"].clone()).ok()?;
+        let mut table: PluginTable =
+            serde_json::from_value(lock["run"]["settings"]["plugins"].clone()).ok()?;
+        for (name, config) in &mut table.0 {
+            if let Some(loaded) = lock["plugins"].as_array()?.iter().find(|it| it["name"] == **name) {
+                as_loaded(config, loaded)?;
+            }
+        }
         Some((table, lock["seed"].as_u64()?))
     };
     read().ok_or_else(|| bad("it names no plugins and seed".into()))
+}
+
+/// What [`plugin`] wrote of a plugin, over what its run file said.
+fn as_loaded(config: &mut PluginConfig, loaded: &Value) -> Option<()> {
+    config.config = serde_json::from_value(loaded["config"].clone()).ok()?;
+    config.limits = serde_json::from_value(loaded["limits"].clone()).ok()?;
+    config.grants = serde_json::from_value(loaded["grants"].clone()).ok()?;
+    let files: BTreeMap<String, String> = serde_json::from_value(loaded["resources"].clone()).ok()?;
+    for (name, digest) in files {
+        let of_the_package = GrantedFile { file: PathBuf::new(), digest };
+        config.grants.resources.entry(name).or_insert(of_the_package);
+    }
+    Some(())
 }
 
 fn plugin(plugin: &Plugin) -> Value {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fthost_registry::{LOCK, Lock, Mode, Resolved, Resolver, Sets, Store, TrustPolicy, Wanted};
+use fthost_registry::{LOCK, Lock, Mode, Resolution, Resolved, Resolver, Sets, Store, TrustPolicy, Wanted};
 use fthost_sandbox::{GrantedFile, PluginTable, SearchPath};
 
 use crate::error::Result;
@@ -59,6 +59,35 @@ impl Packages {
         search: &SearchPath,
         locked: bool,
     ) -> Result<Loadable> {
+        let mode = if locked { Mode::Locked } else { Mode::Keep };
+        let resolution = self.resolution(table, plugin_sets, search, mode)?;
+        if !locked {
+            resolution.save()?;
+        }
+        Ok(loadable(table, &resolution.plugins))
+    }
+
+    /// As [`Packages::resolve`], of plugins that are not the run file's: the lock file is heeded, not written.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn look_up(
+        &self,
+        table: &PluginTable,
+        plugin_sets: &[String],
+        search: &SearchPath,
+    ) -> Result<Loadable> {
+        let resolution = self.resolution(table, plugin_sets, search, Mode::Keep)?;
+        Ok(loadable(table, &resolution.plugins))
+    }
+
+    fn resolution(
+        &self,
+        table: &PluginTable,
+        plugin_sets: &[String],
+        search: &SearchPath,
+        mode: Mode,
+    ) -> Result<Resolution> {
         let sets = self.sets(search);
         for name in plugin_sets {
             sets.document(name)?;
@@ -79,13 +108,9 @@ impl Packages {
             trust: self.trust.clone(),
             lock_path: self.folder.join(LOCK),
             base: self.folder.clone(),
-            mode: if locked { Mode::Locked } else { Mode::Keep },
+            mode,
         };
-        let resolution = fthost_registry::resolve(&resolver, &wanted, &sets.used())?;
-        if !locked {
-            resolution.save()?;
-        }
-        Ok(loadable(table, &resolution.plugins))
+        Ok(fthost_registry::resolve(&resolver, &wanted, &sets.used())?)
     }
 
     /// The component on the search path. One that is not there may be a pulled package, where there is one of its name.

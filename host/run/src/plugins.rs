@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::asked::{AskedLog, Recording};
 use crate::error::{Result, RunError};
 use crate::host_model::EngineModel;
-use crate::judges::Judges;
+use crate::judges::{Judges, OpenJudges};
+use crate::kept::Kept;
 use crate::place::cache_dir;
-use crate::replay::keep;
 
 /// Every role of a run and whoever plays it: components of the sandbox, or closures in a test.
 #[derive(Default)]
@@ -37,6 +37,8 @@ pub struct Plugins {
     pub models: ModelSlot,
     /// What they asked.
     pub asked: AskedLog,
+    /// Models beside the run's own that they asked.
+    pub judges: OpenJudges,
     /// The components behind the roles, in the run file's order.
     pub loaded: Vec<Plugin>,
     /// Keys that signed their packages, by plugin.
@@ -64,7 +66,7 @@ impl Plugins {
         for (name, config) in &table.0 {
             let component = search.component(name, config)?;
             let plugin = sandbox.load(name, &component, config)?;
-            keep(plugin.identity(), &component);
+            Kept::keep(&plugin, &component);
             plugins.admit(&plugin)?;
             plugins.loaded.push(plugin);
         }
@@ -107,13 +109,18 @@ impl Plugins {
         }
         let mut lease = Lease { slot: self.models.clone(), names: Vec::new() };
         for (plugin, name) in names {
-            if let Some(model) = lent.model(plugin, name)? {
+            if let Some(model) = lent.model(plugin, name, &self.judges)? {
                 let model = Recording::new(model, name, self.asked.clone());
                 self.models.set(name.clone(), Some(Box::new(model)));
                 lease.names.push(name.clone());
             }
         }
         Ok(lease)
+    }
+
+    /// Whether anybody may ask the model as it was before training.
+    pub fn ask_the_reference(&self) -> bool {
+        self.loaded.iter().any(|it| it.config().grants.models().any(|it| *it == ModelName::Reference))
     }
 
     /// Whether builder or augmenters may ask a model: they do it before the first step.
@@ -172,7 +179,12 @@ pub struct Lent<'a> {
 }
 
 impl Lent<'_> {
-    fn model(&self, plugin: &str, name: &ModelName) -> Result<Option<Box<dyn HostModel>>> {
+    fn model(
+        &self,
+        plugin: &str,
+        name: &ModelName,
+        judges: &OpenJudges,
+    ) -> Result<Option<Box<dyn HostModel>>> {
         let engine = |model: &CausalLm| -> Box<dyn HostModel> {
             Box::new(EngineModel::new(model.clone(), self.tokenizer.clone(), self.batch_size))
         };
@@ -183,7 +195,7 @@ impl Lent<'_> {
                 let (plugin, judge) = (plugin.to_string(), judge.clone());
                 let config = self.judges.get(&judge);
                 let config = config.ok_or(RunError::NoJudge { plugin, judge: judge.clone() })?;
-                Some(config.open(&judge, self.device, self.batch_size)?)
+                Some(judges.open(&judge, config, self.device, self.batch_size)?)
             }
         })
     }
@@ -215,7 +227,7 @@ pub struct PluginReport {
     /// The version of the contract it was built for.
     pub contract: Contract,
     /// The roles it exports.
-    pub roles: Vec<String>,
+    pub roles: Vec<RoleKind>,
     /// Interfaces of the host that it imports.
     pub imports: Vec<String>,
     /// JSON Schema of its configuration.
@@ -228,19 +240,40 @@ impl PluginReport {
     /// # Errors
     /// A component that is refused.
     pub fn of(name: &str, path: &Path) -> Result<Self> {
-        let cache_dir = Some(cache_dir().join("components"));
-        let (log, model) = (Arc::new(|_: &str, _, _: &str| {}), ModelSlot::default());
-        let sandbox = Sandbox::new(SandboxConfig { cache_dir, seed: 0, log, model })?;
-        let Inspection { description, digest, contract, roles, imports } = sandbox.inspect(name, path)?;
-        Ok(Self {
+        Ok(Self::told(sandbox()?.inspect(name, path)?))
+    }
+
+    /// As [`PluginReport::of`], of a component in memory.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of_bytes(name: &str, component: &[u8]) -> Result<Self> {
+        Ok(Self::told(sandbox()?.inspect_bytes(name, component)?))
+    }
+
+    /// The roles it exports, for a person.
+    pub fn roles_told(&self) -> String {
+        self.roles.iter().map(|it| it.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    fn told(found: Inspection) -> Self {
+        let Inspection { description, digest, contract, roles, imports } = found;
+        Self {
             name: description.name,
             version: description.version,
             summary: description.summary,
             digest,
             contract,
-            roles: roles.iter().map(ToString::to_string).collect(),
+            roles,
             imports,
             config_schema: description.config_schema,
-        })
+        }
     }
+}
+
+/// One that is asked what components say of themselves.
+fn sandbox() -> Result<Sandbox> {
+    let cache_dir = Some(cache_dir().join("components"));
+    let (log, model) = (Arc::new(|_: &str, _, _: &str| {}), ModelSlot::default());
+    Ok(Sandbox::new(SandboxConfig { cache_dir, seed: 0, log, model })?)
 }

@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use crate::asked::Recorded;
 use crate::error::{Result, RunError};
+use crate::kept::Kept;
 use crate::lock;
+use crate::packages::Packages;
 use crate::place::cache_dir;
 use crate::scores::Scores;
 
@@ -57,12 +59,14 @@ pub struct Difference {
     pub after: Outcome,
 }
 
-/// The plugins of sets, by name or file, and of components given by file; a later one lies over an earlier one.
+/// The plugins of sets, by name or file, and of components given by file; a later one lies over an earlier one. Each with the
+/// file that is to be loaded, as a run would find and check it; no lock file is written.
 ///
 /// # Errors
-/// What is not found, and a set that can't be understood.
-pub fn table(given: &[String], search: &SearchPath) -> Result<PluginTable> {
-    let mut table = PluginTable::default();
+/// What is not found, a set that can't be understood, and a package that trust or lock file refuse.
+pub fn table(given: &[String], packages: &Packages, search: &SearchPath) -> Result<PluginTable> {
+    let sets = packages.sets(search);
+    let (mut table, mut named) = (PluginTable::default(), Vec::new());
     for name in given {
         let path = Path::new(name);
         if path.extension().is_some_and(|it| it == "wasm") {
@@ -71,11 +75,12 @@ pub fn table(given: &[String], search: &SearchPath) -> Result<PluginTable> {
             table.put(stem, config);
             continue;
         }
-        for (name, config) in search.set_table(name)?.0 {
+        for (name, config) in sets.plugins(name)?.0 {
             table.put(name, config);
         }
+        named.push(name.clone());
     }
-    Ok(table)
+    Ok(packages.look_up(&table, &named, search)?.table)
 }
 
 /// Scores again by the run's own rewards, of the same digests and configuration, offline.
@@ -88,13 +93,13 @@ pub fn replay(folder: &Path, search: &SearchPath, log: LogSink) -> Result<Vec<Re
     let mut rewards = Vec::new();
     for before in &scores[0].rewards {
         let name = &before.plugin.name;
-        let config = table.0.iter().find(|it| it.0 == *name).map(|it| it.1.clone()).unwrap_or_default();
-        let component = by_digest(&before.plugin, &config, search)?;
-        rewards.push((
-            name.clone(),
-            component,
-            PluginConfig { digest: Some(before.plugin.digest.clone()), ..config },
-        ));
+        let mut config = table.0.iter().find(|it| it.0 == *name).map(|it| it.1.clone()).unwrap_or_default();
+        let component = Kept::component(&before.plugin, &config, search)?;
+        for (resource, granted) in &mut config.grants.resources {
+            granted.file = Kept::resource(name, resource, granted, &component)?;
+        }
+        config.digest = Some(before.plugin.digest.clone());
+        rewards.push((name.clone(), component, config));
     }
     let pairs = scores[0].rewards.iter().map(|it| it.plugin.name.clone());
     let pairs: Vec<(String, String)> = pairs.map(|it| (it.clone(), it)).collect();
@@ -106,12 +111,7 @@ pub fn replay(folder: &Path, search: &SearchPath, log: LogSink) -> Result<Vec<Re
 ///
 /// # Errors
 /// A run without scores, rewards that are not found or that no reward of the run stands beside.
-pub fn rescore(
-    folder: &Path,
-    table: &PluginTable,
-    search: &SearchPath,
-    log: LogSink,
-) -> Result<Vec<Rescored>> {
+pub fn rescore(folder: &Path, table: &PluginTable, log: LogSink) -> Result<Vec<Rescored>> {
     let scores = Scores::read_all(folder)?;
     let (_, seed) = lock::read(folder)?;
     let run: Vec<&str> = scores[0].rewards.iter().map(|it| it.plugin.name.as_str()).collect();
@@ -122,7 +122,11 @@ pub fn rescore(
             [only] => (*only).to_string(),
             _ => continue,
         };
-        rewards.push((name.clone(), search.component(name, config)?, config.clone()));
+        let component = config
+            .component
+            .clone()
+            .ok_or_else(|| RunError::NothingToCompare { run: run.join("`, `"), given: vec![name.clone()] })?;
+        rewards.push((name.clone(), component, config.clone()));
         pairs.push((before, name.clone()));
     }
     if rewards.is_empty() {
@@ -130,35 +134,6 @@ pub fn rescore(
         return Err(RunError::NothingToCompare { run, given });
     }
     compare(&scores, rewards, &pairs, seed, log)
-}
-
-/// The component that scored, wherever it is now.
-fn by_digest(plugin: &PluginIdentity, config: &PluginConfig, search: &SearchPath) -> Result<PathBuf> {
-    let hex = plugin.digest.trim_start_matches("sha256:");
-    let kept = cache_dir().join("plugins").join(format!("{hex}.wasm"));
-    let found = search.component(&plugin.name, config).ok();
-    let looked: Vec<PathBuf> = found.into_iter().chain([kept]).collect();
-    let is_it =
-        |it: &&PathBuf| std::fs::read(it).is_ok_and(|bytes| crate::digest::of_bytes(&bytes) == plugin.digest);
-    looked.iter().find(is_it).cloned().ok_or_else(|| RunError::NoComponent {
-        plugin: plugin.name.clone(),
-        digest: plugin.digest.clone(),
-        looked: looked.iter().map(|it| format!("`{}`", it.display())).collect(),
-    })
-}
-
-/// Keeps a component by its digest, so that a run's scores can be computed again when another has taken its place.
-pub(crate) fn keep(plugin: &PluginIdentity, component: &Path) {
-    let hex = plugin.digest.trim_start_matches("sha256:");
-    let folder = cache_dir().join("plugins");
-    let path = folder.join(format!("{hex}.wasm"));
-    if !path.exists() {
-        let temporary = folder.join(format!(".{hex}.{}", std::process::id()));
-        // A cache: what can't be kept is looked for where it came from.
-        let _ = std::fs::create_dir_all(&folder)
-            .and_then(|()| std::fs::copy(component, &temporary).map(drop))
-            .and_then(|()| std::fs::rename(&temporary, &path));
-    }
 }
 
 fn compare(
@@ -184,7 +159,11 @@ fn compare(
                 models.set(model, Some(Box::new(answers)));
             }
             let groups = at_step.plain_groups();
-            let after = through_text(reward.score(&groups));
+            let after = match at_step.rollout {
+                true => groups.chunks(1).flat_map(|it| reward.score(it)).collect(),
+                false => reward.score(&groups),
+            };
+            let after = through_text(after);
             let tally = comparison.get_or_insert_with(|| Tally::new(&recorded.plugin, reward.as_ref()));
             tally.add(at_step.step, &groups, &recorded.outcomes, &after);
         }

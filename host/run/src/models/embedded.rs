@@ -5,7 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::digest;
+use fthost_data::digest::sha256;
+
 use crate::error::{Result, RunError};
 use crate::place;
 
@@ -42,9 +43,8 @@ pub fn unpack() -> Result<PathBuf> {
 /// # Errors
 /// A folder that can't be written.
 pub fn unpack_into(cache: &Path) -> Result<PathBuf> {
-    let told: String =
-        FILES.iter().map(|(name, bytes)| format!("{name} {}\n", digest::of_bytes(bytes))).collect();
-    let digest = digest::of_bytes(told.as_bytes());
+    let told: String = FILES.iter().map(|(name, bytes)| format!("{name} {}\n", sha256(bytes))).collect();
+    let digest = sha256(told.as_bytes());
     let digits = digest.trim_start_matches("sha256:").get(..DIGITS).expect("a digest is longer");
     let folder = cache.join(format!("embedded-{digits}"));
     if is_whole(&folder) {
