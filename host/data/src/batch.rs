@@ -11,13 +11,15 @@ use crate::record::Origin;
 /// Label of a token that carries no loss.
 pub const IGNORED: i64 = -100;
 
-/// One example as tokens.
+/// One example as tokens: one sequence, or the two of a preference pair end to end.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sequence {
     /// Token ids, `[len]`.
     pub input_ids: Vec<u32>,
     /// `input_ids` where supervised, [`IGNORED`] elsewhere, `[len]`; not shifted (Hugging Face's convention).
     pub labels: Vec<i64>,
+    /// Where the second sequence begins: prompt and rejected answer, after prompt and chosen one. 0 where there is one.
+    pub cut: usize,
     /// The row it was made from.
     pub origin: Arc<Origin>,
 }
@@ -25,7 +27,8 @@ pub struct Sequence {
 impl Sequence {
     /// Tokens that carry loss. The first token of a sequence is predicted by nothing and never counts.
     pub fn supervised_tokens(&self) -> usize {
-        self.labels.iter().skip(1).filter(|&&it| it != IGNORED).count()
+        let begins = |it: usize| it == 0 || it == self.cut;
+        self.labels.iter().enumerate().filter(|it| *it.1 != IGNORED && !begins(it.0)).count()
     }
 }
 
@@ -35,6 +38,8 @@ pub trait TokenRow {
     fn input_ids(&self) -> &[u32];
     /// Writes the labels, as in [`Sequence::labels`], behind `labels`.
     fn extend_labels(&self, labels: &mut Vec<i64>);
+    /// As [`Sequence::cut`].
+    fn cut(&self) -> usize;
     /// The row of the data it was made from.
     fn origin(&self) -> Arc<Origin>;
 }
@@ -46,6 +51,10 @@ impl TokenRow for Sequence {
 
     fn extend_labels(&self, labels: &mut Vec<i64>) {
         labels.extend_from_slice(&self.labels);
+    }
+
+    fn cut(&self) -> usize {
+        self.cut
     }
 
     fn origin(&self) -> Arc<Origin> {
@@ -60,6 +69,10 @@ impl<R: TokenRow + ?Sized> TokenRow for &R {
 
     fn extend_labels(&self, labels: &mut Vec<i64>) {
         (**self).extend_labels(labels);
+    }
+
+    fn cut(&self) -> usize {
+        (**self).cut()
     }
 
     fn origin(&self) -> Arc<Origin> {
@@ -96,11 +109,15 @@ impl Batch {
     pub fn new<R: TokenRow>(rows: impl IntoIterator<Item = R>) -> Self {
         let mut batch = Self { cu_seqlens: vec![0], ..Self::default() };
         for row in rows {
+            let (begin, length, cut) = (batch.input_ids.len(), row.input_ids().len(), row.cut());
             batch.input_ids.extend_from_slice(row.input_ids());
             row.extend_labels(&mut batch.labels);
-            batch.position_ids.extend(0..row.input_ids().len() as u32);
-            batch.cu_seqlens.push(batch.input_ids.len());
-            batch.origins.push(row.origin());
+            let sequences = if cut == 0 { vec![0..length] } else { vec![0..cut, cut..length] };
+            for sequence in sequences {
+                batch.position_ids.extend(0..sequence.len() as u32);
+                batch.cu_seqlens.push(begin + sequence.end);
+                batch.origins.push(row.origin());
+            }
         }
         batch
     }
@@ -113,6 +130,15 @@ impl Batch {
     /// Whether the batch holds no token.
     pub fn is_empty(&self) -> bool {
         self.input_ids.is_empty()
+    }
+
+    /// Supervised tokens of each sequence, as [`Batch::targets`] has them.
+    pub fn supervised_tokens(&self) -> Vec<usize> {
+        let of_sequence = |bounds: &[usize]| {
+            let after_first = (bounds[0] + 1).min(bounds[1])..bounds[1];
+            self.labels[after_first].iter().filter(|it| **it != IGNORED).count()
+        };
+        self.cu_seqlens.windows(2).map(of_sequence).collect()
     }
 
     /// Shifted targets: position `i` predicts the label at `i + 1` of the same sequence, if it is supervised.
@@ -142,7 +168,21 @@ mod tests {
             .map(|(i, &id)| if i < supervised_from { IGNORED } else { i64::from(id) })
             .collect();
         let origin = Arc::new(Origin { source: "rows.jsonl".into(), line: 1 });
-        Sequence { input_ids: input_ids.to_vec(), labels, origin }
+        Sequence { input_ids: input_ids.to_vec(), labels, cut: 0, origin }
+    }
+
+    #[test]
+    fn the_two_sequences_of_a_pair_know_nothing_of_each_other() {
+        let (chosen, rejected) = (sequence(&[5, 6, 7], 2), sequence(&[5, 8], 1));
+        let pair = Sequence {
+            input_ids: [&chosen.input_ids[..], &rejected.input_ids].concat(),
+            labels: [&chosen.labels[..], &rejected.labels].concat(),
+            cut: 3,
+            origin: Arc::clone(&chosen.origin),
+        };
+        let apart = Batch::new([&chosen, &rejected, &chosen]);
+        assert_eq!(Batch::new([&pair, &chosen]), apart);
+        assert_eq!(pair.supervised_tokens(), chosen.supervised_tokens() + rejected.supervised_tokens());
     }
 
     #[test]
@@ -159,5 +199,6 @@ mod tests {
         let rows = [sequence(&[5, 6, 7], 2), sequence(&[8, 9], 0)];
         let counted: usize = rows.iter().map(Sequence::supervised_tokens).sum();
         assert_eq!(counted, Batch::new(&rows).targets().positions.len());
+        assert_eq!(Batch::new(&rows).supervised_tokens(), [1, 1]);
     }
 }

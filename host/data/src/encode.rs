@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::batch::{IGNORED, Sequence};
 use crate::chat_template::Rendered;
 use crate::error::{DataError, Result};
-use crate::record::{Completion, Content, Example, Message, Prompt};
+use crate::record::{Completion, Content, Example, Message, Origin, Prompt};
 use crate::tokenizer::Tokenizer;
 
 /// An example as tokens: assistant turns with their end of turn, or the completion with the end of text, supervised.
@@ -16,8 +16,46 @@ use crate::tokenizer::Tokenizer;
 /// [`DataError::BadRow`] for a conversation without a chat template, a shape that supervised fine-tuning does not
 /// learn from, and a row without a supervised token.
 pub fn encode(example: &Example, tokenizer: &Tokenizer, max_length: usize) -> Result<Sequence> {
-    let bad = |reason: String| DataError::BadRow { origin: example.origin.clone(), reason };
-    let rendered = render(&example.content, tokenizer).map_err(|error| bad(error.to_string()))?;
+    encode_content(&example.content, &example.origin, tokenizer, max_length)
+}
+
+/// A preference pair as tokens: prompt and chosen answer, then prompt and rejected answer, each as [`encode`] makes it.
+///
+/// # Errors
+/// [`DataError::BadRow`] as [`encode`]; for an example that is no pair, for equal answers and for an empty one.
+pub fn encode_pair(example: &Example, tokenizer: &Tokenizer, max_length: usize) -> Result<Sequence> {
+    let bad = |reason: &str| DataError::BadRow { origin: example.origin.clone(), reason: reason.to_string() };
+    let Content::Preference(pair) = &example.content else {
+        return Err(bad("it is no preference pair: `prompt`, `chosen` and `rejected`"));
+    };
+    if pair.chosen == pair.rejected {
+        return Err(bad("`chosen` and `rejected` are equal: nothing is preferred"));
+    }
+    for (name, answer) in [("chosen", &pair.chosen), ("rejected", &pair.rejected)] {
+        if answer.is_empty() {
+            return Err(bad(&format!("`{name}` is empty")));
+        }
+    }
+    let encoded = |content: &Content| encode_content(content, &example.origin, tokenizer, max_length);
+    let [chosen, rejected] = &example.content.sequences()[..] else { unreachable!("a pair is two") };
+    let (mut both, rejected) = (encoded(chosen)?, encoded(rejected)?);
+    both.cut = both.input_ids.len();
+    both.input_ids.extend(rejected.input_ids);
+    both.labels.extend(rejected.labels);
+    Ok(both)
+}
+
+fn encode_content(
+    content: &Content,
+    origin: &Origin,
+    tokenizer: &Tokenizer,
+    max_length: usize,
+) -> Result<Sequence> {
+    let bad = |reason: String| DataError::BadRow { origin: origin.clone(), reason };
+    if let Content::Prompt(_) = content {
+        return Err(bad(NO_ANSWER.into()));
+    }
+    let rendered = render(content, tokenizer).map_err(|error| bad(error.to_string()))?;
     let encoded = tokenizer.encode(&rendered.text)?;
     let supervised = |start: usize, end: usize| {
         start < end && rendered.supervised.iter().any(|span| span.start <= start && end <= span.end)
@@ -30,7 +68,8 @@ pub fn encode(example: &Example, tokenizer: &Tokenizer, max_length: usize) -> Re
     let mut sequence = Sequence {
         labels: labels.collect(),
         input_ids: encoded.ids,
-        origin: Arc::new(example.origin.clone()),
+        cut: 0,
+        origin: Arc::new(origin.clone()),
     };
     sequence.input_ids.truncate(max_length);
     sequence.labels.truncate(max_length);
@@ -47,12 +86,18 @@ pub fn encode(example: &Example, tokenizer: &Tokenizer, max_length: usize) -> Re
 /// # Errors
 /// A conversation without a chat template, or one the template refuses.
 pub fn encode_prompt(prompt: &Prompt, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
-    let text = match prompt {
-        Prompt::Text(text) => text.clone(),
-        Prompt::Messages(messages) => template(tokenizer)?.render(messages, true)?,
-    };
-    Ok(tokenizer.encode(&text)?.ids)
+    Ok(tokenizer.encode(&prompt_text(prompt, tokenizer)?)?.ids)
 }
+
+fn prompt_text(prompt: &Prompt, tokenizer: &Tokenizer) -> Result<String> {
+    match prompt {
+        Prompt::Text(text) => Ok(text.clone()),
+        Prompt::Messages(messages) => template(tokenizer)?.render(messages, true),
+    }
+}
+
+/// Why a row is no example for supervised fine-tuning.
+const NO_ANSWER: &str = "a row without one answer can't be learned by `[objective.sft]`";
 
 /// The text of an example and what of it is supervised.
 ///
@@ -86,9 +131,10 @@ pub fn render(content: &Content, tokenizer: &Tokenizer) -> Result<Rendered> {
         Content::PromptCompletion { .. } => Err(DataError::ChatTemplate(
             "prompt and completion must both be text or both conversations".into(),
         )),
-        Content::Preference(_) | Content::Prompt(_) => Err(DataError::ChatTemplate(
-            "a row without one answer can't be learned by `[objective.sft]`".into(),
-        )),
+        Content::Prompt(prompt) => {
+            Ok(Rendered { text: prompt_text(prompt, tokenizer)?, supervised: Vec::new() })
+        }
+        Content::Preference(_) => Err(DataError::ChatTemplate(NO_ANSWER.into())),
     }
 }
 

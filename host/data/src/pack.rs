@@ -21,13 +21,21 @@ pub enum Layout {
 impl Layout {
     /// The micro-batches of `rows`; each keeps their order.
     pub fn micro_batches<R: TokenRow>(self, rows: &[R]) -> Vec<Batch> {
+        let lengths: Vec<usize> = rows.iter().map(|it| it.input_ids().len()).collect();
+        self.groups(&lengths).iter().map(|it| Batch::new(it.iter().map(|&index| &rows[index]))).collect()
+    }
+
+    /// Which of the rows of these `lengths` make each micro-batch, in their order.
+    pub fn groups(self, lengths: &[usize]) -> Vec<Vec<usize>> {
         match self {
-            Self::Rows(count) => rows.chunks(count.max(1)).map(Batch::new).collect(),
+            Self::Rows(count) => {
+                let all: Vec<usize> = (0..lengths.len()).collect();
+                all.chunks(count.max(1)).map(<[usize]>::to_vec).collect()
+            }
             Self::Packed(tokens) => {
-                let lengths: Vec<usize> = rows.iter().map(|it| it.input_ids().len()).collect();
-                let mut packed = best_fit_decreasing(&lengths, tokens);
+                let mut packed = best_fit_decreasing(lengths, tokens);
                 packed.iter_mut().for_each(|it| it.sort_unstable());
-                packed.iter().map(|it| Batch::new(it.iter().map(|&index| &rows[index]))).collect()
+                packed
             }
         }
     }

@@ -103,6 +103,16 @@ pub enum Completion {
     Messages(Vec<Message>),
 }
 
+impl Completion {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Completion::Text(text) => text.is_empty(),
+            Completion::Messages(messages) => messages.iter().all(|it| it.content.is_empty()),
+        }
+    }
+}
+
 /// One preference: two answers to a prompt, the first preferred.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PreferencePair {
@@ -133,6 +143,18 @@ pub enum Content {
     Text(String),
     /// A prompt alone, for rollouts.
     Prompt(Prompt),
+}
+
+impl Content {
+    /// The sequences that it stands for: both answers of a preference pair, the preferred one first; itself otherwise.
+    pub fn sequences(&self) -> Vec<Content> {
+        match self {
+            Content::Preference(PreferencePair { prompt, chosen, rejected }) => [chosen, rejected]
+                .map(|it| Content::PromptCompletion { prompt: prompt.clone(), completion: it.clone() })
+                .to_vec(),
+            other => vec![other.clone()],
+        }
+    }
 }
 
 /// One step in the making of an example.

@@ -24,8 +24,8 @@ pub struct TokenRows {
     spans: Column<[u32; 2]>,
     /// Where each row's ids and spans begin, and last where all end: `[rows + 1]`.
     bounds: Column<[u64; 2]>,
-    /// Position in `sources` and line of each row's origin: `[rows]`.
-    places: Column<[u64; 2]>,
+    /// Position in `sources` and line of each row's origin, and where it is cut in two: `[rows]`.
+    places: Column<[u64; 3]>,
     sources: Vec<Arc<str>>,
 }
 
@@ -36,6 +36,7 @@ pub struct MappedRow<'a> {
     spans: &'a [[u32; 2]],
     source: &'a Arc<str>,
     line: u64,
+    cut: usize,
 }
 
 /// Bytes of each array of [`TokenRows`], in the order of [`TokenRows::bytes`].
@@ -66,7 +67,7 @@ impl TokenRows {
                 self.sources.len() - 1
             }
         };
-        self.places.make_mut().push([source as u64, row.origin.line]);
+        self.places.make_mut().push([source as u64, row.origin.line, row.cut as u64]);
     }
 
     /// Rows there are.
@@ -86,7 +87,12 @@ impl TokenRows {
 
     /// Tokens of all rows that carry loss; the first of a row never does.
     pub fn supervised_tokens(&self) -> usize {
-        self.spans.iter().map(|it| (it[1] - it[0].max(1).min(it[1])) as usize).sum()
+        let of_row = |row: MappedRow<'_>| {
+            let begins = |it: u32| it == 0 || it as usize == row.cut;
+            let of_span = |it: &[u32; 2]| (it[1] - it[0]) as usize - usize::from(begins(it[0]));
+            row.spans.iter().map(of_span).sum::<usize>()
+        };
+        (0..self.len()).map(|it| of_row(self.row(it))).sum()
     }
 
     /// Tokens of the row at `index`.
@@ -97,12 +103,13 @@ impl TokenRows {
     /// The row at `index`.
     pub fn row(&self, index: usize) -> MappedRow<'_> {
         let ([ids, spans], [ids_end, spans_end]) = (self.bounds[index], self.bounds[index + 1]);
-        let [source, line] = self.places[index];
+        let [source, line, cut] = self.places[index];
         MappedRow {
             input_ids: &self.input_ids[ids as usize..ids_end as usize],
             spans: &self.spans[spans as usize..spans_end as usize],
             source: &self.sources[source as usize],
             line,
+            cut: cut as usize,
         }
     }
 
@@ -111,7 +118,7 @@ impl TokenRows {
         let row = self.row(index);
         let mut labels = Vec::with_capacity(row.input_ids.len());
         row.extend_labels(&mut labels);
-        Sequence { input_ids: row.input_ids.to_vec(), labels, origin: row.origin() }
+        Sequence { input_ids: row.input_ids.to_vec(), labels, cut: row.cut, origin: row.origin() }
     }
 
     /// Files that rows come from.
@@ -159,11 +166,12 @@ impl TokenRows {
         }
         let sound = |row: MappedRow<'_>| {
             let end = row.input_ids.len() as u32;
-            row.spans.iter().all(|it| it[0] < it[1] && it[1] <= end)
+            row.cut <= row.input_ids.len()
+                && row.spans.iter().all(|it| it[0] < it[1] && it[1] <= end)
                 && row.spans.is_sorted_by(|a, b| a[1] <= b[0])
         };
         match (0..rows.len()).find(|&it| !sound(rows.row(it))) {
-            Some(row) => Err(format!("spans that are not those of row {row}")),
+            Some(row) => Err(format!("spans or a cut that are not those of row {row}")),
             None => Ok(rows),
         }
     }
@@ -191,6 +199,10 @@ impl TokenRow for MappedRow<'_> {
             let places = &mut labels[begin + span.start..begin + span.end];
             places.iter_mut().zip(ids).for_each(|(label, id)| *label = i64::from(*id));
         }
+    }
+
+    fn cut(&self) -> usize {
+        self.cut
     }
 
     fn origin(&self) -> Arc<Origin> {
@@ -267,6 +279,7 @@ mod tests {
         let sequence = |(row, labels): (usize, &Vec<i64>)| Sequence {
             input_ids: (0..labels.len()).map(|it| labels[it].max(100) as u32).collect(),
             labels: labels.iter().map(|it| if *it == IGNORED { IGNORED } else { (*it).max(100) }).collect(),
+            cut: [0, 0, 3][row],
             origin: Arc::new(Origin { source: ["a", "b", "a"][row].into(), line: row as u64 + 5 }),
         };
         labels.iter().enumerate().map(sequence).collect()
@@ -329,11 +342,11 @@ mod tests {
             refused([bounds.clone(), places.clone(), spans.start + 8..spans.end + 8, ids.clone()], &sources),
             refused([bounds, places, spans, ids], &sources[..1]),
         ].join("\n"), @r"
-        no bytes 152..204
-        bytes 152..199: OutputSliceWouldHaveSlop
+        no bytes 176..228
+        bytes 176..223: OutputSliceWouldHaveSlop
         3 bounds of 3 rows
         bounds that are not those of the rows
-        spans that are not those of row 0
+        spans or a cut that are not those of row 0
         a row of an unknown file
         ");
     }

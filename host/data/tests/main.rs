@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use fthost_data::{
-    ChatTemplate, Columns, Completion, Content, Example, IGNORED, Message, Origin, Prompt, Role, Tokenizer,
-    encode,
+    Batch, ChatTemplate, Columns, Completion, Content, Example, IGNORED, Message, Origin, PreferencePair,
+    Prompt, Role, Tokenizer, encode,
 };
 use serde_json::Value;
 
@@ -126,4 +126,46 @@ fn a_template_that_refuses_says_so_in_its_own_words() {
     let refusing = ChatTemplate::new("{{ raise_exception('roles must alternate') }}", None, None);
     let error = refusing.render(&[], false).unwrap_err().to_string();
     assert!(error.contains("roles must alternate"), "{error}");
+}
+
+fn pair(prompt: &str, chosen: &str, rejected: &str) -> Example {
+    let text = |it: &str| Completion::Text(it.into());
+    let (prompt, chosen, rejected) = (Prompt::Text(prompt.into()), text(chosen), text(rejected));
+    example(Content::Preference(PreferencePair { prompt, chosen, rejected }))
+}
+
+#[test]
+fn a_pair_is_its_two_answers_end_to_end() {
+    let tokenizer = tokenizer(None);
+    let both = encode::encode_pair(&pair("Ask: why?\n", " Because.", " No idea, friend."), &tokenizer, 1000)
+        .unwrap();
+    let apart = [" Because.", " No idea, friend."].map(|it| {
+        let content = Content::PromptCompletion {
+            prompt: Prompt::Text("Ask: why?\n".into()),
+            completion: Completion::Text(it.into()),
+        };
+        encode::encode(&example(content), &tokenizer, 1000).unwrap()
+    });
+    assert_eq!(Batch::new([&both]), Batch::new(&apart));
+}
+
+#[test]
+fn a_pair_that_prefers_nothing_is_told() {
+    let tokenizer = tokenizer(None);
+    let said =
+        |example: &Example, most| encode::encode_pair(example, &tokenizer, most).unwrap_err().to_string();
+    let plain = example(Content::Text("plain".into()));
+    insta::assert_snapshot!([
+        said(&pair("a", "b", "b"), 100),
+        said(&pair("a", "", "b"), 100),
+        said(&pair("a", "b", ""), 100),
+        said(&pair("a prompt that leaves no room", "b", "c"), 4),
+        said(&plain, 100),
+    ].join("\n"), @r"
+    rows.jsonl:3: `chosen` and `rejected` are equal: nothing is preferred
+    rows.jsonl:3: `chosen` is empty
+    rows.jsonl:3: `rejected` is empty
+    rows.jsonl:3: no supervised token within max_length = 4: nothing would be learned
+    rows.jsonl:3: it is no preference pair: `prompt`, `chosen` and `rejected`
+    ");
 }

@@ -28,8 +28,8 @@ fn head(operation: &str, ours: bool) -> fn(Tensor<2>, Tensor<2>, &[u32]) -> Tens
     match (operation, ours) {
         ("loss", true) => |h, w, t| linear_cross_entropy(h, w, t).loss_sum,
         ("loss", false) => |h, w, t| linear_cross_entropy_reference(h, w, t).loss_sum,
-        (_, true) => token_logps,
-        (_, false) => token_logps_reference,
+        (_, true) => |h, w, t| token_logps(h, w, t).logps,
+        (_, false) => |h, w, t| token_logps_reference(h, w, t).logps,
     }
 }
 

@@ -38,7 +38,7 @@ pub use gate::Activation;
 pub use geglu::geglu;
 pub use layer_norm::layer_norm;
 pub use linear::{int8, linear};
-pub use linear_cross_entropy::{LinearCrossEntropy, linear_cross_entropy, token_logps};
+pub use linear_cross_entropy::{LinearCrossEntropy, TokenLogps, linear_cross_entropy, token_logps};
 pub use log_sum_exp::{log_sum_exp, most_likely};
 pub use lora_linear::{LoraLinear, LowRank, Prologue, lora_linear, lora_linears};
 pub use pull_back::pull_back;

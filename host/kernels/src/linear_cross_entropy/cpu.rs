@@ -200,7 +200,8 @@ fn times(unit: FlexTensor, upstream: f32) -> FlexTensor {
     tensor(scaled, &shape)
 }
 
-/// The log-probabilities: inputs `hidden` and `weight`, output `[S]`. Backward computes the logits again.
+/// The log-probabilities: inputs `hidden` and `weight`, output `[2, S]`: log-probabilities, which have a gradient, and
+/// entropies, which have none. Backward computes the logits again.
 #[derive(Debug)]
 pub(super) struct Logps {
     pub targets: Vec<u32>,
@@ -210,11 +211,12 @@ impl Operation for Logps {
     fn forward(&self, inputs: Vec<FlexTensor>, wanted: &[bool]) -> (FlexTensor, Vec<FlexTensor>) {
         let [hidden, weight] = <[_; 2]>::try_from(inputs).expect("hidden and weight");
         let head = Head::new(&hidden, &weight, &self.targets);
-        let (mut logps, mut log_sums) = (Vec::new(), Vec::new());
+        let (mut logps, mut entropies, mut log_sums) = (Vec::new(), Vec::new(), Vec::new());
         head.for_each_chunk(|_, targets, logits| {
             let rows = logits.par_chunks_exact_mut(head.vocabulary()).zip(targets);
             let found: Vec<row::Found> = rows.map(|(row, target)| row::loss(row, *target, false)).collect();
             logps.extend(found.iter().map(|it| -it.loss as f32));
+            entropies.extend(found.iter().map(|it| it.entropy as f32));
             log_sums.extend(found.iter().map(|it| (f64::from(it.largest) + it.sum.ln()) as f32));
         });
         let rows = [self.targets.len()];
@@ -222,7 +224,8 @@ impl Operation for Logps {
             true => vec![hidden, weight, tensor(log_sums, &rows)],
             false => Vec::new(),
         };
-        (tensor(logps, &rows), saved)
+        logps.extend(entropies);
+        (tensor(logps, &[2, self.targets.len()]), saved)
     }
 
     fn backward(
@@ -232,7 +235,7 @@ impl Operation for Logps {
         wanted: &[bool],
     ) -> Vec<Option<FlexTensor>> {
         let [hidden, weight, log_sums] = <[_; 3]>::try_from(saved).expect("what forward kept");
-        let (upstream, log_sums) = (values(&gradient), values(&log_sums));
+        let (upstream, log_sums) = (&values(&gradient)[..self.targets.len()], values(&log_sums));
         let head = Head::new(&hidden, &weight, &self.targets);
         let mut gradients = head.gradients(wanted);
         head.for_each_chunk(|range, _, logits| {

@@ -61,29 +61,46 @@ pub fn linear_cross_entropy_reference(
     LinearCrossEntropy { loss_sum, correct, entropy_sum }
 }
 
-/// Log-probability of each target under `hidden weight^T`, in nats, `[S]`; differentiable.
+/// What the head says of each row and its target.
+#[derive(Debug, Clone)]
+pub struct TokenLogps {
+    /// Log-probability of the target in nats, `[S]`; differentiable.
+    pub logps: Tensor<1>,
+    /// Entropy of the predicted distribution in nats, `[S]`; detached.
+    pub entropy: Tensor<1>,
+}
+
+/// Log-probability of each target under `hidden weight^T`.
 ///
 /// # Shapes
 /// - `hidden`: `[S, D]`; `weight`: `[V, D]`; `targets`: `S` ids below `V`
-pub fn token_logps(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> Tensor<1> {
-    if is_ours(&hidden) && is_ours(&weight) {
-        return apply(vec![hidden.into(), weight.into()], cpu::Logps { targets: targets.to_vec() });
+pub fn token_logps(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> TokenLogps {
+    if !(is_ours(&hidden) && is_ours(&weight)) {
+        return token_logps_reference(hidden, weight, targets);
     }
-    token_logps_reference(hidden, weight, targets)
+    let operation = cpu::Logps { targets: targets.to_vec() };
+    let found: Tensor<2> = apply(vec![hidden.into(), weight.into()], operation);
+    let row = |of: Tensor<2>, index: usize| of.narrow(0, index, 1).squeeze_dim::<1>(0);
+    TokenLogps { entropy: row(found.clone().inner(), 1), logps: row(found, 0) }
 }
 
 /// [`token_logps`] in plain tensor operations.
-pub fn token_logps_reference(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> Tensor<1> {
+pub fn token_logps_reference(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> TokenLogps {
     let device = hidden.device();
     if targets.is_empty() {
-        return Tensor::zeros([0], &device);
+        let none = Tensor::zeros([0], &device);
+        return TokenLogps { entropy: none.clone().inner(), logps: none };
     }
-    let parts = targets.chunks(CHUNK_ROWS).enumerate().map(|(index, targets)| {
+    let (mut logps, mut entropy) = (Vec::new(), Vec::new());
+    for (index, targets) in targets.chunks(CHUNK_ROWS).enumerate() {
         let hidden = hidden.clone().narrow(0, index * CHUNK_ROWS, targets.len());
         let targets = ids(targets, &device.clone().inner()).unsqueeze_dim::<2>(1);
-        log_probs(hidden, weight.clone()).gather(1, targets).squeeze_dim::<1>(1)
-    });
-    Tensor::cat(parts.collect(), 0)
+        let log_probs = log_probs(hidden, weight.clone());
+        let frozen = log_probs.clone().inner();
+        entropy.push((frozen.clone().exp() * frozen).sum_dim(1).squeeze_dim::<1>(1).neg());
+        logps.push(log_probs.gather(1, targets).squeeze_dim::<1>(1));
+    }
+    TokenLogps { logps: Tensor::cat(logps, 0), entropy: Tensor::cat(entropy, 0) }
 }
 
 /// Rows whose logits the references hold at one time.
@@ -138,8 +155,8 @@ mod tests {
             let targets = targets(rows, vocabulary);
             compare(
                 &[random([rows, width], 1).into(), random([vocabulary, width], 2).into()],
-                |it| token_logps(it[0].matrix(), it[1].matrix(), &targets).unsqueeze(),
-                |it| token_logps_reference(it[0].matrix(), it[1].matrix(), &targets).unsqueeze(),
+                |it| token_logps(it[0].matrix(), it[1].matrix(), &targets).logps.unsqueeze(),
+                |it| token_logps_reference(it[0].matrix(), it[1].matrix(), &targets).logps.unsqueeze(),
                 2e-5,
             );
         }
@@ -158,12 +175,18 @@ mod tests {
                 *target = likely as u32;
             }
             let ours = linear_cross_entropy(hidden.clone(), weight.clone(), &targets);
-            let reference = linear_cross_entropy_reference(hidden, weight, &targets);
+            let reference = linear_cross_entropy_reference(hidden.clone(), weight.clone(), &targets);
             let correct = floats(ours.correct)[0];
             assert_eq!(correct, floats(reference.correct)[0]);
             assert!(correct >= rows.div_ceil(2) as f32);
             let (got, expected) = (floats(ours.entropy_sum)[0], floats(reference.entropy_sum)[0]);
             assert!((got - expected).abs() < 1e-4 * expected, "{got} is not {expected}");
+            let ours = floats(token_logps(hidden.clone(), weight.clone(), &targets).entropy);
+            let reference = floats(token_logps_reference(hidden, weight, &targets).entropy);
+            assert_eq!(ours.len(), rows);
+            for (got, expected) in ours.iter().zip(&reference) {
+                assert!((got - expected).abs() < 1e-4 * expected.max(1.0), "{got} is not {expected}");
+            }
         }
     }
 
@@ -188,11 +211,11 @@ mod tests {
         let [hidden, weight] = leaves();
         let loss = linear_cross_entropy(hidden.clone(), weight.clone(), &targets);
         let [other_hidden, other_weight] = leaves();
-        let logps = token_logps(other_hidden.clone(), other_weight.clone(), &targets);
+        let TokenLogps { logps, entropy } = token_logps(other_hidden.clone(), other_weight.clone(), &targets);
         for it in [loss.loss_sum.clone(), logps.clone()] {
             found.extend(floats(it.inner()));
         }
-        found.extend([loss.correct, loss.entropy_sum].into_iter().flat_map(floats));
+        found.extend([loss.correct, loss.entropy_sum, entropy].into_iter().flat_map(floats));
         for (scalar, leaves) in [
             (loss.loss_sum * 0.3, [hidden, weight]),
             (logps.mul_scalar(0.7).sum(), [other_hidden, other_weight]),
@@ -223,7 +246,7 @@ mod tests {
         assert!(floats(found.loss_sum)[0].is_nan());
         assert!(floats(found.entropy_sum)[0].is_nan());
         assert_eq!(floats(found.correct), [0.0]);
-        assert!(floats(token_logps(hidden, weight, &[3, 3])).iter().all(|it| it.is_nan()));
+        assert!(floats(token_logps(hidden, weight, &[3, 3]).logps).iter().all(|it| it.is_nan()));
     }
 
     #[test]
@@ -237,7 +260,7 @@ mod tests {
         let graph = loss.loss_sum.backward();
         assert!(floats(weight.grad(&graph).unwrap().inner().flatten(0, 1)).iter().all(|it| *it == 0.0));
         assert_eq!(hidden.grad(&graph).unwrap().dims(), [0, 24]);
-        assert_eq!(token_logps(hidden.clone(), weight.clone(), &[]).dims(), [0]);
-        assert_eq!(token_logps_reference(hidden, weight, &[]).dims(), [0]);
+        assert_eq!(token_logps(hidden.clone(), weight.clone(), &[]).logps.dims(), [0]);
+        assert_eq!(token_logps_reference(hidden, weight, &[]).logps.dims(), [0]);
     }
 }
