@@ -30,7 +30,7 @@ pub(super) struct KvCache {
 
 /// A sequence in work.
 #[derive(Debug, Clone, Default)]
-struct Row {
+pub(super) struct Row {
     pages: Vec<u32>,
     length: usize,
 }
@@ -62,15 +62,34 @@ impl KvCache {
 
     /// A further row with the tokens of `row`, whose pages both use. Returns its number.
     pub(super) fn fork(&mut self, row: usize) -> usize {
-        let forked = self.rows[row].clone();
-        forked.pages.iter().for_each(|page| self.users[*page as usize] += 1);
+        let forked = self.keep(row);
         self.rows.push(forked);
+        self.rows.len() - 1
+    }
+
+    /// The tokens of `row`, kept however it goes on, until they are released.
+    pub(super) fn keep(&mut self, row: usize) -> Row {
+        let kept = self.rows[row].clone();
+        kept.pages.iter().for_each(|page| self.users[*page as usize] += 1);
+        kept
+    }
+
+    /// A further row with the tokens of `kept`. Returns its number.
+    pub(super) fn open_as(&mut self, kept: &Row) -> usize {
+        kept.pages.iter().for_each(|page| self.users[*page as usize] += 1);
+        self.rows.push(kept.clone());
         self.rows.len() - 1
     }
 
     /// Frees `row`; the last row takes its number.
     pub(super) fn close(&mut self, row: usize) {
-        for page in self.rows.swap_remove(row).pages {
+        let closed = self.rows.swap_remove(row);
+        self.release(closed);
+    }
+
+    /// Gives up the pages of `row`.
+    pub(super) fn release(&mut self, row: Row) {
+        for page in row.pages {
             let users = &mut self.users[page as usize];
             *users -= 1;
             if *users == 0 {

@@ -49,7 +49,7 @@ fn one_batch(model: &CausalLm, pairs: &[(Vec<u32>, Vec<u32>)]) -> Result<Vec<Tex
     let device = model.device();
     let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
     let x = forward::whole(model, &sequences).select(0, ids_tensor(&positions, &device));
-    let logps = token_logps(model.final_norm(x), model.head_weight(), &targets);
+    let logps = token_logps(model.final_norm(x), model.head_weight(), &targets).logps;
     let mut logps = logps.try_into_vec_as::<f32>().expect("a float tensor is read as f32").into_iter();
     let sums = pairs.iter().enumerate().map(|(index, (_, continuation))| {
         let sum: f64 = logps.by_ref().take(continuation.len()).map(f64::from).sum();

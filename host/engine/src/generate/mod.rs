@@ -16,16 +16,18 @@ mod stop;
 
 use std::collections::VecDeque;
 
+use burn::tensor::Tensor;
 use fthost_data::{Finish, Tokenizer};
 use rayon::prelude::*;
 
-use self::cache::KvCache;
+use self::cache::{KvCache, Row};
 pub use self::config::GenerateConfig;
 pub use self::embed::embed;
 pub use self::logprobs::logprobs;
 use self::sequence::{Sampler, Sequence};
 use crate::error::{EngineError, Result};
 use crate::models::CausalLm;
+use crate::models::llama::ids_tensor;
 
 /// Prompt tokens that are read at one time: they bound the memory that reading takes.
 const PREFILL_TOKENS: usize = 1024;
@@ -67,6 +69,26 @@ pub fn generate(
     config: &GenerateConfig,
     max_batch: usize,
 ) -> Result<Vec<Vec<Completion>>> {
+    let mut groups = vec![Vec::new(); prompts.len()];
+    generate_groups(model, tokenizer, prompts, config, max_batch, &mut |prompt, group| {
+        groups[prompt] = group
+    })?;
+    Ok(groups)
+}
+
+/// As [`generate`], handing over the completions of a prompt, by its position, as soon as the last of them is done:
+/// others still grow while somebody looks at them.
+///
+/// # Errors
+/// As there.
+pub fn generate_groups(
+    model: &CausalLm,
+    tokenizer: &Tokenizer,
+    prompts: &[Vec<u32>],
+    config: &GenerateConfig,
+    max_batch: usize,
+    done: &mut (dyn FnMut(usize, Vec<Completion>) + Send),
+) -> Result<()> {
     let problems = config.problems();
     if !problems.is_empty() {
         return Err(EngineError::Invalid { what: "generate".into(), problems });
@@ -80,8 +102,9 @@ pub fn generate(
         while batch.is_busy() {
             batch.admit()?;
             batch.step()?;
+            batch.hand_over(done);
         }
-        Ok(batch.into_completions())
+        Ok(())
     })
 }
 
@@ -102,6 +125,14 @@ fn check_prompt(model: &CausalLm, index: usize, prompt: &[u32]) -> Result<()> {
     Err(EngineError::Prompt { index, reason })
 }
 
+/// A prompt that was read, and that some of its completions still have to begin from.
+struct Parked {
+    prompt: usize,
+    row: Row,
+    /// After its last token, `[1, V]`.
+    logits: Tensor<2>,
+}
+
 /// The sequences in work, by row of the cache, and those that wait.
 struct LiveBatch<'a> {
     model: &'a CausalLm,
@@ -113,6 +144,9 @@ struct LiveBatch<'a> {
     /// Prompt and completion.
     waiting: VecDeque<(usize, usize)>,
     done: Vec<Vec<Option<Completion>>>,
+    parked: Option<Parked>,
+    /// Prompts whose last completion is done and that were not handed over.
+    whole: Vec<usize>,
 }
 
 impl<'a> LiveBatch<'a> {
@@ -140,6 +174,8 @@ impl<'a> LiveBatch<'a> {
             live: Vec::with_capacity(rows),
             waiting,
             done: vec![vec![None; config.completions_per_prompt]; prompts.len()],
+            parked: None,
+            whole: Vec::new(),
         }
     }
 
@@ -153,30 +189,71 @@ impl<'a> LiveBatch<'a> {
         while !self.waiting.is_empty() && self.rows - self.live.len() >= self.rows.div_ceil(4) {
             let begin = self.live.len();
             let next: Vec<_> = self.waiting.drain(..self.waiting.len().min(self.rows - begin)).collect();
-            // Completions of one prompt wait one after the other: the first of them reads it for all.
-            let (mut first, mut others) = (Vec::<(usize, usize)>::new(), Vec::new());
+            // Completions of one prompt wait one after the other: the first of them reads it for all, of which some may
+            // have to wait longer.
+            let parked = self.parked.take();
+            let is_parked = |prompt: usize| parked.as_ref().is_some_and(|it| it.prompt == prompt);
+            let (mut read, mut others, mut later) = (Vec::<(usize, usize)>::new(), Vec::new(), Vec::new());
             for (prompt, completion) in next {
-                match first.last() {
-                    Some(read) if read.0 == prompt => others.push((first.len() - 1, completion)),
-                    _ => first.push((prompt, completion)),
+                match read.last() {
+                    _ if is_parked(prompt) => later.push((prompt, completion)),
+                    Some(first) if first.0 == prompt => others.push((read.len() - 1, completion)),
+                    _ => read.push((prompt, completion)),
                 }
             }
-            let rows: Vec<(usize, &[u32])> =
-                first.iter().map(|it| (self.cache.open(), self.prompts[it.0].as_slice())).collect();
-            let logits = forward::prefill(self.model, &mut self.cache, &rows, PREFILL_TOKENS);
-            let mut of_row: Vec<usize> = (0..first.len()).collect();
-            for (read, completion) in others {
-                self.cache.fork(begin + read);
-                of_row.push(read);
-                first.push((first[read].0, completion));
+            let mut logits = self.read(&read);
+            let mut of_row: Vec<usize> = (0..read.len()).collect();
+            let mut begun = read.clone();
+            for (first, completion) in others {
+                self.cache.fork(begin + first);
+                of_row.push(first);
+                begun.push((read[first].0, completion));
             }
-            let begun = first
-                .iter()
-                .map(|&(prompt, completion)| self.sampler.begin(prompt, completion, &self.prompts[prompt]));
-            self.live.extend(begun);
-            self.sample(begin, logits, &of_row)?;
+            if let Some(parked) = parked {
+                for it in later {
+                    self.cache.open_as(&parked.row);
+                    of_row.push(read.len());
+                    begun.push(it);
+                }
+                logits.push(parked.logits.clone());
+                self.park(&read, begin, &logits, Some(parked));
+            } else {
+                self.park(&read, begin, &logits, None);
+            }
+            let begin_one = |&(prompt, completion): &(usize, usize)| {
+                self.sampler.begin(prompt, completion, &self.prompts[prompt])
+            };
+            self.live.extend(begun.iter().map(begin_one));
+            self.sample(begin, Tensor::cat(logits, 0), &of_row)?;
         }
         Ok(())
+    }
+
+    /// The logits after each prompt of `read`, which takes a new row of the cache; nothing where none is read.
+    fn read(&mut self, read: &[(usize, usize)]) -> Vec<Tensor<2>> {
+        if read.is_empty() {
+            return Vec::new();
+        }
+        let rows: Vec<(usize, &[u32])> =
+            read.iter().map(|it| (self.cache.open(), self.prompts[it.0].as_slice())).collect();
+        vec![forward::prefill(self.model, &mut self.cache, &rows, PREFILL_TOKENS)]
+    }
+
+    /// Keeps the prompt whose other completions still wait; it was read last, or is `parked` already.
+    fn park(&mut self, read: &[(usize, usize)], begin: usize, logits: &[Tensor<2>], parked: Option<Parked>) {
+        let waiting = self.waiting.front().map(|it| it.0);
+        let last = read.last().filter(|it| Some(it.0) == waiting);
+        match (last, parked) {
+            (Some(&(prompt, _)), parked) => {
+                parked.into_iter().for_each(|it| self.cache.release(it.row));
+                let row = self.cache.keep(begin + read.len() - 1);
+                // A copy: a view would keep the logits of all.
+                let of_last = ids_tensor(&[read.len() as u32 - 1], &self.model.device());
+                self.parked = Some(Parked { prompt, row, logits: logits[0].clone().select(0, of_last) });
+            }
+            (None, Some(parked)) if waiting == Some(parked.prompt) => self.parked = Some(parked),
+            (None, parked) => parked.into_iter().for_each(|it| self.cache.release(it.row)),
+        }
     }
 
     /// One token for every sequence in work.
@@ -190,7 +267,7 @@ impl<'a> LiveBatch<'a> {
     }
 
     /// Samples for the sequences from row `begin` on; `of_row` says which of the logits, `[_, V]`, is whose.
-    fn sample(&mut self, begin: usize, logits: burn::tensor::Tensor<2>, of_row: &[usize]) -> Result<()> {
+    fn sample(&mut self, begin: usize, logits: Tensor<2>, of_row: &[usize]) -> Result<()> {
         let vocab = logits.dims()[1];
         let logits = logits.try_into_vec_as::<f32>().expect("a float tensor is read as f32");
         // The rows from `begin` on are `of_row`'s.
@@ -206,14 +283,20 @@ impl<'a> LiveBatch<'a> {
             if let Some(completion) = completion? {
                 let sequence = self.live.swap_remove(begin + row);
                 self.cache.close(begin + row);
-                self.done[sequence.prompt][sequence.completion] = Some(completion);
+                let group = &mut self.done[sequence.prompt];
+                group[sequence.completion] = Some(completion);
+                if group.iter().all(Option::is_some) {
+                    self.whole.push(sequence.prompt);
+                }
             }
         }
         Ok(())
     }
 
-    fn into_completions(self) -> Vec<Vec<Completion>> {
-        let whole = |it: Option<Completion>| it.expect("nothing waits and nothing is in work");
-        self.done.into_iter().map(|it| it.into_iter().map(whole).collect()).collect()
+    fn hand_over(&mut self, done: &mut (dyn FnMut(usize, Vec<Completion>) + Send)) {
+        for prompt in self.whole.drain(..) {
+            let group = std::mem::take(&mut self.done[prompt]);
+            done(prompt, group.into_iter().map(|it| it.expect("all are there")).collect());
+        }
     }
 }

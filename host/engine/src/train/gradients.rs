@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use fthost_data::Batch;
-use fthost_kernels::{LinearCrossEntropy, global_norm};
+use fthost_kernels::LinearCrossEntropy;
 
 use super::executor::{ActivationCheckpointing, Part, Trunk};
 use crate::models::CausalLm;
@@ -27,35 +27,42 @@ impl Gradients {
     /// Adds the gradients of one micro-batch's summed loss.
     pub fn add(&mut self, model: &CausalLm, batch: &Batch, checkpointing: ActivationCheckpointing) {
         let targets = batch.targets();
-        let (mut of_embedding, mut of_head) = (Vec::new(), Vec::new());
-        let mut of_blocks = vec![Vec::new(); model.blocks.len()];
-        let loss = Trunk::forward(&mut model.clone(), batch, checkpointing).backward(
-            |hidden, head_weight| {
-                let loss = sft_loss(hidden, head_weight, &targets);
-                (loss.loss_sum.clone(), LinearCrossEntropy { loss_sum: loss.loss_sum.inner(), ..loss })
-            },
-            &mut |_, part, gradients| match part {
-                Part::Head => of_head = gradients,
-                Part::Block(index) => of_blocks[index] = gradients,
-                Part::Embedding => of_embedding = gradients,
-            },
-        );
+        let loss = accumulate(&mut self.values, model, batch, checkpointing, |hidden, head_weight| {
+            let loss = sft_loss(hidden, head_weight, &targets);
+            (loss.loss_sum.clone(), LinearCrossEntropy { loss_sum: loss.loss_sum.inner(), ..loss })
+        });
         self.loss_sum += loss.loss_sum.into_scalar::<f64>();
         self.correct += loss.correct.into_scalar::<f64>();
         self.entropy_sum += loss.entropy_sum.into_scalar::<f64>();
         self.supervised_tokens += targets.positions.len();
-        // In the order of the model's visitor.
-        let values = of_embedding.into_iter().chain(of_blocks.into_iter().flatten()).chain(of_head);
-        if self.values.is_empty() {
-            self.values = values.collect();
-        } else {
-            let summed = std::mem::take(&mut self.values);
-            self.values = summed.into_iter().zip(values).map(|(sum, value)| sum + value).collect();
-        }
     }
+}
 
-    /// Euclidean norm over every value, each multiplied by `factor`.
-    pub fn norm(&self, factor: f64) -> f64 {
-        global_norm(&self.values) * factor
-    }
+/// Adds the gradients of a `loss` of one micro-batch to `sums`, which stand in the order of [`CausalLm::visit_trained`].
+///
+/// `loss` is given the trunk's output after the final norm, `[T, D]`, and the head's weight, `[V, D]`; it returns the
+/// scalar to differentiate and what else it found.
+pub(super) fn accumulate<R>(
+    sums: &mut Vec<Tensor<1>>,
+    model: &CausalLm,
+    batch: &Batch,
+    checkpointing: ActivationCheckpointing,
+    loss: impl FnOnce(Tensor<2>, Tensor<2>) -> (Tensor<1>, R),
+) -> R {
+    let (mut of_embedding, mut of_head) = (Vec::new(), Vec::new());
+    let mut of_blocks = vec![Vec::new(); model.blocks.len()];
+    let found =
+        Trunk::forward(&mut model.clone(), batch, checkpointing).backward(loss, &mut |_, part, gradients| {
+            match part {
+                Part::Head => of_head = gradients,
+                Part::Block(index) => of_blocks[index] = gradients,
+                Part::Embedding => of_embedding = gradients,
+            }
+        });
+    let values = of_embedding.into_iter().chain(of_blocks.into_iter().flatten()).chain(of_head);
+    *sums = match sums.is_empty() {
+        true => values.collect(),
+        false => std::mem::take(sums).into_iter().zip(values).map(|(sum, value)| sum + value).collect(),
+    };
+    found
 }

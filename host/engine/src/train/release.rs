@@ -8,8 +8,9 @@ use fthost_data::Batch;
 use fthost_kernels::global_norm;
 
 use super::executor::Trunk;
-use super::sft::{StepConfig, StepMetrics, not_finite};
+use super::sft::figures;
 use super::state::{TrainState, Update};
+use super::step::{StepConfig, StepMetrics, not_finite};
 use crate::adapters::dropout::without_dropout;
 use crate::error::Result;
 use crate::models::CausalLm;
@@ -73,8 +74,7 @@ pub(super) fn step(
         loss: loss.get(),
         grad_norm,
         learning_rate: config.learning_rate,
-        entropy,
-        mean_token_accuracy: correct,
+        figures: figures(entropy, correct),
         num_tokens: batch.len(),
         supervised_tokens: targets.positions.len(),
     })

@@ -6,7 +6,7 @@ use fthost_data::{Finish, Tokenizer};
 use fthost_engine::Device;
 use fthost_engine::adapters::peft::load_adapter;
 use fthost_engine::checkpoint::load_model;
-use fthost_engine::generate::{Completion, GenerateConfig, generate, logprobs, sample};
+use fthost_engine::generate::{Completion, GenerateConfig, generate, generate_groups, logprobs, sample};
 use fthost_engine::models::CausalLm;
 use fthost_engine::nn::DecodeWeights;
 use serde_json::{Value, json};
@@ -210,6 +210,33 @@ fn an_end_token_is_no_part_of_the_completion() {
     assert_eq!(end.id, whole.token_ids[at]);
     assert_close("end", &[end.logp], &whole.token_logps[at..=at], 1e-4);
     assert_eq!(got.token_logps.len(), at);
+}
+
+#[test]
+fn a_group_is_handed_over_while_others_still_grow() {
+    let (model, tokenizer) = (tiny_model(), letters());
+    let config = GenerateConfig {
+        max_new_tokens: 5,
+        temperature: 1.0,
+        completions_per_prompt: 3,
+        seed: 3,
+        ..GenerateConfig::default()
+    };
+    let expected = generate(&model, &tokenizer, &prompts(), &config, 64).unwrap();
+    // Fewer rows than a group has completions: its prompt waits in the cache for the last of them.
+    for max_batch in [1, 2, 4] {
+        let mut groups = Vec::new();
+        let mut done = |prompt, group: Vec<Completion>| groups.push((prompt, group));
+        generate_groups(&model, &tokenizer, &prompts(), &config, max_batch, &mut done).unwrap();
+        let order: Vec<usize> = groups.iter().map(|it| it.0).collect();
+        if max_batch <= 2 {
+            assert!(order.is_sorted(), "at most two groups grow at once: {order:?}");
+        }
+        groups.sort_by_key(|it| it.0);
+        let groups: Vec<Vec<Completion>> = groups.into_iter().map(|it| it.1).collect();
+        assert_eq!(groups.len(), expected.len());
+        assert_same(&groups, &expected);
+    }
 }
 
 /// The golden models have a context of 64.

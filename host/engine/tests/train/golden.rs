@@ -82,8 +82,8 @@ fn follow(mut state: TrainState, curve: &Value) -> TrainState {
         for (name, got) in [
             ("loss", metrics.loss),
             ("grad_norm", metrics.grad_norm),
-            ("entropy", metrics.entropy),
-            ("mean_token_accuracy", metrics.mean_token_accuracy),
+            ("entropy", metrics.figure("entropy").unwrap()),
+            ("mean_token_accuracy", metrics.figure("mean_token_accuracy").unwrap()),
             ("tokens", metrics.supervised_tokens as f64),
         ] {
             let expected = expected[name].as_f64().unwrap();

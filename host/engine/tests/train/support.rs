@@ -83,6 +83,7 @@ pub fn steps() -> Vec<Vec<Vec<Sequence>>> {
         Sequence {
             input_ids: numbers("input_ids").map(|it| it as u32).collect(),
             labels: numbers("labels").collect(),
+            cut: 0,
             origin: Arc::new(Origin { source: "golden.jsonl".into(), line }),
         }
     };

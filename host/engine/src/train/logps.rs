@@ -1,0 +1,124 @@
+//! One optimizer step of an objective that is a function of log-probabilities: preferences, policies.
+//!
+//! What is minimised is told by a closure that is given the log-probabilities of one micro-batch: no objective sees a model.
+
+use burn::tensor::Tensor;
+use fthost_data::{Batch, Targets};
+use fthost_kernels::{TokenLogps, token_logps};
+
+use super::gradients::accumulate;
+use super::state::TrainState;
+use super::step::{StepConfig, StepMetrics, dropped, finish};
+use crate::error::{EngineError, Result};
+use crate::models::CausalLm;
+use crate::models::llama::ids_tensor;
+
+/// A figure over a step: a sum over something that is counted, so that micro-batches of several sizes have one mean.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Figure {
+    /// TRL's name.
+    pub name: String,
+    /// Over what was counted.
+    pub sum: f64,
+    /// How much there was; a figure of which nothing was counted is left out.
+    pub count: f64,
+}
+
+impl Figure {
+    /// The mean of `values`.
+    pub fn mean(name: impl Into<String>, values: impl IntoIterator<Item = f64>) -> Self {
+        let (sum, count) = values.into_iter().fold((0.0, 0.0), |(sum, count), it| (sum + it, count + 1.0));
+        Self { name: name.into(), sum, count }
+    }
+}
+
+/// Adds figures by name; a new name goes to the end.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Figures(Vec<Figure>);
+
+impl Figures {
+    /// Adds those of a further micro-batch.
+    pub fn add(&mut self, figures: impl IntoIterator<Item = Figure>) {
+        for figure in figures {
+            match self.0.iter_mut().find(|it| it.name == figure.name) {
+                Some(known) => {
+                    (known.sum, known.count) = (known.sum + figure.sum, known.count + figure.count)
+                }
+                None => self.0.push(figure),
+            }
+        }
+    }
+
+    /// Name and mean of each, in the order in which they came.
+    pub fn means(self) -> Vec<(String, f64)> {
+        let counted = self.0.into_iter().filter(|it| it.count > 0.0);
+        counted.map(|it| (it.name, it.sum / it.count)).collect()
+    }
+}
+
+/// The log-probabilities of the supervised tokens of `batch`, in the order of its [`Targets`], without a graph, under
+/// logits divided by `temperature`.
+pub fn batch_logps(model: &CausalLm, batch: &Batch, temperature: f64) -> TokenLogps {
+    // As a training step: on a worker of the pool.
+    rayon::scope(|_| {
+        let targets = batch.targets();
+        logps_of(model.hidden(batch), model.head_weight(), &targets, temperature)
+    })
+}
+
+fn logps_of(hidden: Tensor<2>, head_weight: Tensor<2>, targets: &Targets, temperature: f64) -> TokenLogps {
+    let device = hidden.device().inner();
+    let asked = hidden.select(0, ids_tensor(&targets.positions, &device));
+    // The head is linear: hidden states over the temperature give logits over the temperature.
+    let asked = if temperature == 1.0 { asked } else { asked.div_scalar(temperature) };
+    token_logps(asked, head_weight, &targets.token_ids)
+}
+
+/// One optimizer step over `micro_batches`.
+///
+/// `objective` is given the position of a micro-batch and the log-probabilities of its supervised tokens, in the order of
+/// its [`Targets`] and under logits divided by `temperature`; it returns its share of the step's loss, `[1]`, and figures.
+/// The shares add up: dividing by what the whole step counts is the objective's part.
+///
+/// # Errors
+/// A loss or gradient that is not finite, the state being as before; `gradient_release`, which takes one loss.
+pub fn step_of_logps(
+    state: &mut TrainState,
+    micro_batches: &[Batch],
+    config: &StepConfig,
+    temperature: f64,
+    objective: &mut (dyn FnMut(usize, TokenLogps) -> (Tensor<1>, Vec<Figure>) + Send),
+) -> Result<StepMetrics> {
+    if config.gradient_release {
+        let problem = "`gradient_release` is for `[objective.sft]`".to_string();
+        return Err(EngineError::Invalid { what: "train".into(), problems: vec![problem] });
+    }
+    rayon::scope(|_| {
+        state.reserve_moments();
+        let (mut sums, mut loss, mut supervised_tokens) = (Vec::new(), 0.0, 0);
+        let mut figures = Figures::default();
+        for (index, batch) in micro_batches.iter().enumerate() {
+            let targets = batch.targets();
+            supervised_tokens += targets.positions.len();
+            let dropped = dropped(state, index);
+            let model = dropped.as_ref().unwrap_or(&state.model);
+            let (share, of_batch) =
+                accumulate(&mut sums, model, batch, config.activation_checkpointing, |hidden, head| {
+                    let logps = logps_of(hidden, head, &targets, temperature);
+                    let (share, figures) = objective(index, logps);
+                    (share.clone(), (share.inner().into_scalar::<f64>(), figures))
+                });
+            loss += share;
+            figures.add(of_batch);
+        }
+        let grad_norm = finish(state, micro_batches, config, loss, sums, 1.0)?;
+        Ok(StepMetrics {
+            loss,
+            grad_norm,
+            learning_rate: config.learning_rate,
+            figures: figures.means(),
+            num_tokens: micro_batches.iter().map(Batch::len).sum(),
+            supervised_tokens,
+        })
+    })
+}

@@ -1,0 +1,100 @@
+//! One optimizer step of a policy on completions that were sampled from it.
+
+use burn::tensor::{Tensor, TensorData};
+use fthost_data::Batch;
+use fthost_kernels::TokenLogps as Found;
+
+use super::logps::{Figure, batch_logps, step_of_logps};
+use super::state::TrainState;
+use super::step::{StepConfig, StepMetrics};
+use crate::error::Result;
+use crate::models::CausalLm;
+use crate::objectives::GrpoConfig;
+use crate::objectives::grpo::{GroupStatistics, GroupTotals, GrpoOutput, TokenLogps, grpo_loss};
+
+/// Completions of one micro-batch, a sequence each, with what is known of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PolicyBatch {
+    /// Prompt and completion; the completion's tokens are supervised.
+    pub batch: Batch,
+    /// Log-probabilities of the completions' tokens as they were sampled, end to end.
+    pub old: Vec<f32>,
+    /// Those of a reference; nothing where the objective has none.
+    pub reference: Option<Vec<f32>>,
+    /// Advantage of each completion.
+    pub advantages: Vec<f32>,
+}
+
+/// How the new log-probabilities of a step differ from those that were sampled.
+#[derive(Debug, Clone, Copy, Default)]
+struct Difference {
+    sum: f64,
+    count: usize,
+    most: f64,
+}
+
+impl Difference {
+    fn add(&mut self, new: &[f32], old: &[f32]) {
+        for (new, old) in new.iter().zip(old) {
+            let difference = f64::from((new - old).abs());
+            self.sum += difference;
+            self.count += 1;
+            self.most = self.most.max(difference);
+        }
+    }
+}
+
+/// The log-probabilities of the completions' tokens under another model, at the sampling temperature.
+pub fn completion_logps(model: &CausalLm, batch: &Batch, temperature: f64) -> Vec<f32> {
+    floats(&batch_logps(model, batch, temperature).logps)
+}
+
+/// One optimizer step over `micro_batches`, of which the step has `totals`. Log-probabilities are those under logits
+/// divided by `temperature`, at which completions were sampled.
+///
+/// Metrics are TRL's: `entropy`, `clip_ratio/*`, `kl`; with `is_first`, the first update after a rollout, the difference
+/// between log-probabilities as sampled and as computed again, `sampling/sampling_logp_difference/{mean,max}`.
+///
+/// # Errors
+/// As [`step_of_logps`].
+pub fn policy_step(
+    state: &mut TrainState,
+    micro_batches: &[PolicyBatch],
+    totals: &GroupTotals,
+    objective: &GrpoConfig,
+    temperature: f64,
+    is_first: bool,
+    config: &StepConfig,
+) -> Result<StepMetrics> {
+    let batches: Vec<Batch> = micro_batches.iter().map(|it| it.batch.clone()).collect();
+    let (mut statistics, mut difference) = (GroupStatistics::default(), Difference::default());
+    let mut done = step_of_logps(state, &batches, config, temperature, &mut |index, found| {
+        let Found { logps, entropy } = found;
+        let PolicyBatch { batch, old, reference, advantages } = &micro_batches[index];
+        let lengths = batch.supervised_tokens();
+        difference.add(&floats(&logps), old);
+        let constant = |values: &[f32]| {
+            Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), &logps.device().inner())
+        };
+        let logps = TokenLogps {
+            old: Some(constant(old)),
+            reference: reference.as_deref().map(constant),
+            policy: logps,
+        };
+        let GrpoOutput { loss, log_ratios, kl } = grpo_loss(&logps, advantages, &lengths, totals, objective);
+        let (log_ratios, kl) = (floats(&log_ratios), kl.as_ref().map(floats));
+        statistics.add(&log_ratios, kl.as_deref(), advantages, &lengths, objective);
+        (loss, vec![Figure::mean("entropy", floats(&entropy).into_iter().map(f64::from))])
+    })?;
+    done.figures.extend(statistics.metrics().into_iter().map(|(name, value)| (name.to_string(), value)));
+    if is_first && difference.count > 0 {
+        let name = |it: &str| format!("sampling/sampling_logp_difference/{it}");
+        done.figures.push((name("mean"), difference.sum / difference.count as f64));
+        done.figures.push((name("max"), difference.most));
+    }
+    Ok(done)
+}
+
+fn floats(tensor: &Tensor<1>) -> Vec<f32> {
+    tensor.clone().inner().try_into_vec_as().expect("a float tensor is read as f32")
+}
