@@ -6,9 +6,9 @@ use fthost_data::Preview;
 use fthost_run::RunError;
 use fthost_run::evaluate::Evaluation;
 use fthost_run::event::{Event, Plan, Stepped};
-use fthost_run::performance;
 use fthost_run::plugins::PluginUsage;
 use fthost_run::summary::Summary;
+use fthost_run::{metrics, performance};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -158,23 +158,22 @@ impl Renderer {
                 ));
             }
             Self::Plain => println!(
-                "step {}/{} loss {:.4} grad_norm {:.3} mean_token_accuracy {:.3} {:.0} tokens/s {} left",
+                "step {}/{} loss {:.4} grad_norm {:.3}{} {:.0} tokens/s {} left",
                 it.step,
                 it.steps,
                 it.metrics.loss,
                 it.metrics.grad_norm,
-                it.metrics.mean_token_accuracy,
+                headline(it),
                 it.tokens_per_second,
                 duration(it.left)
             ),
             Self::Json => {
-                let mut told = json!({
-                    "event": "step", "step": it.step, "steps": it.steps, "epoch": it.epoch,
-                    "loss": it.metrics.loss, "grad_norm": it.metrics.grad_norm,
-                    "learning_rate": it.metrics.learning_rate, "entropy": it.metrics.entropy,
-                    "mean_token_accuracy": it.metrics.mean_token_accuracy, "num_tokens": it.num_tokens,
-                    "seconds_left": it.left.as_secs_f64(),
-                });
+                let mut told =
+                    json!({"event": "step", "step": it.step, "steps": it.steps, "epoch": it.epoch});
+                for (name, value) in metrics::figures(it) {
+                    told[name] = value;
+                }
+                told["seconds_left"] = json!(it.left.as_secs_f64());
                 for (name, value) in performance::figures(it) {
                     told[name] = value;
                 }
@@ -183,6 +182,13 @@ impl Renderer {
             Self::Quiet => {}
         }
     }
+}
+
+/// The figure of the objective that a person looks at first.
+fn headline(it: &Stepped) -> String {
+    let told = ["mean_token_accuracy", "rewards/accuracies", "reward"];
+    let told = told.into_iter().find_map(|name| Some(format!(" {name} {:.3}", it.metrics.figure(name)?)));
+    told.unwrap_or_default()
 }
 
 fn bar_style() -> ProgressStyle {

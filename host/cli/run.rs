@@ -2,7 +2,8 @@
 
 use std::io::{IsTerminal, stderr, stdout};
 
-use fthost_run::sft::{self, RunOptions};
+use fthost_run::prepare::plan;
+use fthost_run::train::{self, RunOptions};
 use fthost_run::{Interrupt, Result, RunError};
 
 use crate::args::RunArgs;
@@ -24,7 +25,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     };
     let device = args.device.into();
     if args.dry_run {
-        let plan = sft::plan(&config, &mut plugins, device)?;
+        let plan = plan(&config, &mut plugins, device)?;
         renderer.planned(&plan);
         renderer.note("a dry run: nothing was trained or written");
         return Ok(());
@@ -32,7 +33,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let interrupt = Interrupt::on_signals()
         .map_err(|source| RunError::Output { path: "signal handlers".to_string(), source })?;
     let options = RunOptions { device, resume: args.resume, overwrite: args.overwrite, interrupt };
-    let done = sft::run(&config, &mut plugins, &options, &mut |event| renderer.event(event));
+    let done = train::run(&config, &mut plugins, &options, &mut |event| renderer.event(event));
     match &done {
         Ok(summary) => renderer.done(summary),
         Err(error) => renderer.failed(error),

@@ -1,7 +1,9 @@
 //! The run file. Composes what is configured beside the code it configures; nothing else does.
 
 mod checkpoint;
+mod objective;
 mod parse;
+mod train;
 
 use std::path::{Path, PathBuf};
 
@@ -9,17 +11,19 @@ use fthost_engine::adapters::LoraConfig;
 use fthost_engine::generate::GenerateConfig;
 use fthost_engine::nn::{DecodeWeights, FloatDtype};
 use fthost_engine::optim::{AdamWConfig, MomentStorage, ScheduleConfig};
-use fthost_engine::train::ActivationCheckpointing;
 use fthost_engine::train::early_stop::EarlyStopConfig;
 use fthost_sandbox::PluginTable;
 use serde::{Deserialize, Serialize};
 
 pub use self::checkpoint::CheckpointConfig;
+pub use self::objective::Objective;
+pub use self::train::TrainConfig;
 use crate::dataset::{DataConfig, HeldOut};
 use crate::error::{Result, RunError};
 use crate::judges::{JudgeConfig, Judges};
 pub use crate::models::ModelConfig;
 use crate::packages::Packages;
+use crate::rollout::RolloutConfig;
 use crate::standard;
 
 /// A whole run file.
@@ -46,6 +50,9 @@ pub struct RunConfig {
     /// How long and how much at a time.
     #[serde(default)]
     pub train: TrainConfig,
+    /// How completions are sampled that an objective learns from.
+    #[serde(default)]
+    pub rollout: RolloutConfig,
     /// When the held-out rows are looked at.
     #[serde(default)]
     pub eval: EvalConfig,
@@ -74,20 +81,6 @@ pub struct RunConfig {
 pub enum Adapter {
     /// Low-rank adaptation.
     Lora(LoraConfig),
-}
-
-/// `[objective.<kind>]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "snake_case")]
-pub enum Objective {
-    /// Supervised fine-tuning.
-    Sft {},
-}
-
-impl Default for Objective {
-    fn default() -> Self {
-        Self::Sft {}
-    }
 }
 
 /// `[optimizer.<kind>]`.
@@ -127,113 +120,6 @@ impl Optimizer {
 impl Default for Optimizer {
     fn default() -> Self {
         Self::Adamw(AdamWConfig::default())
-    }
-}
-
-/// Steps of a run that says neither `train.steps` nor `train.epochs`.
-const DEFAULT_STEPS: u64 = 100;
-
-/// `[train]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TrainConfig {
-    /// Optimizer steps, at most where `epochs` is given too; 100 where neither is.
-    pub steps: Option<u64>,
-    /// Passes over the training rows; a part of a pass is rounded up to whole steps.
-    pub epochs: Option<f64>,
-    /// Rows whose graph exists at one time.
-    pub micro_batch_size: usize,
-    /// Tokens whose graph exists at one time when rows are packed; `micro_batch_size * data.max_length` if absent,
-    /// which is what rows of full length would take unpacked.
-    pub micro_batch_tokens: Option<usize>,
-    /// An optimizer step sees `micro_batch_size * gradient_accumulation_steps` rows, packed or not.
-    pub gradient_accumulation_steps: usize,
-    /// Decides the order of rows, the adapter's first values and dropout.
-    pub seed: u64,
-    /// Bound of the gradient's norm; 0 is no clipping.
-    pub max_grad_norm: f64,
-    /// What is kept between forward and backward.
-    pub activation_checkpointing: ActivationCheckpointing,
-    /// What the blocks compute in; what is trained stays f32.
-    pub compute_dtype: FloatDtype,
-    /// What the blocks' linear weights are stored in while they are frozen, below an adapter: `f32` or `bf16`.
-    pub frozen_dtype: FloatDtype,
-    /// Update each block as soon as its gradients are there, and let go of them: they never exist all at once. Needs
-    /// `max_grad_norm = 0`, `gradient_accumulation_steps = 1` and no packing, because those need them all.
-    pub gradient_release: bool,
-}
-
-impl Default for TrainConfig {
-    fn default() -> Self {
-        Self {
-            steps: None,
-            epochs: None,
-            micro_batch_size: 8,
-            micro_batch_tokens: None,
-            gradient_accumulation_steps: 1,
-            seed: 0,
-            max_grad_norm: 1.0,
-            activation_checkpointing: ActivationCheckpointing::Off,
-            compute_dtype: FloatDtype::F32,
-            frozen_dtype: FloatDtype::F32,
-            gradient_release: false,
-        }
-    }
-}
-
-impl TrainConfig {
-    /// Rows an optimizer step sees.
-    pub fn global_batch_size(&self) -> usize {
-        self.micro_batch_size * self.gradient_accumulation_steps
-    }
-
-    /// Optimizer steps of a run over `rows` rows.
-    pub fn total_steps(&self, rows: usize) -> u64 {
-        let steps_per_epoch = rows.div_ceil(self.global_batch_size()) as f64;
-        let of_epochs = self.epochs.map(|epochs| (epochs * steps_per_epoch).ceil() as u64);
-        match (self.steps, of_epochs) {
-            (Some(steps), Some(of_epochs)) => steps.min(of_epochs),
-            (steps, of_epochs) => steps.or(of_epochs).unwrap_or(DEFAULT_STEPS),
-        }
-    }
-
-    fn problems(&self, max_length: usize) -> Vec<String> {
-        let mut problems = Vec::new();
-        let counts = [
-            ("steps", self.steps.unwrap_or(1)),
-            ("micro_batch_size", self.micro_batch_size as u64),
-            ("gradient_accumulation_steps", self.gradient_accumulation_steps as u64),
-        ];
-        let zero = counts.iter().filter(|it| it.1 == 0);
-        problems.extend(zero.map(|it| format!("`{}` must be > 0, got `0`", it.0)));
-        if let Some(epochs) = self.epochs.filter(|it| !(*it > 0.0 && it.is_finite())) {
-            problems.push(format!("`epochs` must be > 0, got `{epochs}`"));
-        }
-        if let Some(tokens) = self.micro_batch_tokens.filter(|it| *it < max_length) {
-            problems.push(format!(
-                "`micro_batch_tokens` must be at least `data.max_length` = {max_length}, got `{tokens}`"
-            ));
-        }
-        problems.extend(self.activation_checkpointing.problems());
-        if self.gradient_release {
-            if self.max_grad_norm != 0.0 {
-                let bound = self.max_grad_norm;
-                problems.push(format!(
-                    "`gradient_release` needs `train.max_grad_norm` = 0, got `{bound}`: a global norm needs all gradients"
-                ));
-            }
-            if self.gradient_accumulation_steps != 1 {
-                let steps = self.gradient_accumulation_steps;
-                problems.push(format!(
-                    "`gradient_release` needs `train.gradient_accumulation_steps` = 1, got `{steps}`"
-                ));
-            }
-        }
-        let bound = self.max_grad_norm;
-        if !(bound >= 0.0 && bound.is_finite()) {
-            problems.push(format!("`max_grad_norm` must be >= 0, got `{bound}`"));
-        }
-        problems
     }
 }
 
@@ -356,7 +242,9 @@ impl RunConfig {
         for (name, judge) in &self.judges {
             under(&format!("judges.{name}"), judge.problems());
         }
+        under(&format!("objective.{}", self.objective.name()), self.objective.problems());
         under("train", self.train.problems(self.data.max_length));
+        under("rollout", self.rollout.problems());
         if let Some(early_stop) = &self.early_stop {
             under("early_stop", early_stop.problems());
         }
@@ -374,6 +262,15 @@ impl RunConfig {
         }
         if self.train.gradient_release && self.data.packing {
             problems.push("`train.gradient_release` needs `data.packing` = false: a packed step may be several micro-batches".into());
+        }
+        if self.train.gradient_release && self.objective != Objective::default() {
+            let objective = self.objective.name();
+            problems.push(format!(
+                "`train.gradient_release` is for `objective.sft`, got `objective.{objective}`"
+            ));
+        }
+        if self.objective.samples() {
+            problems.extend(self.rollout.problems_with(&self.train));
         }
         problems.extend(self.needs_evaluations());
         problems

@@ -306,8 +306,7 @@ fn digest(train: &[Example], held_out: &[Example]) -> String {
             hash.update(b"\n");
         }
     }
-    let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    fthost_data::digest::text(&hash.finalize())
 }
 
 #[cfg(test)]

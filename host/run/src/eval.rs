@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fthost_data::{DataError, TokenRows, Tokenizer, encode};
+use fthost_data::{DataError, TokenRows, Tokenizer};
 use fthost_engine::adapters::peft;
 use fthost_engine::checkpoint::load_model;
 use fthost_engine::device::{self, DeviceKind};
@@ -13,8 +13,10 @@ use crate::dataset::{self, OnBadRow};
 use crate::error::{Result, RunError};
 use crate::evaluate::{Evaluation, HeldOutRows};
 use crate::judge::{Judge, JudgeSettings, Judgement};
+use crate::method::Method;
 use crate::models;
 use crate::plugins::Plugins;
+use crate::rows::encoded;
 
 /// Loss over the held-out rows, and what plugins say of the answers to them.
 ///
@@ -34,7 +36,10 @@ pub fn run(
     let dataset = dataset::load(&config.data, plugins)?;
     let (mut examples, mut rows) = (Vec::with_capacity(dataset.held_out.len()), TokenRows::default());
     for example in dataset.held_out {
-        match (encode::encode(&example, &tokenizer, config.data.max_length), config.data.on_bad_row) {
+        match (
+            encoded(&config.objective, &example, &tokenizer, config.data.max_length),
+            config.data.on_bad_row,
+        ) {
             (Ok(sequence), _) => {
                 rows.push(&sequence);
                 examples.push(example);
@@ -46,12 +51,18 @@ pub fn run(
     let held_out = HeldOutRows::new(examples, &rows, config.layout());
     let mut model = load_model(config.model.folder(), &opened)?;
     model.compute_dtype = config.train.compute_dtype;
+    let reference = model.clone();
     let adapter = adapter.map(|folder| peft::load_adapter(&mut model, folder)).transpose()?;
     let state = TrainState::new(model, adapter);
-    let mut evaluation = held_out.evaluate(&state)?.ok_or(RunError::NothingHeldOut)?;
-    let asking = JudgeSettings { eval: &config.eval, judges: &config.judges, device };
-    let judgement =
-        Judge::new(plugins, &tokenizer, asking, &held_out.examples)?.judge(&state.model, state.step)?;
+    let mut evaluation =
+        held_out.evaluate(&state, &Method::of(config, &reference))?.ok_or(RunError::NothingHeldOut)?;
+    let asking =
+        JudgeSettings { eval: &config.eval, judges: &config.judges, device, base: config.model.folder() };
+    let judgement = Judge::new(plugins, &tokenizer, asking, &held_out.examples)?.judge(
+        plugins,
+        &state.model,
+        state.step,
+    )?;
     if let Some(judgement) = &judgement {
         evaluation.add(judgement);
     }

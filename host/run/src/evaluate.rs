@@ -2,11 +2,12 @@
 
 use fthost_data::{Batch, Example, Layout, MappedRow, TokenRows};
 use fthost_engine::EngineError;
-use fthost_engine::train::{TrainState, evaluate};
+use fthost_engine::train::TrainState;
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{Result, RunError};
 use crate::judge::Judgement;
+use crate::method::Method;
 
 /// Held-out rows, laid into batches once for every evaluation of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,26 +37,19 @@ impl HeldOutRows {
         Self { examples, batches: layout.micro_batches(&rows) }
     }
 
-    /// Loss, entropy and accuracy over the supervised tokens; `None` where nothing is held out.
+    /// What `method` says of them; `None` where nothing is held out.
     ///
     /// # Errors
     /// A loss that is not finite, with its rows and the last good checkpoint.
-    pub fn evaluate(&self, state: &TrainState) -> Result<Option<Evaluation>> {
-        let figures = evaluate(&state.model, &self.batches, state.step).map_err(|error| match error {
-            EngineError::NotFiniteStep { what, value, step, rows, last_checkpoint: _ } => {
+    pub(crate) fn evaluate(&self, state: &TrainState, method: &Method) -> Result<Option<Evaluation>> {
+        let figures = method.evaluate(state, &self.batches).map_err(|error| match error {
+            RunError::Engine(EngineError::NotFiniteStep { what, value, step, rows, last_checkpoint: _ }) => {
                 let last_checkpoint = state.last_checkpoint.clone();
-                EngineError::NotFiniteStep { what, value, step, rows, last_checkpoint }
+                EngineError::NotFiniteStep { what, value, step, rows, last_checkpoint }.into()
             }
             other => other,
         })?;
-        Ok(figures.map(|it| Evaluation {
-            step: state.step,
-            metrics: vec![
-                (BEST_METRIC.to_string(), it.eval_loss),
-                ("eval_entropy".to_string(), it.eval_entropy),
-                ("eval_mean_token_accuracy".to_string(), it.eval_mean_token_accuracy),
-            ],
-        }))
+        Ok(figures.map(|metrics| Evaluation { step: state.step, metrics }))
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::dataset::Skipped;
 use crate::evaluate::Evaluation;
+use crate::rollout::RolloutTimes;
 
 /// Something that happened, in order.
 #[derive(Debug)]
@@ -70,6 +71,8 @@ pub struct Stepped {
     pub elapsed: Duration,
     /// How long it waited for them.
     pub data_loading: Duration,
+    /// Where the time of the rollout went that came before it, where one did.
+    pub rollout: Option<RolloutTimes>,
     /// Largest resident set of this program so far; `None` where the system does not tell.
     pub peak_rss_bytes: Option<u64>,
 }

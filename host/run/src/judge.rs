@@ -8,7 +8,8 @@ use fthost_data::{
     Candidate, Detail, Direction, EvalSample, Evaluator, Example, Group, Metric, Outcome, Reward, RewardTerm,
     RoleError, Then, Tokenizer, reward_sum,
 };
-use fthost_engine::device::DeviceKind;
+use fthost_engine::checkpoint::load_model;
+use fthost_engine::device::{self, DeviceKind};
 use fthost_engine::generate::generate;
 use fthost_engine::models::CausalLm;
 use serde::{Deserialize, Serialize};
@@ -85,14 +86,17 @@ pub struct JudgeSettings<'a> {
     pub judges: &'a Judges,
     /// Where models are computed.
     pub device: DeviceKind,
+    /// The folder of the model that training starts from.
+    pub base: &'a Path,
 }
 
 /// Asks a model the held-out questions and plugins for their opinion.
 pub struct Judge<'a> {
-    plugins: &'a mut Plugins,
     tokenizer: &'a Tokenizer,
     settings: JudgeSettings<'a>,
     questions: Vec<Question>,
+    /// The model before training, where it is not the trained one with its adapter off and somebody may ask it.
+    reference: Option<CausalLm>,
 }
 
 impl<'a> Judge<'a> {
@@ -101,7 +105,7 @@ impl<'a> Judge<'a> {
     /// # Errors
     /// A prompt that the chat template refuses.
     pub fn new(
-        plugins: &'a mut Plugins,
+        plugins: &Plugins,
         tokenizer: &'a Tokenizer,
         settings: JudgeSettings<'a>,
         held_out: &[Example],
@@ -112,18 +116,18 @@ impl<'a> Judge<'a> {
                 questions.extend(question(example, tokenizer)?);
             }
         }
-        Ok(Self { plugins, tokenizer, settings, questions })
+        Ok(Self { tokenizer, settings, questions, reference: None })
     }
 
     /// Generates, scores and judges; `None` where nothing is asked or nobody judges.
     ///
     /// # Errors
     /// A model that can't generate, an evaluator that fails, and a reward that fails where that stops the run.
-    pub fn judge(&mut self, model: &CausalLm, step: u64) -> Result<Option<Judgement>> {
+    pub fn judge(&mut self, plugins: &mut Plugins, model: &CausalLm, step: u64) -> Result<Option<Judgement>> {
         if self.questions.is_empty() {
             return Ok(None);
         }
-        let JudgeSettings { eval, judges, device } = self.settings;
+        let JudgeSettings { eval, judges, device, base: _ } = self.settings;
         let prompts: Vec<Vec<u32>> = self.questions.iter().map(|it| it.prompt_ids.clone()).collect();
         let decoding = model.for_decoding(eval.weights);
         let completions = generate(&decoding, self.tokenizer, &prompts, &eval.generation, eval.batch_size)?;
@@ -132,19 +136,37 @@ impl<'a> Judge<'a> {
             .into_iter()
             .map(|all| all.into_iter().map(EngineModel::candidate).collect())
             .collect();
-        let _lease = self.plugins.lend(&Lent {
+        let reference = self.reference(plugins, model)?;
+        let _lease = plugins.lend(&Lent {
             run: model,
-            // The same weights with the adapter off; of a model that is trained whole nothing is left.
-            reference: model.has_lora().then(|| model.without_lora()),
+            reference,
             tokenizer: self.tokenizer,
             batch_size: eval.batch_size,
             judges,
             device,
         })?;
-        self.opinions(candidates, step).map(Some)
+        self.opinions(plugins, candidates, step).map(Some)
     }
 
-    fn opinions(&mut self, candidates: Vec<Vec<Candidate>>, step: u64) -> Result<Judgement> {
+    /// The same weights with the adapter off; a model that is trained whole needs a second copy, which is loaded once.
+    fn reference(&mut self, plugins: &Plugins, model: &CausalLm) -> Result<Option<CausalLm>> {
+        if model.has_lora() {
+            return Ok(Some(model.without_lora()));
+        }
+        if self.reference.is_none() && plugins.ask_the_reference() {
+            let mut before = load_model(self.settings.base, &device::open(self.settings.device)?)?;
+            before.compute_dtype = model.compute_dtype;
+            self.reference = Some(before);
+        }
+        Ok(self.reference.clone())
+    }
+
+    fn opinions(
+        &self,
+        plugins: &mut Plugins,
+        candidates: Vec<Vec<Candidate>>,
+        step: u64,
+    ) -> Result<Judgement> {
         let groups: Vec<Group> = (0..)
             .zip(self.questions.iter().zip(&candidates))
             .map(|(id, (question, completions))| Group {
@@ -156,36 +178,13 @@ impl<'a> Judge<'a> {
             })
             .collect();
         let mut answers = self.answers(&candidates);
-        let (mut metrics, scores) = self.rewards(&groups, &mut answers)?;
+        let (mut metrics, scores) = rewards(plugins, &groups, &mut answers)?;
         let samples = samples(step, &self.questions, &candidates);
-        for evaluator in &mut self.plugins.evaluators {
+        for evaluator in &mut plugins.evaluators {
             metrics.extend(evaluated(evaluator.as_mut(), &samples, &mut answers)?);
         }
         let scores = (!scores.rewards.is_empty()).then_some(scores);
-        Ok(Judgement { step, metrics, answers, scores, usage: self.plugins.usage() })
-    }
-
-    fn rewards(
-        &mut self,
-        groups: &[Group],
-        answers: &mut [JudgedAnswer],
-    ) -> Result<(Vec<JudgedMetric>, Scores)> {
-        let mut scores = Scores::new(groups.first().map_or(0, |it| it.step), groups);
-        let (mut metrics, mut terms) = (Vec::new(), Vec::new());
-        self.plugins.asked.take();
-        for reward in &mut self.plugins.rewards {
-            let outcomes = scored(reward.as_mut(), groups)?;
-            let plugin = reward.identity().clone();
-            let flat: Vec<Outcome> = outcomes.iter().flatten().cloned().collect();
-            metrics.extend(reward_metrics(&plugin.name, &flat, answers));
-            terms.push(flat);
-            scores.rewards.push(RewardScores { plugin, outcomes });
-        }
-        scores.asked = self.plugins.asked.take();
-        let names = scores.rewards.iter().map(|it| self.plugins.term(&it.plugin.name));
-        let terms: Vec<(RewardTerm, Vec<Outcome>)> = names.zip(terms).collect();
-        metrics.extend(sum_metrics(&terms));
-        Ok((metrics, scores))
+        Ok(Judgement { step, metrics, answers, scores, usage: plugins.usage() })
     }
 
     fn answers(&self, candidates: &[Vec<Candidate>]) -> Vec<JudgedAnswer> {
@@ -233,11 +232,34 @@ impl Judgement {
     }
 }
 
+fn rewards(
+    plugins: &mut Plugins,
+    groups: &[Group],
+    answers: &mut [JudgedAnswer],
+) -> Result<(Vec<JudgedMetric>, Scores)> {
+    let mut scores = Scores::new(groups.first().map_or(0, |it| it.step), groups);
+    let (mut metrics, mut terms) = (Vec::new(), Vec::new());
+    plugins.asked.take();
+    for reward in &mut plugins.rewards {
+        let outcomes = scored(reward.as_mut(), groups)?;
+        let plugin = reward.identity().clone();
+        let flat: Vec<Outcome> = outcomes.iter().flatten().cloned().collect();
+        metrics.extend(reward_metrics(&plugin.name, &flat, answers));
+        terms.push(flat);
+        scores.rewards.push(RewardScores { plugin, outcomes });
+    }
+    scores.asked = plugins.asked.take();
+    let names = scores.rewards.iter().map(|it| plugins.term(&it.plugin.name));
+    let terms: Vec<(RewardTerm, Vec<Outcome>)> = names.zip(terms).collect();
+    metrics.extend(sum_metrics(&terms));
+    Ok((metrics, scores))
+}
+
 /// Outcomes group by group.
 ///
 /// # Errors
 /// The first failure, where that stops the run.
-fn scored(reward: &mut dyn Reward, groups: &[Group]) -> Result<Vec<Vec<Outcome>>> {
+pub(crate) fn scored(reward: &mut dyn Reward, groups: &[Group]) -> Result<Vec<Vec<Outcome>>> {
     let outcomes = reward.score(groups);
     if reward.on_failure().then == Then::Stop {
         let failed = outcomes.iter().flatten().find_map(|it| match it {
@@ -362,12 +384,12 @@ fn reward_metrics(name: &str, outcomes: &[Outcome], answers: &mut [JudgedAnswer]
     metrics
 }
 
-fn mean(values: &[f64]) -> f64 {
+pub(crate) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
 /// Standard deviation of a sample, as torch's `std`; 0 for a single value.
-fn deviation(values: &[f64]) -> f64 {
+pub(crate) fn deviation(values: &[f64]) -> f64 {
     let mean = mean(values);
     let squares: f64 = values.iter().map(|it| (it - mean).powi(2)).sum();
     if values.len() < 2 { 0.0 } else { (squares / (values.len() - 1) as f64).sqrt() }

@@ -80,17 +80,7 @@ impl MetricSink {
     /// # Errors
     /// Files that can't be written.
     pub fn stepped(&mut self, stepped: &Stepped) -> Result<()> {
-        let metrics = &stepped.metrics;
-        let figures = [
-            ("loss", json!(metrics.loss)),
-            ("grad_norm", json!(metrics.grad_norm)),
-            ("learning_rate", json!(metrics.learning_rate)),
-            ("entropy", json!(metrics.entropy)),
-            ("mean_token_accuracy", json!(metrics.mean_token_accuracy)),
-            ("num_tokens", json!(stepped.num_tokens)),
-        ];
-        let figures = figures.into_iter().map(|(name, value)| (name.to_string(), value));
-        self.write(stepped.step, stepped.epoch, figures)?;
+        self.write(stepped.step, stepped.epoch, figures(stepped).into_iter())?;
         self.performance.stepped(stepped)?;
         let cost = performance::figures(stepped).into_iter();
         let cost =
@@ -147,6 +137,18 @@ impl MetricSink {
         let written = writeln!(self.file, "{}", Value::Object(line)).and_then(|()| self.file.flush());
         written.map_err(RunError::output(&self.path))
     }
+}
+
+/// What a step's line says besides step and epoch, in order.
+pub fn figures(stepped: &Stepped) -> Vec<(String, Value)> {
+    let metrics = &stepped.metrics;
+    let of_all =
+        [("loss", metrics.loss), ("grad_norm", metrics.grad_norm), ("learning_rate", metrics.learning_rate)];
+    let mut figures: Vec<(String, Value)> =
+        of_all.into_iter().map(|(name, value)| (name.to_string(), json!(value))).collect();
+    figures.extend(metrics.figures.iter().map(|(name, value)| (name.clone(), json!(value))));
+    figures.push(("num_tokens".to_string(), json!(stepped.num_tokens)));
+    figures
 }
 
 /// The evaluation a line of figures tells of; a training step's line has a `loss`.

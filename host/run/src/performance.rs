@@ -23,6 +23,15 @@ pub fn figures(stepped: &Stepped) -> Vec<(&'static str, Value)> {
         ("time/step_s", json!(stepped.elapsed.as_secs_f64())),
         ("tokens_per_second", json!(stepped.tokens_per_second)),
     ];
+    if let Some(times) = stepped.rollout {
+        let of_rollout = [
+            ("time/generate_s", times.generate),
+            ("time/reward_s", times.reward),
+            ("time/wait_s", times.wait),
+            ("time/train_s", stepped.elapsed.saturating_sub(times.generate + times.wait)),
+        ];
+        figures.extend(of_rollout.map(|(name, time)| (name, json!(time.as_secs_f64()))));
+    }
     figures.extend(stepped.peak_rss_bytes.map(|it| ("peak_rss_bytes", json!(it))));
     figures
 }

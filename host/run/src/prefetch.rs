@@ -86,6 +86,7 @@ mod tests {
         let row = |it: u32| Sequence {
             input_ids: vec![it; it as usize % 5 + 2],
             labels: vec![i64::from(it); it as usize % 5 + 2],
+            cut: 0,
             origin: Arc::clone(&origin),
         };
         Arc::new((0..10).map(row).collect())

@@ -1,7 +1,7 @@
 //! Held-out examples as questions to the model, and answers to them as evaluators see them.
 
 use fthost_data::{
-    Candidate, Columns, Completion, Content, EvalSample, Example, Prompt, Role, Tokenizer, encode,
+    Candidate, Columns, Completion, Content, EvalSample, Example, Origin, Prompt, Role, Tokenizer, encode,
 };
 
 use crate::error::Result;
@@ -13,6 +13,7 @@ pub(crate) struct Question {
     pub(crate) prompt_ids: Vec<u32>,
     pub(crate) reference: Option<String>,
     pub(crate) columns: Columns,
+    pub(crate) origin: Origin,
 }
 
 /// The prompt and the expected answer of an example; `None` for plain text and conversations without an answer.
@@ -30,7 +31,13 @@ pub(crate) fn question(example: &Example, tokenizer: &Tokenizer) -> Result<Optio
         Content::Text(_) => return Ok(None),
     };
     let prompt_ids = encode::encode_prompt(&prompt, tokenizer)?;
-    Ok(Some(Question { prompt, prompt_ids, reference, columns: example.columns.clone() }))
+    Ok(Some(Question {
+        prompt,
+        prompt_ids,
+        reference,
+        columns: example.columns.clone(),
+        origin: example.origin.clone(),
+    }))
 }
 
 fn answer_text(completion: &Completion) -> String {

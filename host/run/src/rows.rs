@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use fthost_data::{Batch, DataError, Example, Layout, MappedRow, Sequence, TokenRows, Tokenizer, encode};
+use fthost_data::{
+    Batch, DataError, Example, IGNORED, Layout, MappedRow, Sequence, TokenRows, Tokenizer, encode,
+};
 use rayon::prelude::*;
 
-use crate::config::RunConfig;
+use crate::config::{Objective, RunConfig};
 use crate::dataset::{self, Dataset, OnBadRow, Skipped};
 use crate::error::Result;
 use crate::plugins::Plugins;
+use crate::questions::{Question, question};
 use crate::token_cache::{Found, TokenCache};
 
 /// The tokens a run learns from and is judged on.
@@ -26,6 +29,8 @@ pub struct Rows {
     pub skipped: Vec<Skipped>,
     /// [`Dataset::digest`].
     pub digest: String,
+    /// What is asked, by row, where the objective learns from completions that it samples.
+    pub(crate) questions: Vec<Question>,
 }
 
 impl Rows {
@@ -40,7 +45,12 @@ impl Rows {
         tokenizer: &Tokenizer,
     ) -> Result<(Self, Vec<String>)> {
         let mut notes = Vec::new();
-        let cache = if config.data.cache { TokenCache::of(config, plugins)? } else { None };
+        // Prompts are few and quickly read; their columns would have to be kept too.
+        let cache = if config.data.cache && !config.objective.samples() {
+            TokenCache::of(config, plugins)?
+        } else {
+            None
+        };
         match cache.as_ref().map(TokenCache::read) {
             Some(Found::Rows(rows)) => return Ok((*rows, notes)),
             Some(Found::Damaged(note)) => notes.push(note),
@@ -61,7 +71,7 @@ impl Rows {
         let data = &config.data;
         let mut skipped = dataset.skipped;
         let mut tokens = |examples: &[Example]| -> Result<Vec<Option<Sequence>>> {
-            let one = |it: &Example| encode::encode(it, tokenizer, data.max_length);
+            let one = |it: &Example| encoded(&config.objective, it, tokenizer, data.max_length);
             // Rows in parallel; what comes of them is looked at in their order.
             let encoded: Vec<_> = examples.par_iter().map(one).collect();
             let judged = encoded.into_iter().map(|it| match (it, data.on_bad_row) {
@@ -77,6 +87,12 @@ impl Rows {
         let train = tokens(&dataset.train)?;
         let held_out = tokens(&dataset.held_out)?;
         let first = train.iter().position(Option::is_some);
+        let mut questions = Vec::new();
+        if config.objective.samples() {
+            for (example, _) in dataset.train.iter().zip(&train).filter(|it| it.1.is_some()) {
+                questions.extend(question(example, tokenizer)?);
+            }
+        }
         let sample = first.and_then(|it| dataset.train.into_iter().nth(it));
         let kept = dataset.held_out.into_iter().zip(&held_out).filter(|it| it.1.is_some());
         let examples = kept.map(|it| it.0).collect();
@@ -91,8 +107,41 @@ impl Rows {
         };
         let (train, held_out) =
             (train.into_iter().flatten().collect(), held_out.into_iter().flatten().collect());
-        Ok(Self { train: Arc::new(train), held_out, examples, sample, skipped, digest: dataset.digest })
+        let digest = dataset.digest;
+        Ok(Self {
+            train: Arc::new(train),
+            held_out,
+            examples,
+            sample,
+            skipped,
+            digest,
+            questions,
+        })
     }
+}
+
+/// An example as what `objective` learns from: a sequence, a pair, or a prompt.
+pub(crate) fn encoded(
+    objective: &Objective,
+    example: &Example,
+    tokenizer: &Tokenizer,
+    max_length: usize,
+) -> fthost_data::Result<Sequence> {
+    if objective.preference().is_some() {
+        return encode::encode_pair(example, tokenizer, max_length);
+    }
+    if !objective.samples() {
+        return encode::encode(example, tokenizer, max_length);
+    }
+    let bad = |reason: String| DataError::BadRow { origin: example.origin.clone(), reason };
+    let question = question(example, tokenizer).map_err(|error| bad(error.to_string()))?;
+    let input_ids = question.ok_or_else(|| bad("it asks nothing: there is no prompt".into()))?.prompt_ids;
+    if input_ids.is_empty() || input_ids.len() > max_length {
+        let length = input_ids.len();
+        return Err(bad(format!("a prompt of {length} tokens; `data.max_length` = {max_length}")));
+    }
+    let labels = vec![IGNORED; input_ids.len()];
+    Ok(Sequence { input_ids, labels, cut: 0, origin: Arc::new(example.origin.clone()) })
 }
 
 /// Micro-batches of the rows at `indices`.

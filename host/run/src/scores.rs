@@ -1,13 +1,14 @@
-//! `scores/step-<n>.json`: what rewards were given and what they said, complete enough to ask them again.
+//! `scores/step-<n>.json`, of an evaluation, and `scores/rollout-<n>.json`: what rewards were given and what they said,
+//! complete enough to ask them again.
 
 use std::path::{Path, PathBuf};
 
+use fthost_data::digest::sha256;
 use fthost_data::{Group, Outcome, PluginIdentity};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::asked::Asked;
-use crate::digest;
 use crate::error::{Result, RunError};
 
 /// In the output folder: a file an evaluation.
@@ -18,6 +19,9 @@ pub const FOLDER: &str = "scores";
 pub struct Scores {
     /// Optimizer steps done.
     pub step: u64,
+    /// Whether training learned from it: every group was then scored by a call of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rollout: bool,
     /// What was scored.
     pub groups: Vec<ScoredGroup>,
     /// Whoever scored, in the run's order.
@@ -48,14 +52,35 @@ pub struct RewardScores {
 }
 
 fn digest_of(group: &Group) -> String {
-    digest::of_bytes(json!(group).to_string().as_bytes())
+    sha256(json!(group).to_string().as_bytes())
 }
 
 impl Scores {
     /// Of `groups`, not scored yet.
     pub fn new(step: u64, groups: &[Group]) -> Self {
         let scored = |group: &Group| ScoredGroup { digest: digest_of(group), group: group.clone() };
-        Self { step, groups: groups.iter().map(scored).collect(), rewards: Vec::new(), asked: Vec::new() }
+        let groups = groups.iter().map(scored).collect();
+        Self { step, rollout: false, groups, rewards: Vec::new(), asked: Vec::new() }
+    }
+
+    /// Of the `groups` of a rollout, whose scores are to be added.
+    pub fn of_rollout(step: u64, groups: &[Group]) -> Self {
+        Self { rollout: true, ..Self::new(step, groups) }
+    }
+
+    /// How often each reward had each outcome, as `<plugin> <kind>`, in the order in which they are met.
+    pub fn outcome_counts(&self) -> Vec<(String, u64)> {
+        let mut counts: Vec<(String, u64)> = Vec::new();
+        for reward in &self.rewards {
+            for outcome in reward.outcomes.iter().flatten() {
+                let name = format!("{} {}", reward.plugin.name, outcome.kind());
+                match counts.iter_mut().find(|it| it.0 == name) {
+                    Some((_, count)) => *count += 1,
+                    None => counts.push((name, 1)),
+                }
+            }
+        }
+        counts
     }
 
     /// The groups as rewards see them.
@@ -69,7 +94,8 @@ impl Scores {
     /// Files that can't be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let parent = folder.join(FOLDER);
-        let path = parent.join(format!("step-{}.json", self.step));
+        let kind = if self.rollout { "rollout" } else { "step" };
+        let path = parent.join(format!("{kind}-{}.json", self.step));
         let temporary = parent.join(".scores.json");
         let text = serde_json::to_string(self).expect("scores serialise");
         std::fs::create_dir_all(&parent)
@@ -94,7 +120,7 @@ impl Scores {
         if all.is_empty() {
             return Err(none());
         }
-        all.sort_by_key(|it| it.step);
+        all.sort_by_key(|it| (it.step, it.rollout));
         Ok(all)
     }
 

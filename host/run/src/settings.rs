@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use fthost_data::digest::sha256;
 use serde_json::{Value, json};
 
 use crate::config::RunConfig;
-use crate::digest;
 use crate::error::{Result, RunError};
 use crate::plugins::Plugins;
 
@@ -29,14 +29,14 @@ impl Settings {
         });
         Self(json!({
             "data": data, "plugins": plugins, "adapter": config.adapter, "objective": config.objective,
-            "optimizer": config.optimizer, "schedule": config.schedule, "train": config.train,
+            "rollout": config.rollout, "optimizer": config.optimizer, "schedule": config.schedule, "train": config.train,
             "eval": config.eval, "early_stop": config.early_stop, "plugin_settings": config.plugins,
         }))
     }
 
     /// `sha256:<hex>`.
     pub fn digest(&self) -> String {
-        digest::of_bytes(self.0.to_string().as_bytes())
+        sha256(self.0.to_string().as_bytes())
     }
 
     /// Writes them into the run's output folder.

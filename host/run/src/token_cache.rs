@@ -16,12 +16,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use fthost_data::source::file_digest;
+use fthost_data::digest::{hex, of_file as file_digest};
 use fthost_data::{Example, TokenRows};
 use fthost_sandbox::{CONTRACT_VERSION, RoleKind};
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::config::RunConfig;
 use crate::dataset::{HeldOut, Skipped};
@@ -32,7 +33,7 @@ use crate::plugins::Plugins;
 use crate::rows::Rows;
 
 /// Goes up with every change of how rows are read, built, tokenised or laid out in the file.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const MAGIC: &[u8; 8] = b"fthosttk";
 const HEAD: usize = 64;
 /// Arrays begin at multiples of this.
@@ -92,8 +93,8 @@ impl TokenCache {
         if roles.any(|it| it.digest.is_empty()) {
             return Ok(None);
         }
-        let key = digest::sha256(made_of(config, plugins)?.to_string().as_bytes());
-        let name: String = key.iter().map(|it| format!("{it:02x}")).collect();
+        let key: [u8; 32] = Sha256::digest(made_of(config, plugins)?.to_string().as_bytes()).into();
+        let name = hex(&key);
         Ok(Some(Self { path: cache_dir().join("tokens").join(format!("{name}.rows")), key }))
     }
 
@@ -219,6 +220,7 @@ fn made_of(config: &RunConfig, plugins: &Plugins) -> Result<Value> {
         "version": VERSION, "fthost": env!("CARGO_PKG_VERSION"), "contract": CONTRACT_VERSION,
         "files": data.files, "held_out": data.held_out, "contents": contents, "max_length": data.max_length,
         "on_bad_row": data.on_bad_row, "split_seed": data.split_seed,
+        "pairs": config.objective.preference().is_some(),
         "plugins": making, "seed": seed, "tokenizer": tokenizer, "model": model,
     }))
 }
@@ -256,7 +258,7 @@ fn parse(map: &Arc<Mmap>, key: &[u8; 32]) -> std::result::Result<Rows, String> {
     if train.is_empty() || examples.len() != held_out.len() {
         return Err("its parts don't fit".into());
     }
-    Ok(Rows { train: Arc::new(train), held_out, examples, sample, skipped, digest })
+    Ok(Rows { train: Arc::new(train), held_out, examples, sample, skipped, digest, questions: Vec::new() })
 }
 
 fn remove_oldest(folder: &Path) -> std::io::Result<()> {

@@ -5,8 +5,9 @@ use fthost_engine::Device;
 use fthost_engine::checkpoint::load_model;
 use fthost_engine::models::CausalLm;
 use fthost_engine::train::{ActivationCheckpointing, Gradients};
+use fthost_run::prepare::plan;
 use fthost_run::rows::Rows;
-use fthost_run::{Plugins, dataset, sft};
+use fthost_run::{Plugins, dataset};
 
 use crate::support::{Workplace, figures, tensors};
 
@@ -67,7 +68,7 @@ fn packed_equals_unpacked() {
             let overrides = [packing.as_str(), out.as_str()];
             let config = workplace.config(&overrides);
             micro_batches.push(
-                sft::plan(&config, &mut Plugins::none(), Default::default()).unwrap().micro_batches_per_epoch,
+                plan(&config, &mut Plugins::none(), Default::default()).unwrap().micro_batches_per_epoch,
             );
             workplace.run(&overrides);
             losses.push(figures(&config.output.dir, "loss"));

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use fthost_run::digest::of_bytes;
-use fthost_run::sft::RunOptions;
+use fthost_data::digest::sha256;
 use fthost_run::summary::Summary;
+use fthost_run::train::RunOptions;
 use fthost_run::{Event, Interrupt, RunError};
 
 use crate::support::Workplace;
@@ -35,7 +35,7 @@ struct Left {
 fn left(out: &Path, summary: &Summary) -> Left {
     Left {
         metrics: std::fs::read_to_string(out.join("metrics.jsonl")).unwrap(),
-        adapter: of_bytes(&std::fs::read(out.join("adapter/adapter_model.safetensors")).unwrap()),
+        adapter: sha256(&std::fs::read(out.join("adapter/adapter_model.safetensors")).unwrap()),
         evaluations: format!(
             "{:?} {:?}",
             summary.evaluations,

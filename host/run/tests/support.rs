@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use fthost_run::sft::{self, RunOptions};
 use fthost_run::summary::Summary;
+use fthost_run::train::{self, RunOptions};
 use fthost_run::{Event, Plugins, Result, RunConfig};
 use serde_json::Value;
 
@@ -68,7 +68,7 @@ impl Workplace {
         options: &RunOptions,
         observe: &mut dyn FnMut(Event<'_>),
     ) -> Result<Summary> {
-        sft::run(&self.config(overrides), &mut Plugins::none(), options, observe)
+        train::run(&self.config(overrides), &mut Plugins::none(), options, observe)
     }
 }
 

@@ -1,0 +1,76 @@
+//! `[objective.<kind>]`: what is minimised.
+
+use fthost_data::{Content, Example};
+use fthost_engine::objectives::{CpoConfig, DpoConfig, GrpoConfig, OrpoConfig, SimPoConfig};
+use fthost_engine::train::PreferenceLoss;
+use serde::{Deserialize, Serialize};
+
+/// `[objective.<kind>]`, one of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum Objective {
+    /// Supervised fine-tuning.
+    Sft {},
+    /// Direct preference optimisation, and the losses that came after it.
+    Dpo(DpoConfig),
+    /// Odds ratio preference optimisation.
+    Orpo(OrpoConfig),
+    /// Simple preference optimisation.
+    Simpo(SimPoConfig),
+    /// Contrastive preference optimisation.
+    Cpo(CpoConfig),
+    /// Group-relative policy optimisation, and its relatives.
+    Grpo(GrpoConfig),
+}
+
+impl Default for Objective {
+    fn default() -> Self {
+        Self::Sft {}
+    }
+}
+
+impl Objective {
+    /// Its key.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Sft {} => "sft",
+            Self::Dpo(_) => "dpo",
+            Self::Orpo(_) => "orpo",
+            Self::Simpo(_) => "simpo",
+            Self::Cpo(_) => "cpo",
+            Self::Grpo(_) => "grpo",
+        }
+    }
+
+    /// That over preference pairs, where it is one.
+    pub fn preference(&self) -> Option<PreferenceLoss> {
+        match self {
+            Self::Dpo(config) => Some(PreferenceLoss::Dpo(config.clone())),
+            Self::Orpo(config) => Some(PreferenceLoss::Orpo(config.clone())),
+            Self::Simpo(config) => Some(PreferenceLoss::Simpo(config.clone())),
+            Self::Cpo(config) => Some(PreferenceLoss::Cpo(config.clone())),
+            Self::Sft {} | Self::Grpo(_) => None,
+        }
+    }
+
+    /// Whether it learns from completions that the policy samples.
+    pub fn samples(&self) -> bool {
+        matches!(self, Self::Grpo(_))
+    }
+
+    /// What a person should see of an example before it is learned from.
+    pub(crate) fn shown(&self, example: &Example) -> Vec<Content> {
+        match (self.samples(), &example.content) {
+            (true, Content::PromptCompletion { prompt, .. }) => vec![Content::Prompt(prompt.clone())],
+            (_, content) => content.sequences(),
+        }
+    }
+
+    /// Every impossible value, each with its key.
+    pub fn problems(&self) -> Vec<String> {
+        match self {
+            Self::Grpo(config) => config.problems(),
+            other => other.preference().map_or_else(Vec::new, |it| it.problems()),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What is learned from one look at the data to the next: optimizer steps, whatever they are made of.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fthost_data::Tokenizer;
+use fthost_data::sampler::Windows;
+use fthost_engine::checkpoint::training::DataPosition;
+use fthost_engine::device::DeviceKind;
+use fthost_engine::models::CausalLm;
+use fthost_engine::train::{StepConfig, StepMetrics, TrainState};
+
+use crate::config::RunConfig;
+use crate::error::Result;
+use crate::method::Method;
+use crate::plugins::Plugins;
+use crate::policy::{MiniBatch, Policy};
+use crate::prefetch::Prefetch;
+use crate::questions::Question;
+use crate::rollout::RolloutTimes;
+use crate::rows::Rows;
+
+/// An optimizer step that was done.
+pub(crate) struct Lesson {
+    pub(crate) metrics: StepMetrics,
+    /// Where the run is in its data.
+    pub(crate) position: DataPosition,
+    /// How long the step waited for its micro-batches.
+    pub(crate) waited: Duration,
+    /// Where the time of the rollout went that came before it, where one did.
+    pub(crate) rollout: Option<RolloutTimes>,
+    /// Whether a run can go on from here: nothing is left of a rollout.
+    pub(crate) whole: bool,
+}
+
+/// The steps of a run, one after the other.
+pub(crate) enum Lessons<'a> {
+    /// Of rows that are given.
+    Rows(Prefetch),
+    /// Of completions that the policy samples.
+    Rollouts(Box<Rollouts<'a>>),
+}
+
+/// Prompts in windows, and what is left to learn of the last one.
+pub(crate) struct Rollouts<'a> {
+    policy: Policy<'a>,
+    questions: Vec<Question>,
+    windows: Windows,
+    left: VecDeque<MiniBatch>,
+    position: DataPosition,
+}
+
+impl<'a> Lessons<'a> {
+    /// From `position` on. `reference` is the model before training.
+    pub(crate) fn start(
+        config: &'a RunConfig,
+        tokenizer: &'a Tokenizer,
+        rows: &mut Rows,
+        device: DeviceKind,
+        reference: &CausalLm,
+        position: DataPosition,
+    ) -> Self {
+        let DataPosition { epoch, rows: seen } = position;
+        let count = rows.train.len();
+        let seed = config.train.seed;
+        let windows = |window: usize| Windows::resume(count, window, seed, epoch, seen as usize);
+        match Policy::of(config, tokenizer, device, reference) {
+            Some(policy) => Self::Rollouts(Box::new(Rollouts {
+                windows: windows(policy.prompts()),
+                policy,
+                questions: std::mem::take(&mut rows.questions),
+                left: VecDeque::new(),
+                position,
+            })),
+            None => {
+                let windows = windows(config.train.global_batch_size());
+                Self::Rows(Prefetch::start(Arc::clone(&rows.train), config.layout(), windows))
+            }
+        }
+    }
+
+    /// The next optimizer step; `None` where there is nothing to learn from.
+    ///
+    /// # Errors
+    /// What ends a step, and a rollout.
+    pub(crate) fn next(
+        &mut self,
+        state: &mut TrainState,
+        plugins: &mut Plugins,
+        method: &Method,
+        config: &StepConfig,
+    ) -> Result<Option<Lesson>> {
+        match self {
+            Self::Rows(windows) => {
+                let Some(window) = windows.next_window() else { return Ok(None) };
+                let metrics = method.step(state, &window.batches, config)?;
+                let (position, waited) = (window.position, window.waited);
+                Ok(Some(Lesson { metrics, position, waited, rollout: None, whole: true }))
+            }
+            Self::Rollouts(rollouts) => rollouts.next(state, plugins, config),
+        }
+    }
+}
+
+impl Rollouts<'_> {
+    fn next(
+        &mut self,
+        state: &mut TrainState,
+        plugins: &mut Plugins,
+        config: &StepConfig,
+    ) -> Result<Option<Lesson>> {
+        let (mut times, mut told) = (None, Vec::new());
+        if self.left.is_empty() {
+            let Some(window) = self.windows.next() else { return Ok(None) };
+            let questions: Vec<(u64, &Question)> =
+                window.iter().map(|&row| (row as u64, &self.questions[row])).collect();
+            let rolled = self.policy.roll_out(state, plugins, &questions)?;
+            self.left = rolled.mini_batches.into();
+            self.position = DataPosition { epoch: self.windows.epoch(), rows: self.windows.row() as u64 };
+            (times, told) = (Some(rolled.times), rolled.figures);
+        }
+        let Some(batch) = self.left.pop_front() else { return Ok(None) };
+        let mut metrics = self.policy.step(state, &batch, config)?;
+        told.append(&mut metrics.figures);
+        metrics.figures = told;
+        Ok(Some(Lesson {
+            metrics,
+            position: self.position,
+            waited: Duration::ZERO,
+            rollout: times,
+            whole: self.left.is_empty(),
+        }))
+    }
+}

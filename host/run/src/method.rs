@@ -1,0 +1,85 @@
+//! Methods that learn from rows that are given: what a step minimises, and what held-out rows say.
+
+use fthost_data::Batch;
+use fthost_engine::models::CausalLm;
+use fthost_engine::train::{
+    PreferenceLoss, StepConfig, StepMetrics, TrainState, evaluate, evaluate_preferences, preference_step,
+    step,
+};
+
+use crate::config::RunConfig;
+use crate::error::Result;
+use crate::reference::Reference;
+
+/// One of them, with what it needs besides rows.
+pub(crate) enum Method {
+    Sft,
+    Preference {
+        loss: PreferenceLoss,
+        reference: Option<Reference>,
+    },
+    /// It learns from completions that are sampled: rewards and evaluators say how good they are.
+    Rollouts,
+}
+
+impl Method {
+    /// That of `config`'s objective. `reference` is the model before training.
+    pub(crate) fn of(config: &RunConfig, reference: &CausalLm) -> Self {
+        match config.objective.preference() {
+            Some(loss) => {
+                let reference = loss.needs_reference().then(|| Reference::new(reference.clone()));
+                Self::Preference { loss, reference }
+            }
+            None if config.objective.samples() => Self::Rollouts,
+            None => Self::Sft,
+        }
+    }
+
+    /// One optimizer step.
+    ///
+    /// # Errors
+    /// What ends a step.
+    pub(crate) fn step(
+        &self,
+        state: &mut TrainState,
+        batches: &[Batch],
+        config: &StepConfig,
+    ) -> Result<StepMetrics> {
+        match self {
+            Self::Sft | Self::Rollouts => Ok(step(state, batches, config)?),
+            Self::Preference { loss, reference } => {
+                let references = reference.as_ref().map_or_else(Vec::new, |it| it.logps(batches));
+                Ok(preference_step(state, batches, &references, loss, config)?)
+            }
+        }
+    }
+
+    /// Figures over held-out rows, under names with `eval_` before them; `None` where nothing is held out.
+    ///
+    /// # Errors
+    /// A loss that is not finite.
+    pub(crate) fn evaluate(
+        &self,
+        state: &TrainState,
+        batches: &[Batch],
+    ) -> Result<Option<Vec<(String, f64)>>> {
+        let figures = match self {
+            Self::Sft => evaluate(&state.model, batches, state.step)?.map(|it| {
+                let named = [
+                    ("loss", it.eval_loss),
+                    ("entropy", it.eval_entropy),
+                    ("mean_token_accuracy", it.eval_mean_token_accuracy),
+                ];
+                named.map(|(name, value)| (name.to_string(), value)).to_vec()
+            }),
+            Self::Preference { loss, reference } => {
+                let references = reference.as_ref().map_or_else(Vec::new, |it| it.logps(batches));
+                evaluate_preferences(&state.model, batches, &references, loss)
+            }
+            Self::Rollouts => (!batches.is_empty()).then(Vec::new),
+        };
+        let named =
+            |all: Vec<(String, f64)>| all.into_iter().map(|(name, value)| (format!("eval_{name}"), value));
+        Ok(figures.map(|all| named(all).collect()))
+    }
+}

@@ -1,0 +1,137 @@
+//! A run before its first step: everything loaded, and what will be done with it.
+
+use fthost_data::Tokenizer;
+use fthost_data::sampler::Windows;
+use fthost_engine::adapters::attach_lora;
+use fthost_engine::checkpoint::{load_model, load_model_to_train};
+use fthost_engine::device::{self, DeviceKind};
+use fthost_engine::models::{CausalLm, Parameter};
+use fthost_engine::optim::AdamW;
+use fthost_engine::train::TrainState;
+
+use crate::config::{Adapter, RunConfig};
+use crate::error::{Result, RunError};
+use crate::event::{Plan, PlannedPlugin};
+use crate::models;
+use crate::plugins::{Lease, Lent, Plugins};
+use crate::rows::Rows;
+use crate::settings::Settings;
+
+/// Skipped rows that a plan shows.
+const SKIPPED_SHOWN: usize = 5;
+
+/// Loads everything a run needs and says what it would do; nothing is written.
+///
+/// # Errors
+/// Everything that stops a run before its first step.
+pub fn plan(config: &RunConfig, plugins: &mut Plugins, device: DeviceKind) -> Result<Plan> {
+    prepare(&models::found(config)?, plugins, device).map(|it| it.plan)
+}
+
+/// A run before its first step.
+pub(crate) struct Prepared {
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) rows: Rows,
+    pub(crate) state: TrainState,
+    /// The model before training: it shares the weights that are not trained.
+    pub(crate) reference: CausalLm,
+    pub(crate) plan: Plan,
+    pub(crate) settings: Settings,
+    /// For a person.
+    pub(crate) notes: Vec<String>,
+}
+
+pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceKind) -> Result<Prepared> {
+    // Opened first: a device that is not there is told before anything is read.
+    let opened = device::open(device)?;
+    if config.objective.samples() && plugins.rewards.is_empty() {
+        return Err(RunError::NoReward { objective: config.objective.name() });
+    }
+    let tokenizer = Tokenizer::load(config.model.folder())?;
+    let load = if config.adapter.is_some() { load_model } else { load_model_to_train };
+    // Rows come first, because most of what can be wrong is in them; unless plugins ask the model while they make them.
+    let mut early = None;
+    if plugins.ask_while_data_is_made() {
+        early = Some(load(config.model.folder(), &opened)?);
+    }
+    let lease = early.as_ref().map(|model| lend(config, plugins, model, &tokenizer, device)).transpose()?;
+    let (rows, notes) = Rows::load(config, plugins, &tokenizer)?;
+    drop(lease);
+    let settings = Settings::new(config, &rows.digest, plugins);
+    let mut model = match early {
+        Some(model) => model,
+        None => load(config.model.folder(), &opened)?,
+    };
+    model.compute_dtype = config.train.compute_dtype;
+    model.store_linears(config.train.frozen_dtype);
+    let parameters = count_parameters(|visit| model.visit_base(visit));
+    let reference = model.clone();
+    let adapter = match &config.adapter {
+        Some(Adapter::Lora(lora)) => {
+            attach_lora(&mut model, lora, config.train.seed)?;
+            Some(lora.clone())
+        }
+        None => None,
+    };
+    let trainable_parameters = count_parameters(|visit| model.visit_trained(visit));
+    let mut state = TrainState::new(model, adapter);
+    state.optimizer = AdamW::new(config.optimizer.storage());
+    state.seed = config.train.seed;
+    let plan = Plan {
+        model: config.model.folder().to_path_buf(),
+        parameters,
+        trainable_parameters,
+        rows: rows.train.len(),
+        held_out_rows: rows.held_out.len(),
+        skipped_rows: rows.skipped.len(),
+        skipped: rows.skipped.iter().take(SKIPPED_SHOWN).cloned().collect(),
+        tokens: rows.train.tokens(),
+        supervised_tokens: rows.train.supervised_tokens(),
+        steps: config.train.total_steps(rows.train.len()),
+        global_batch_size: config.train.global_batch_size(),
+        micro_batches_per_epoch: micro_batches_per_epoch(config, &rows),
+        packing: config.data.packing,
+        plugins: planned(plugins),
+        data_digest: rows.digest.clone(),
+        output: config.output.dir.clone(),
+    };
+    Ok(Prepared { tokenizer, rows, state, reference, plan, settings, notes })
+}
+
+/// The model before training, to plugins that ask it while they build and augment.
+fn lend(
+    config: &RunConfig,
+    plugins: &Plugins,
+    model: &CausalLm,
+    tokenizer: &Tokenizer,
+    device: DeviceKind,
+) -> Result<Lease> {
+    let (batch_size, judges) = (config.eval.batch_size, &config.judges);
+    plugins.lend(&Lent { run: model, reference: Some(model.clone()), tokenizer, batch_size, judges, device })
+}
+
+fn count_parameters(visit_all: impl FnOnce(&mut dyn FnMut(&str, Parameter<'_>))) -> usize {
+    let mut count = 0;
+    visit_all(&mut |_, parameter| count += parameter.dims().iter().product::<usize>());
+    count
+}
+
+fn micro_batches_per_epoch(config: &RunConfig, rows: &Rows) -> usize {
+    let mut windows = Windows::new(rows.train.len(), config.train.global_batch_size(), config.train.seed);
+    let mut count = 0;
+    while let Some(window) = windows.next().filter(|_| windows.epoch() == 0) {
+        let lengths: Vec<usize> = window.iter().map(|&row| rows.train.row_len(row)).collect();
+        count += config.layout().count(&lengths);
+    }
+    count
+}
+
+fn planned(plugins: &Plugins) -> Vec<PlannedPlugin> {
+    let planned = |(role, it): (&'static str, &fthost_data::PluginIdentity)| PlannedPlugin {
+        role,
+        name: it.name.clone(),
+        version: it.version.clone(),
+        digest: it.digest.clone(),
+    };
+    plugins.identities().into_iter().map(planned).collect()
+}
