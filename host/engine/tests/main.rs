@@ -6,5 +6,6 @@ mod checkpoint;
 mod cube;
 mod generate;
 mod models;
+mod objectives;
 mod support;
 mod train;
