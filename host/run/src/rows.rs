@@ -108,15 +108,7 @@ impl Rows {
         let (train, held_out) =
             (train.into_iter().flatten().collect(), held_out.into_iter().flatten().collect());
         let digest = dataset.digest;
-        Ok(Self {
-            train: Arc::new(train),
-            held_out,
-            examples,
-            sample,
-            skipped,
-            digest,
-            questions,
-        })
+        Ok(Self { train: Arc::new(train), held_out, examples, sample, skipped, digest, questions })
     }
 }
 

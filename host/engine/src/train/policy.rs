@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 use fthost_data::Batch;
-use fthost_kernels::TokenLogps as Found;
+use fthost_kernels::TokenLogps;
 
 use super::logps::{Figure, batch_logps, step_of_logps};
 use super::state::TrainState;
@@ -10,7 +10,7 @@ use super::step::{StepConfig, StepMetrics};
 use crate::error::Result;
 use crate::models::CausalLm;
 use crate::objectives::GrpoConfig;
-use crate::objectives::grpo::{GroupStatistics, GroupTotals, GrpoOutput, TokenLogps, grpo_loss};
+use crate::objectives::grpo::{GroupStatistics, GroupTotals, GrpoOutput, RolloutLogps, grpo_loss};
 
 /// Completions of one micro-batch, a sequence each, with what is known of them.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,14 +69,14 @@ pub fn policy_step(
     let batches: Vec<Batch> = micro_batches.iter().map(|it| it.batch.clone()).collect();
     let (mut statistics, mut difference) = (GroupStatistics::default(), Difference::default());
     let mut done = step_of_logps(state, &batches, config, temperature, &mut |index, found| {
-        let Found { logps, entropy } = found;
+        let TokenLogps { logps, entropy } = found;
         let PolicyBatch { batch, old, reference, advantages } = &micro_batches[index];
         let lengths = batch.supervised_tokens();
         difference.add(&floats(&logps), old);
         let constant = |values: &[f32]| {
             Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), &logps.device().inner())
         };
-        let logps = TokenLogps {
+        let logps = RolloutLogps {
             old: Some(constant(old)),
             reference: reference.as_deref().map(constant),
             policy: logps,
