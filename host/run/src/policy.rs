@@ -7,7 +7,7 @@ use fthost_engine::device::DeviceKind;
 use fthost_engine::generate::Completion;
 use fthost_engine::models::CausalLm;
 use fthost_engine::objectives::GrpoConfig;
-use fthost_engine::objectives::grpo::{GroupTotals, group_advantages, penalised};
+use fthost_engine::objectives::grpo::{GroupTotals, group_advantages};
 use fthost_engine::train::policy::completion_logps;
 use fthost_engine::train::{PolicyBatch, StepConfig, StepMetrics, TrainState, policy_step};
 
@@ -129,12 +129,10 @@ impl<'a> Policy<'a> {
             let overlong = self.objective.overlong.map_or(0.0, |it| it.punishment(length));
             scores.push(reward.filter(|_| !masked).map(|it| it as f32 + overlong));
         }
-        if self.objective.kl_in_reward && self.objective.needs_reference() {
-            let kl: Vec<f32> = sampled.iter().map(|it| self.divergence(it)).collect();
-            scores = penalised(&scores, &kl, self.objective.beta);
-        }
+        let in_reward = self.objective.kl_in_reward && self.objective.needs_reference();
+        let kl: Option<Vec<f32>> = in_reward.then(|| sampled.iter().map(|it| self.divergence(it)).collect());
         let sizes: Vec<usize> = groups.iter().map(|it| it.completions.len()).collect();
-        let found = group_advantages(&scores, &sizes, self.objective);
+        let found = group_advantages(&scores, &sizes, kl.as_deref(), self.objective);
         figures.extend(found.metrics().into_iter().map(|(name, value)| (name.to_string(), value)));
         let mut kept = Vec::with_capacity(sampled.len());
         for ((mut it, advantage), score) in sampled.into_iter().zip(found.advantages).zip(scores) {
