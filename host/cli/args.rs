@@ -48,6 +48,8 @@ pub enum Verb {
     Replay(ReplayArgs),
     /// Score a run's completions by other rewards and compare
     Rescore(RescoreArgs),
+    /// Browse the completions that a run sampled and learned from
+    Rollouts(RolloutsArgs),
     /// Make, merge and look at models' files
     #[command(subcommand)]
     Model(ModelVerb),
@@ -92,6 +94,34 @@ pub struct RescoreArgs {
     #[arg(long, required = true, value_name = "SET|WASM")]
     pub plugins: Vec<String>,
     /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `fthost rollouts`.
+#[derive(Debug, Args)]
+pub struct RolloutsArgs {
+    /// The run's output folder
+    pub run: PathBuf,
+    /// Only what was sampled after so many steps
+    #[arg(long)]
+    pub step: Option<u64>,
+    /// Only what this reward says: its outcomes and its scores, in place of the sum of all
+    #[arg(long, value_name = "NAME")]
+    pub plugin: Option<String>,
+    /// Only completions with this outcome: `ok`, `abstained`, `trap`, `timeout`, ...
+    #[arg(long, value_name = "KIND")]
+    pub outcome: Option<String>,
+    /// Only completions with at least this reward
+    #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
+    pub min_reward: Option<f64>,
+    /// Only completions with at most this reward
+    #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
+    pub max_reward: Option<f64>,
+    /// Completions to show
+    #[arg(long, default_value_t = 20)]
+    pub limit: usize,
+    /// Print JSON, one object a line
     #[arg(long)]
     pub json: bool,
 }

@@ -11,6 +11,7 @@ mod model;
 mod plugin;
 mod render;
 mod replay;
+mod rollouts;
 mod run;
 mod stop;
 
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Verb::Plugin(verb) => plugin::run(&verb),
         Verb::Replay(args) => replay::replay(&args).map_err(Stop::from),
         Verb::Rescore(args) => replay::rescore(&args).map_err(Stop::from),
+        Verb::Rollouts(args) => rollouts::run(&args).map_err(Stop::from),
         Verb::Model(verb) => model::run(&verb).map_err(Stop::from),
         Verb::Doctor => doctor::run().map_err(Stop::from),
         Verb::Completions { shell } => {

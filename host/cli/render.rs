@@ -12,7 +12,7 @@ use fthost_run::{metrics, performance};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::comparison;
+use crate::{comparison, rollouts};
 
 /// Skipped rows that are told one by one.
 pub const SKIPPED_SHOWN: usize = 5;
@@ -69,6 +69,20 @@ impl Renderer {
                 self.say(told, || format!("resumed after step {step}, from `{}`", checkpoint.display()));
             }
             Event::Stepped(stepped) => self.stepped(stepped),
+            Event::Sampled(sampled) => {
+                let told = json!({"event": "rollout", "scores": sampled});
+                self.say(told, || rollouts::table(sampled));
+            }
+            Event::Troubled(it) => {
+                let mut told = json!(it);
+                told["event"] = json!("trouble");
+                self.say(told, || {
+                    format!(
+                        "warning: step {}: {}: {} {:.4}\nhint: {}",
+                        it.step, it.sign, it.metric, it.value, it.hint
+                    )
+                });
+            }
             Event::Evaluating { rows } => {
                 if let Self::Terminal(bar) = self {
                     bar.set_message(format!("evaluating {rows} held-out rows"));

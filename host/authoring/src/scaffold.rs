@@ -41,6 +41,18 @@ pub struct Scaffolded {
     pub sdk: sdk::Sdk,
 }
 
+/// What is wrong with `name`, which is none.
+fn name_problem(name: &str) -> String {
+    let odd = |it: &char| !(it.is_ascii_lowercase() || it.is_ascii_digit() || *it == '-');
+    match (name.chars().next(), name.chars().find(odd)) {
+        (None, _) => "it is empty".into(),
+        (Some(first), _) if !first.is_ascii_lowercase() => format!("it begins with `{first}`"),
+        (_, Some(odd)) => format!("`{odd}` is not allowed"),
+        _ if name.ends_with('-') => "it ends with `-`".into(),
+        _ => "it is too long".into(),
+    }
+}
+
 impl Scaffold<'_> {
     /// Makes the package. Nothing is left behind where something goes wrong.
     ///
@@ -48,7 +60,7 @@ impl Scaffold<'_> {
     /// A name that can't be one, a folder that is there already, and a place that can't be written.
     pub fn write(&self, workshop: &Workshop<'_>) -> Result<Scaffolded> {
         if self.name.contains('/') || self.name.parse::<PackageName>().is_err() {
-            let problem = "it is no word".into();
+            let problem = name_problem(self.name);
             return Err(AuthorError::Name { name: self.name.to_string(), problem });
         }
         if self.language == Language::Rust && RUST_WORDS.contains(&self.name) {

@@ -10,6 +10,8 @@ use serde::Serialize;
 use crate::dataset::Skipped;
 use crate::evaluate::Evaluation;
 use crate::rollout::RolloutTimes;
+use crate::scores::Scores;
+use crate::trouble::Trouble;
 
 /// Something that happened, in order.
 #[derive(Debug)]
@@ -29,6 +31,10 @@ pub enum Event<'a> {
     },
     /// An optimizer step was done.
     Stepped(&'a Stepped),
+    /// Completions that the step before learned from, every so many steps.
+    Sampled(&'a Scores),
+    /// Something in a rollout that a person should look at; the run goes on.
+    Troubled(&'a Trouble),
     /// The held-out rows are being looked at, which may take longer than many steps.
     Evaluating {
         /// Rows held out.

@@ -20,6 +20,7 @@ use crate::prefetch::Prefetch;
 use crate::questions::Question;
 use crate::rollout::RolloutTimes;
 use crate::rows::Rows;
+use crate::scores::Scores;
 
 /// An optimizer step that was done.
 pub(crate) struct Lesson {
@@ -30,6 +31,8 @@ pub(crate) struct Lesson {
     pub(crate) waited: Duration,
     /// Where the time of the rollout went that came before it, where one did.
     pub(crate) rollout: Option<RolloutTimes>,
+    /// What it sampled.
+    pub(crate) sampled: Option<Scores>,
     /// Whether a run can go on from here: nothing is left of a rollout.
     pub(crate) whole: bool,
 }
@@ -96,7 +99,7 @@ impl<'a> Lessons<'a> {
                 let Some(window) = windows.next_window() else { return Ok(None) };
                 let metrics = method.step(state, &window.batches, config)?;
                 let (position, waited) = (window.position, window.waited);
-                Ok(Some(Lesson { metrics, position, waited, rollout: None, whole: true }))
+                Ok(Some(Lesson { metrics, position, waited, rollout: None, sampled: None, whole: true }))
             }
             Self::Rollouts(rollouts) => rollouts.next(state, plugins, config),
         }
@@ -110,7 +113,7 @@ impl Rollouts<'_> {
         plugins: &mut Plugins,
         config: &StepConfig,
     ) -> Result<Option<Lesson>> {
-        let (mut times, mut told) = (None, Vec::new());
+        let (mut times, mut sampled, mut told) = (None, None, Vec::new());
         if self.left.is_empty() {
             let Some(window) = self.windows.next() else { return Ok(None) };
             let questions: Vec<(u64, &Question)> =
@@ -118,7 +121,7 @@ impl Rollouts<'_> {
             let rolled = self.policy.roll_out(state, plugins, &questions)?;
             self.left = rolled.mini_batches.into();
             self.position = DataPosition { epoch: self.windows.epoch(), rows: self.windows.row() as u64 };
-            (times, told) = (Some(rolled.times), rolled.figures);
+            (times, sampled, told) = (Some(rolled.times), Some(rolled.scores), rolled.figures);
         }
         let Some(batch) = self.left.pop_front() else { return Ok(None) };
         let mut metrics = self.policy.step(state, &batch, config)?;
@@ -129,6 +132,7 @@ impl Rollouts<'_> {
             position: self.position,
             waited: Duration::ZERO,
             rollout: times,
+            sampled,
             whole: self.left.is_empty(),
         }))
     }

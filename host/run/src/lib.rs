@@ -42,6 +42,7 @@ pub mod summary;
 pub mod tensorboard;
 pub mod token_cache;
 pub mod train;
+pub mod trouble;
 
 pub use config::RunConfig;
 pub use error::{Result, RunError};

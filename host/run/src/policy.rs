@@ -17,6 +17,7 @@ use crate::plugins::{Lent, Plugins};
 use crate::questions::Question;
 use crate::rollout::figures::{completion_figures, reward_figures};
 use crate::rollout::{RolledGroup, Rollout, RolloutConfig, RolloutSettings, RolloutTimes, roll_out};
+use crate::scores::Scores;
 
 /// The objective, and how completions for it are sampled.
 pub(crate) struct Policy<'a> {
@@ -40,6 +41,8 @@ pub(crate) struct Rolled {
     pub(crate) mini_batches: Vec<MiniBatch>,
     /// TRL's names.
     pub(crate) figures: Vec<(String, f64)>,
+    /// What was sampled, and what rewards said.
+    pub(crate) scores: Scores,
     pub(crate) times: RolloutTimes,
 }
 
@@ -108,7 +111,7 @@ impl<'a> Policy<'a> {
             let outcomes = scores.outcome_counts();
             return Err(RunError::NothingScored { step: state.step + 1, outcomes });
         }
-        Ok(Rolled { mini_batches: self.mini_batches(&sampled), figures, times })
+        Ok(Rolled { mini_batches: self.mini_batches(&sampled), figures, scores, times })
     }
 
     /// The completions that are learned from, in order, with their advantages.

@@ -248,7 +248,7 @@ impl Tally {
 }
 
 /// Pearson's.
-fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
+pub(crate) fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
     let n = pairs.len() as f64;
     let mean_a = pairs.iter().map(|it| it.0).sum::<f64>() / n;
     let mean_b = pairs.iter().map(|it| it.1).sum::<f64>() / n;

@@ -91,6 +91,11 @@ impl RolloutConfig {
         }
     }
 
+    /// Whether completions are shown that were sampled after `step` steps.
+    pub(crate) fn is_table_due(&self, step: u64) -> bool {
+        self.log_completions_every > 0 && step.is_multiple_of(self.log_completions_every)
+    }
+
     /// Every impossible value, each with its key.
     pub fn problems(&self) -> Vec<String> {
         let renamed =
@@ -223,11 +228,10 @@ pub(crate) fn roll_out(
     let wait = began.elapsed().saturating_sub(generate);
     scored.sort_by_key(|it| it.0);
     let outcomes: Vec<Scored> = scored.into_iter().map(|it| it.1).collect();
-    Ok(Rollout {
-        scores: recorded(plugins, questions, &completions, &outcomes, settings.step),
-        groups: rolled(plugins, prompts, completions, &outcomes),
-        times: RolloutTimes { generate, reward, wait },
-    })
+    let mut scores = recorded(plugins, questions, &completions, &outcomes, settings.step);
+    let groups = rolled(plugins, prompts, completions, &outcomes);
+    scores.sums = groups.iter().map(|it| it.rewards.clone()).collect();
+    Ok(Rollout { groups, scores, times: RolloutTimes { generate, reward, wait } })
 }
 
 /// The outcomes of a group, by reward, then by completion.

@@ -26,6 +26,9 @@ pub struct Scores {
     pub groups: Vec<ScoredGroup>,
     /// Whoever scored, in the run's order.
     pub rewards: Vec<RewardScores>,
+    /// The sum of all rewards that was learned from, group by group; `null` where a reward failed, or all abstained.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sums: Vec<Vec<Option<f64>>>,
     /// What rewards asked models.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asked: Vec<Asked>,
@@ -60,7 +63,7 @@ impl Scores {
     pub fn new(step: u64, groups: &[Group]) -> Self {
         let scored = |group: &Group| ScoredGroup { digest: digest_of(group), group: group.clone() };
         let groups = groups.iter().map(scored).collect();
-        Self { step, rollout: false, groups, rewards: Vec::new(), asked: Vec::new() }
+        Self { step, rollout: false, groups, rewards: Vec::new(), sums: Vec::new(), asked: Vec::new() }
     }
 
     /// Of the `groups` of a rollout, whose scores are to be added.
@@ -122,6 +125,19 @@ impl Scores {
         }
         all.sort_by_key(|it| (it.step, it.rollout));
         Ok(all)
+    }
+
+    /// What a run sampled and learned from, in the order of steps.
+    ///
+    /// # Errors
+    /// As [`Scores::read_all`].
+    pub fn rollouts(folder: &Path) -> Result<Vec<Self>> {
+        let mut all = Self::read_all(folder)?;
+        all.retain(|it| it.rollout);
+        match all.is_empty() {
+            true => Err(RunError::NoScores { folder: folder.to_path_buf() }),
+            false => Ok(all),
+        }
     }
 
     fn read(path: &PathBuf) -> Result<Self> {

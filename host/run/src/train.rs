@@ -23,6 +23,7 @@ use crate::metrics::MetricSink;
 use crate::plugins::Plugins;
 use crate::prepare::{Prepared, prepare};
 use crate::summary::{Pace, Summary};
+use crate::trouble::Watch;
 use crate::{audit, lock, models};
 
 /// How a run is run: what does not change its result.
@@ -86,6 +87,7 @@ pub fn run(
     let mut pace = Pace::start(state.step, plan.steps);
     // Between two steps of one rollout a run can't be left: what is left of the rollout is in no checkpoint.
     let mut whole = true;
+    let mut trouble = Watch::default();
 
     loop {
         if let Some(signal) = options.interrupt.signal().filter(|_| whole) {
@@ -141,6 +143,12 @@ pub fn run(
         };
         metrics.stepped(&stepped)?;
         observe(Event::Stepped(&stepped));
+        if let Some(sampled) = &lesson.sampled {
+            trouble.look(&stepped, sampled).iter().for_each(|it| observe(Event::Troubled(it)));
+            if config.rollout.is_table_due(sampled.step) {
+                observe(Event::Sampled(sampled));
+            }
+        }
     }
 
     let result = save(&mut state, config)?;

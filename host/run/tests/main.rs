@@ -2,5 +2,7 @@
 
 mod judges;
 mod packing;
+mod policy;
+mod preference;
 mod resume;
 mod support;

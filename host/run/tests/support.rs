@@ -68,7 +68,18 @@ impl Workplace {
         options: &RunOptions,
         observe: &mut dyn FnMut(Event<'_>),
     ) -> Result<Summary> {
-        train::run(&self.config(overrides), &mut Plugins::none(), options, observe)
+        self.watch_with(&mut Plugins::none(), overrides, options, observe)
+    }
+
+    /// As [`Workplace::watch`], with somebody in the roles.
+    pub fn watch_with(
+        &self,
+        plugins: &mut Plugins,
+        overrides: &[&str],
+        options: &RunOptions,
+        observe: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Summary> {
+        train::run(&self.config(overrides), plugins, options, observe)
     }
 }
 
