@@ -147,6 +147,7 @@ fn help_names_verbs_and_exit_codes() {
       plugin       Look at plugins, write, test and share them
       replay       Compute the scores of a run again, offline, and tell every difference
       rescore      Score a run's completions by other rewards and compare
+      rollouts     Browse the completions that a run sampled and learned from
       model        Make, merge and look at models' files
       doctor       Say what this machine has for fthost
       completions  Print a completion script

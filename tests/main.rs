@@ -14,6 +14,7 @@ mod models;
 mod output;
 mod plugins;
 mod recipes;
+mod rollouts;
 mod scores;
 mod sharing;
 mod support;

@@ -262,19 +262,30 @@ fn plan_text(plan: &Plan) -> String {
     for skipped in &plan.skipped {
         lines.push(format!("  skipped  {}: {}", skipped.origin, skipped.reason));
     }
-    lines.push(format!(
-        "training   {} steps of {} rows; {} {} micro-batches an epoch",
-        grouped(plan.steps),
-        plan.global_batch_size,
-        grouped(plan.micro_batches_per_epoch as u64),
-        if plan.packing { "packed" } else { "unpacked" }
-    ));
+    lines.push(format!("training   {} steps of {}", grouped(plan.steps), work_text(plan)));
     for plugin in &plan.plugins {
         let digest = if plugin.digest.is_empty() { "in process" } else { &plugin.digest };
         lines.push(format!("{:<10} {} {} ({digest})", plugin.role, plugin.name, plugin.version));
     }
     lines.push(format!("output     {}", plan.output.display()));
     lines.join("\n")
+}
+
+/// What an optimizer step learns from.
+fn work_text(plan: &Plan) -> String {
+    match plan.rollout {
+        Some((completions, prompts)) => format!(
+            "{} completions by {}; {completions} of each of {prompts} prompts a rollout",
+            plan.global_batch_size, plan.objective
+        ),
+        None => format!(
+            "{} rows{}; {} {} micro-batches an epoch",
+            plan.global_batch_size,
+            if plan.objective == "sft" { String::new() } else { format!(" by {}", plan.objective) },
+            grouped(plan.micro_batches_per_epoch as u64),
+            if plan.packing { "packed" } else { "unpacked" }
+        ),
+    }
 }
 
 fn evaluation_json(evaluation: &Evaluation) -> Value {

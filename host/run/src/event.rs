@@ -110,6 +110,10 @@ pub struct Plan {
     pub global_batch_size: usize,
     /// Micro-batches of one pass over the training rows, in their first order.
     pub micro_batches_per_epoch: usize,
+    /// What is minimised: its key.
+    pub objective: &'static str,
+    /// Completions of a prompt and prompts of a rollout, where completions are sampled.
+    pub rollout: Option<(usize, usize)>,
     /// Whether rows share micro-batches as tightly as they fit.
     pub packing: bool,
     /// Plugins by role.

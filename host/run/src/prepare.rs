@@ -77,7 +77,14 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
     let mut state = TrainState::new(model, adapter);
     state.optimizer = AdamW::new(config.optimizer.storage());
     state.seed = config.train.seed;
-    let plan = Plan {
+    let plan = planned_run(config, plugins, &rows, [parameters, trainable_parameters]);
+    Ok(Prepared { tokenizer, rows, state, reference, plan, settings, notes })
+}
+
+/// What will be done with `rows`; `counts` are all weights, and those that are trained.
+fn planned_run(config: &RunConfig, plugins: &Plugins, rows: &Rows, counts: [usize; 2]) -> Plan {
+    let [parameters, trainable_parameters] = counts;
+    Plan {
         model: config.model.folder().to_path_buf(),
         parameters,
         trainable_parameters,
@@ -89,13 +96,17 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
         supervised_tokens: rows.train.supervised_tokens(),
         steps: config.train.total_steps(rows.train.len()),
         global_batch_size: config.train.global_batch_size(),
-        micro_batches_per_epoch: micro_batches_per_epoch(config, &rows),
+        micro_batches_per_epoch: micro_batches_per_epoch(config, rows),
         packing: config.data.packing,
+        objective: config.objective.name(),
+        rollout: config
+            .objective
+            .samples()
+            .then(|| (config.rollout.num_generations, config.rollout.prompts(&config.train))),
         plugins: planned(plugins),
         data_digest: rows.digest.clone(),
         output: config.output.dir.clone(),
-    };
-    Ok(Prepared { tokenizer, rows, state, reference, plan, settings, notes })
+    }
 }
 
 /// The model before training, to plugins that ask it while they build and augment.

@@ -102,9 +102,17 @@ struct Manifest {
 
 /// Writes `checkpoint-<step>` into `folder` and gives its path. `base` is what PEFT is told to load the model from.
 ///
+/// The checkpoint that this state was saved to, or resumed from, is there already: it is never taken away to be written
+/// again, because whoever is killed in between would have none. What it says of evaluations may be older than `progress`;
+/// a run that is resumed from it evaluates again.
+///
 /// # Errors
 /// Files that can't be written; nothing is left behind then.
 pub fn save(folder: &Path, state: &mut TrainState, progress: &Progress, base: &str) -> Result<PathBuf> {
+    let path = folder.join(format!("{PREFIX}{}", state.step));
+    if state.last_checkpoint.as_ref() == Some(&path) && path.join(STATE).exists() {
+        return Ok(path);
+    }
     std::fs::create_dir_all(folder).map_err(EngineError::io("write", folder))?;
     let temporary = tempfile::Builder::new()
         .prefix(".checkpoint-")
@@ -137,15 +145,24 @@ pub fn save(folder: &Path, state: &mut TrainState, progress: &Progress, base: &s
     let text = serde_json::to_string_pretty(&manifest).expect("a manifest serialises");
     write_whole(&inside.join(STATE), format!("{text}\n").as_bytes())?;
     sync_folder(inside)?;
-    let path = publish(temporary, &folder.join(format!("{PREFIX}{step}")))?;
+    let path = publish(temporary, &path)?;
     state.last_checkpoint = Some(path.clone());
     Ok(path)
 }
 
-/// Renames the finished folder into place; one of the same step is replaced.
+/// Removes a checkpoint: what names its files goes first, so that half of one is none.
+fn remove(path: &Path, action: &'static str) -> Result<()> {
+    match std::fs::remove_file(path.join(STATE)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => std::fs::remove_dir_all(path),
+    }
+    .map_err(EngineError::io(action, path))
+}
+
+/// Renames the finished folder into place; one of the same step, which another run left, is replaced.
 fn publish(temporary: tempfile::TempDir, path: &Path) -> Result<PathBuf> {
     if path.exists() {
-        std::fs::remove_dir_all(path).map_err(EngineError::io("replace", path))?;
+        remove(path, "replace")?;
     }
     std::fs::rename(temporary.path(), path).map_err(EngineError::io("write", path))?;
     // Renamed away: nothing is left for the guard to remove.
@@ -308,7 +325,7 @@ pub fn prune(folder: &Path, keep_last: usize, best: Option<u64>) -> Result<()> {
     let spare = found.len().saturating_sub(keep_last.max(1));
     for (step, path) in found.into_iter().take(spare) {
         if Some(step) != best {
-            std::fs::remove_dir_all(&path).map_err(EngineError::io("remove", &path))?;
+            remove(&path, "remove")?;
         }
     }
     Ok(())
