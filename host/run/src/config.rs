@@ -81,6 +81,11 @@ pub struct RunConfig {
 pub enum Adapter {
     /// Low-rank adaptation.
     Lora(LoraConfig),
+    /// An adapter in PEFT's layout, which is trained on: a reference, where there is one, is the model with it.
+    Peft {
+        /// Its folder.
+        path: PathBuf,
+    },
 }
 
 /// `[optimizer.<kind>]`.
@@ -209,6 +214,9 @@ impl RunConfig {
             }
         }
         config.model.path = config.model.path.map(|it| folder.join(it));
+        if let Some(Adapter::Peft { path }) = &mut config.adapter {
+            *path = folder.join(&path);
+        }
         config.output.dir = folder.join(&config.output.dir);
         config.data.files.iter_mut().for_each(|file| *file = folder.join(&file));
         if let Some(HeldOut::Files(files)) = &mut config.data.held_out {

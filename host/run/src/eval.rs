@@ -8,7 +8,7 @@ use fthost_engine::checkpoint::load_model;
 use fthost_engine::device::{self, DeviceKind};
 use fthost_engine::train::TrainState;
 
-use crate::config::RunConfig;
+use crate::config::{Adapter, RunConfig};
 use crate::dataset::{self, OnBadRow};
 use crate::error::{Result, RunError};
 use crate::evaluate::{Evaluation, HeldOutRows};
@@ -51,13 +51,17 @@ pub fn run(
     let held_out = HeldOutRows::new(examples, &rows, config.layout());
     let mut model = load_model(config.model.folder(), &opened)?;
     model.compute_dtype = config.train.compute_dtype;
-    let reference = model.clone();
+    let mut reference = model.clone();
+    if let Some(Adapter::Peft { path }) = &config.adapter {
+        peft::load_adapter(&mut reference, path)?;
+    }
     let adapter = adapter.map(|folder| peft::load_adapter(&mut model, folder)).transpose()?;
     let state = TrainState::new(model, adapter);
     let mut evaluation =
         held_out.evaluate(&state, &Method::of(config, &reference))?.ok_or(RunError::NothingHeldOut)?;
+    let asked = plugins.ask_the_reference().then(|| reference.clone());
     let asking =
-        JudgeSettings { eval: &config.eval, judges: &config.judges, device, base: config.model.folder() };
+        JudgeSettings { eval: &config.eval, judges: &config.judges, device, reference: asked.as_ref() };
     let judgement = Judge::new(plugins, &tokenizer, asking, &held_out.examples)?.judge(
         plugins,
         &state.model,

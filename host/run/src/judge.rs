@@ -8,8 +8,7 @@ use fthost_data::{
     Candidate, Detail, Direction, EvalSample, Evaluator, Example, Group, Metric, Outcome, Reward, RewardTerm,
     RoleError, Then, Tokenizer, reward_sum,
 };
-use fthost_engine::checkpoint::load_model;
-use fthost_engine::device::{self, DeviceKind};
+use fthost_engine::device::DeviceKind;
 use fthost_engine::generate::generate;
 use fthost_engine::models::CausalLm;
 use serde::{Deserialize, Serialize};
@@ -86,8 +85,8 @@ pub struct JudgeSettings<'a> {
     pub judges: &'a Judges,
     /// Where models are computed.
     pub device: DeviceKind,
-    /// The folder of the model that training starts from.
-    pub base: &'a Path,
+    /// The model before training, for whom plugins may ask; none where none of them may.
+    pub reference: Option<&'a CausalLm>,
 }
 
 /// Asks a model the held-out questions and plugins for their opinion.
@@ -95,8 +94,6 @@ pub struct Judge<'a> {
     tokenizer: &'a Tokenizer,
     settings: JudgeSettings<'a>,
     questions: Vec<Question>,
-    /// The model before training, where it is not the trained one with its adapter off and somebody may ask it.
-    reference: Option<CausalLm>,
 }
 
 impl<'a> Judge<'a> {
@@ -116,7 +113,7 @@ impl<'a> Judge<'a> {
                 questions.extend(question(example, tokenizer)?);
             }
         }
-        Ok(Self { tokenizer, settings, questions, reference: None })
+        Ok(Self { tokenizer, settings, questions })
     }
 
     /// Generates, scores and judges; `None` where nothing is asked or nobody judges.
@@ -127,7 +124,7 @@ impl<'a> Judge<'a> {
         if self.questions.is_empty() {
             return Ok(None);
         }
-        let JudgeSettings { eval, judges, device, base: _ } = self.settings;
+        let JudgeSettings { eval, judges, device, reference } = self.settings;
         let prompts: Vec<Vec<u32>> = self.questions.iter().map(|it| it.prompt_ids.clone()).collect();
         let decoding = model.for_decoding(eval.weights);
         let completions = generate(&decoding, self.tokenizer, &prompts, &eval.generation, eval.batch_size)?;
@@ -136,29 +133,15 @@ impl<'a> Judge<'a> {
             .into_iter()
             .map(|all| all.into_iter().map(EngineModel::candidate).collect())
             .collect();
-        let reference = self.reference(plugins, model)?;
         let _lease = plugins.lend(&Lent {
             run: model,
-            reference,
+            reference: reference.cloned(),
             tokenizer: self.tokenizer,
             batch_size: eval.batch_size,
             judges,
             device,
         })?;
         self.opinions(plugins, candidates, step).map(Some)
-    }
-
-    /// The same weights with the adapter off; a model that is trained whole needs a second copy, which is loaded once.
-    fn reference(&mut self, plugins: &Plugins, model: &CausalLm) -> Result<Option<CausalLm>> {
-        if model.has_lora() {
-            return Ok(Some(model.without_lora()));
-        }
-        if self.reference.is_none() && plugins.ask_the_reference() {
-            let mut before = load_model(self.settings.base, &device::open(self.settings.device)?)?;
-            before.compute_dtype = model.compute_dtype;
-            self.reference = Some(before);
-        }
-        Ok(self.reference.clone())
     }
 
     fn opinions(

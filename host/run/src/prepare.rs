@@ -3,6 +3,7 @@
 use fthost_data::Tokenizer;
 use fthost_data::sampler::Windows;
 use fthost_engine::adapters::attach_lora;
+use fthost_engine::adapters::peft::load_adapter;
 use fthost_engine::checkpoint::{load_model, load_model_to_train};
 use fthost_engine::device::{self, DeviceKind};
 use fthost_engine::models::{CausalLm, Parameter};
@@ -57,7 +58,7 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
     let lease = early.as_ref().map(|model| lend(config, plugins, model, &tokenizer, device)).transpose()?;
     let (rows, notes) = Rows::load(config, plugins, &tokenizer)?;
     drop(lease);
-    let settings = Settings::new(config, &rows.digest, plugins);
+    let settings = Settings::new(config, &rows.digest, plugins)?;
     let mut model = match early {
         Some(model) => model,
         None => load(config.model.folder(), &opened)?,
@@ -65,13 +66,18 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
     model.compute_dtype = config.train.compute_dtype;
     model.store_linears(config.train.frozen_dtype);
     let parameters = count_parameters(|visit| model.visit_base(visit));
+    // A reference is the model as training finds it: with the adapter that is gone on with, without one that begins.
+    let begun = match &config.adapter {
+        Some(Adapter::Peft { path }) => Some(load_adapter(&mut model, path)?),
+        Some(Adapter::Lora(_)) | None => None,
+    };
     let reference = model.clone();
     let adapter = match &config.adapter {
         Some(Adapter::Lora(lora)) => {
             attach_lora(&mut model, lora, config.train.seed)?;
             Some(lora.clone())
         }
-        None => None,
+        Some(Adapter::Peft { .. }) | None => begun,
     };
     let trainable_parameters = count_parameters(|visit| model.visit_trained(visit));
     let mut state = TrainState::new(model, adapter);

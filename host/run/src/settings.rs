@@ -5,7 +5,7 @@ use std::path::Path;
 use fthost_data::digest::sha256;
 use serde_json::{Value, json};
 
-use crate::config::RunConfig;
+use crate::config::{Adapter, RunConfig};
 use crate::error::{Result, RunError};
 use crate::plugins::Plugins;
 
@@ -18,7 +18,14 @@ pub struct Settings(Value);
 
 impl Settings {
     /// Of a run over the examples of `data_digest`.
-    pub fn new(config: &RunConfig, data_digest: &str, plugins: &Plugins) -> Self {
+    ///
+    /// # Errors
+    /// An adapter to go on with that can't be read.
+    pub fn new(config: &RunConfig, data_digest: &str, plugins: &Plugins) -> Result<Self> {
+        let adapter = match &config.adapter {
+            Some(Adapter::Peft { path }) => json!({"peft": crate::digest::of_model(path)?}),
+            other => json!(other),
+        };
         let plugins: Vec<Value> = plugins
             .identities()
             .into_iter()
@@ -27,11 +34,11 @@ impl Settings {
         let data = json!({
             "digest": data_digest, "max_length": config.data.max_length, "packing": config.data.packing,
         });
-        Self(json!({
-            "data": data, "plugins": plugins, "adapter": config.adapter, "objective": config.objective,
+        Ok(Self(json!({
+            "data": data, "plugins": plugins, "adapter": adapter, "objective": config.objective,
             "rollout": config.rollout, "optimizer": config.optimizer, "schedule": config.schedule, "train": config.train,
             "eval": config.eval, "early_stop": config.early_stop, "plugin_settings": config.plugins,
-        }))
+        })))
     }
 
     /// `sha256:<hex>`.

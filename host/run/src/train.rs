@@ -73,11 +73,12 @@ pub fn run(
         MetricSink::create(folder)?
     };
     let held_out = HeldOutRows::new(std::mem::take(&mut rows.examples), &rows.held_out, config.layout());
+    let asked = plugins.ask_the_reference().then(|| reference.clone());
     let asking = JudgeSettings {
         eval: &config.eval,
         judges: &config.judges,
         device: options.device,
-        base: config.model.folder(),
+        reference: asked.as_ref(),
     };
     let mut judge = Judge::new(plugins, &tokenizer, asking, &held_out.examples)?;
     let method = Method::of(config, &reference);

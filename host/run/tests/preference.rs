@@ -75,3 +75,28 @@ fn pairs_are_learned_from_alike_however_they_are_laid_out_or_resumed() {
         assert!((a - b).abs() < 1e-5, "{a} is not {b}");
     }
 }
+
+/// The reference of a run that goes on from an adapter is the model with it: its first loss is ln 2 again.
+#[test]
+fn an_adapter_that_is_gone_on_with_is_the_reference() {
+    let place = pairs(13);
+    let base = [PAIRS, &["optimizer.adamw.learning_rate=1e-2"]].concat();
+    place.run(&base);
+    let text = std::fs::read_to_string(place.path("run.toml")).unwrap();
+    let text = text.replace("[adapter.lora]\nrank = 4\n", "[adapter.peft]\npath = \"out/adapter\"\n");
+    std::fs::write(place.path("run.toml"), text).unwrap();
+    let more = [&base[..], &["output.dir=more", "checkpoint.every_steps=2"]].concat();
+    place.run(&more);
+    let losses = figures(&place.path("more"), "loss");
+    assert!((losses[0].1 - std::f64::consts::LN_2).abs() < 1e-6, "{losses:?}");
+    let moved =
+        figures(&place.path("more"), "logps/chosen")[0].1 - figures(&place.path("out"), "logps/chosen")[0].1;
+    assert!(moved.abs() > 1e-3, "the adapter was not loaded");
+    // Another adapter in its place is another run.
+    let adapter = place.path("out/adapter/adapter_config.json");
+    let text = std::fs::read_to_string(&adapter).unwrap();
+    std::fs::write(&adapter, format!("{text}\n")).unwrap();
+    let options = RunOptions { resume: true, ..RunOptions::default() };
+    let error = place.watch(&more, &options, &mut |_| ()).unwrap_err().to_string();
+    assert!(error.contains("`adapter.peft` was"), "{error}");
+}
