@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::support::model::sums;
 use crate::support::workplace::{run, said, workplace};
 use crate::support::{fthost, root};
 
@@ -281,5 +282,82 @@ fn an_adapter_evaluated_by_itself_gives_the_runs_last_figures() {
     for metric in metrics {
         let name = metric[0].as_str().unwrap();
         assert_eq!(metric[1], last[name], "{name}");
+    }
+}
+
+const ASKING: &str = r#"
+[model]
+path = "model"
+
+[data]
+files = ["rows.jsonl"]
+held_out.rows = 4
+
+[adapter.lora]
+rank = 4
+
+[optimizer.adamw]
+learning_rate = 1e-2
+
+[train]
+steps = 12
+micro_batch_size = 4
+
+[eval]
+generation.max_new_tokens = 6
+MORE
+
+[output]
+dir = "out"
+"#;
+
+/// Plugins that ask a model, answered by the run's own and by what it was before training, not by scripts.
+#[test]
+fn plugins_that_ask_are_answered_by_the_model_in_training() {
+    let more = r#"
+[plugins.perplexity]
+grants.logprobs = true
+config = { of = ["reference", "answer"] }
+
+[plugins.before]
+component = "PLUGINS/perplexity.wasm"
+grants.logprobs = ["reference"]
+config = { of = ["reference"], model = "reference" }
+
+[plugins.calibration]
+grants.logprobs = true
+
+[plugins.judge]
+grants.generate = true
+on_failure = "skip"
+config = { max_new_tokens = 8 }
+
+[plugins.judge-reward]
+grants.generate = true
+on_failure = "skip"
+config = { max_new_tokens = 8 }
+"#;
+    let text =
+        ASKING.replace("MORE", more).replace("PLUGINS", &root().join("plugins/dist").display().to_string());
+    let (folder, path) = workplace(&text);
+    std::fs::write(folder.path().join("rows.jsonl"), sums(14)).unwrap();
+    done(&path, folder.path(), &[]);
+    let lines = lines(folder.path().join("out/metrics.jsonl"));
+    let evaluations: Vec<&Value> = lines.iter().filter(|it| it.get("loss").is_none()).collect();
+    let [first, last] = evaluations[..] else { panic!("before and after: {evaluations:?}") };
+    let figure =
+        |of: &Value, name: &str| of[name].as_f64().unwrap_or_else(|| panic!("no `{name}` in {of:#}"));
+    // The model learns, and what it was before does not.
+    let perplexity = "eval_perplexity/perplexity_reference";
+    assert!(figure(last, perplexity) < 0.9 * figure(first, perplexity), "{first:#} {last:#}");
+    let before = "eval_before/perplexity_reference";
+    assert_eq!(figure(first, before), figure(last, before));
+    assert_eq!(figure(first, before), figure(first, perplexity), "before training both are one model");
+    assert!(figure(last, "eval_calibration/ece").is_finite());
+    // A random model gives no rating: that is an outcome with a reason, never a number.
+    let audited = json_of(folder.path().join("out/plugins.json"));
+    for plugin in audited.as_array().unwrap() {
+        let asked = plugin["asked"].as_object().unwrap();
+        assert!(!asked.is_empty(), "`{}` asked nobody", plugin["name"]);
     }
 }

@@ -49,9 +49,11 @@ fn told(config: &RunConfig) -> String {
         "trains",
         match &config.adapter {
             Some(Adapter::Lora(lora)) => format!("a LoRA adapter of rank {}", lora.rank),
+            Some(Adapter::Peft { path }) => format!("the adapter in `{}`", path.display()),
             None => "every weight".to_string(),
         },
     );
+    line("by", config.objective.name().to_string());
     let train = &config.train;
     let length = match (train.steps, train.epochs) {
         (None, None) => format!("{} steps", train.total_steps(1)),
@@ -59,7 +61,8 @@ fn told(config: &RunConfig) -> String {
         (None, Some(epochs)) => format!("{epochs} epochs"),
         (Some(steps), Some(epochs)) => format!("{epochs} epochs, {steps} steps at most"),
     };
-    line("for", format!("{length} of {} rows", train.global_batch_size()));
+    let unit = if config.objective.samples() { "completions" } else { "rows" };
+    line("for", format!("{length} of {} {unit}", train.global_batch_size()));
     if !config.plugins.0.is_empty() {
         let names: Vec<&str> = config.plugins.0.iter().map(|it| it.0.as_str()).collect();
         line("plugins", names.join(", "));
