@@ -3,9 +3,15 @@
 //! There is no padding anywhere: the sequences of a micro-batch lie end to end in one line of `T` tokens, and
 //! `cu_seqlens` says where each begins. Attention and positions restart at every sequence, so a packed row and
 //! the rows it was packed from are the same batch.
+//!
+//! A beginning that sequences have in common may be there once ([`Batch::shared`]): then it is a segment of its own, and
+//! those that go on from it are segments with a parent. What is learned from the batch is the same, up to rounding; where
+//! an adapter has dropout, what is there once is dropped once.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use crate::prefix::{prompts_of, runs, sequences_of};
 use crate::record::Origin;
 
 /// Label of a token that carries no loss.
@@ -38,6 +44,8 @@ pub trait TokenRow {
     fn input_ids(&self) -> &[u32];
     /// Writes the labels, as in [`Sequence::labels`], behind `labels`.
     fn extend_labels(&self, labels: &mut Vec<i64>);
+    /// Tokens from `from` on before the first with a label.
+    fn unlabelled(&self, from: usize) -> usize;
     /// As [`Sequence::cut`].
     fn cut(&self) -> usize;
     /// The row of the data it was made from.
@@ -51,6 +59,10 @@ impl TokenRow for Sequence {
 
     fn extend_labels(&self, labels: &mut Vec<i64>) {
         labels.extend_from_slice(&self.labels);
+    }
+
+    fn unlabelled(&self, from: usize) -> usize {
+        self.labels[from..].iter().take_while(|it| **it == IGNORED).count()
     }
 
     fn cut(&self) -> usize {
@@ -71,6 +83,10 @@ impl<R: TokenRow + ?Sized> TokenRow for &R {
         (**self).extend_labels(labels);
     }
 
+    fn unlabelled(&self, from: usize) -> usize {
+        (**self).unlabelled(from)
+    }
+
     fn cut(&self) -> usize {
         (**self).cut()
     }
@@ -80,7 +96,7 @@ impl<R: TokenRow + ?Sized> TokenRow for &R {
     }
 }
 
-/// A micro-batch: sequences end to end.
+/// A micro-batch: sequences end to end, in segments.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Batch {
     /// Token ids, `[T]`.
@@ -89,16 +105,28 @@ pub struct Batch {
     pub labels: Vec<i64>,
     /// Position of each token in its own sequence, `[T]`.
     pub position_ids: Vec<u32>,
-    /// Start of each sequence and, last, `T`: `[sequences + 1]`.
+    /// Start of each segment and, last, `T`: `[segments + 1]`.
     pub cu_seqlens: Vec<usize>,
+    /// The segment that a sequence begins with before its own, an earlier one without a parent: `[segments]`. A segment
+    /// that is none's parent ends a sequence; where nothing is shared, segments are sequences.
+    pub parents: Vec<Option<usize>>,
     /// The row of each sequence.
     pub origins: Vec<Arc<Origin>>,
+}
+
+/// Where a sequence lies in a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// What it shares with others; empty where nothing.
+    pub prefix: Range<usize>,
+    /// What follows, its own.
+    pub own: Range<usize>,
 }
 
 /// The positions whose hidden state is asked for a next token, and that token.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Targets {
-    /// Positions in `[0, T)`, ascending.
+    /// Positions in `[0, T)`, ascending within a sequence; a position that several sequences go on from is asked by each.
     pub positions: Vec<u32>,
     /// The token that follows each position.
     pub token_ids: Vec<u32>,
@@ -109,22 +137,78 @@ impl Batch {
     pub fn new<R: TokenRow>(rows: impl IntoIterator<Item = R>) -> Self {
         let mut batch = Self { cu_seqlens: vec![0], ..Self::default() };
         for row in rows {
-            let (begin, length, cut) = (batch.input_ids.len(), row.input_ids().len(), row.cut());
-            batch.input_ids.extend_from_slice(row.input_ids());
-            row.extend_labels(&mut batch.labels);
-            let sequences = if cut == 0 { vec![0..length] } else { vec![0..cut, cut..length] };
-            for sequence in sequences {
-                batch.position_ids.extend(0..sequence.len() as u32);
-                batch.cu_seqlens.push(begin + sequence.end);
+            let mut labels = Vec::with_capacity(row.input_ids().len());
+            row.extend_labels(&mut labels);
+            for tokens in sequences_of(&row) {
+                batch.push(&row.input_ids()[tokens.clone()], &labels[tokens], None);
                 batch.origins.push(row.origin());
             }
         }
         batch
     }
 
-    /// Tokens in the batch, `T`.
+    /// As [`Batch::new`], but what consecutive sequences have in common before their labels is there once, where it is
+    /// long enough to pay.
+    pub fn shared<R: TokenRow>(rows: impl IntoIterator<Item = R>) -> Self {
+        let rows: Vec<R> = rows.into_iter().collect();
+        let prompts: Vec<&[u32]> = rows.iter().flat_map(prompts_of).collect();
+        let mut runs = runs(&prompts).into_iter();
+        let mut batch = Self { cu_seqlens: vec![0], ..Self::default() };
+        // Of the run in work: its sequences to come, what they share and the segment of it.
+        let (mut left, mut shared, mut parent) = (0, 0, None);
+        for row in &rows {
+            let mut labels = Vec::with_capacity(row.input_ids().len());
+            row.extend_labels(&mut labels);
+            for Range { start, end } in sequences_of(row) {
+                if left == 0 {
+                    let run = runs.next().expect("the runs have every sequence");
+                    (left, shared) = (run.sequences.len(), run.shared);
+                    parent = (shared > 0).then(|| {
+                        let prefix = start..start + shared;
+                        batch.push(&row.input_ids()[prefix.clone()], &labels[prefix], None)
+                    });
+                }
+                left -= 1;
+                let own = start + shared..end;
+                batch.push(&row.input_ids()[own.clone()], &labels[own], parent);
+                batch.origins.push(row.origin());
+            }
+        }
+        batch
+    }
+
+    /// Adds a segment; gives its index.
+    fn push(&mut self, input_ids: &[u32], labels: &[i64], parent: Option<usize>) -> usize {
+        let first = parent.map_or(0, |it| self.segment(it).len() as u32);
+        self.input_ids.extend_from_slice(input_ids);
+        self.labels.extend_from_slice(labels);
+        self.position_ids.extend(first..first + input_ids.len() as u32);
+        self.cu_seqlens.push(self.input_ids.len());
+        self.parents.push(parent);
+        self.parents.len() - 1
+    }
+
+    fn segment(&self, index: usize) -> Range<usize> {
+        self.cu_seqlens[index]..self.cu_seqlens[index + 1]
+    }
+
+    /// Where each sequence lies, in the order of their rows.
+    pub fn sequences(&self) -> Vec<Place> {
+        let mut goes_on = vec![false; self.parents.len()];
+        self.parents.iter().flatten().for_each(|it| goes_on[*it] = true);
+        let ends = (0..self.parents.len()).filter(|it| !goes_on[*it]);
+        let prefix = |it: usize| self.parents[it].map_or(0..0, |it| self.segment(it));
+        ends.map(|it| Place { prefix: prefix(it), own: self.segment(it) }).collect()
+    }
+
+    /// Tokens that are computed, `T`: what is shared counts once.
     pub fn len(&self) -> usize {
         self.input_ids.len()
+    }
+
+    /// Tokens of the sequences, however they are laid out: what is shared counts in each.
+    pub fn sequence_tokens(&self) -> usize {
+        self.sequences().iter().map(|it| it.prefix.len() + it.own.len()).sum()
     }
 
     /// Whether the batch holds no token.
@@ -134,26 +218,26 @@ impl Batch {
 
     /// Supervised tokens of each sequence, as [`Batch::targets`] has them.
     pub fn supervised_tokens(&self) -> Vec<usize> {
-        let of_sequence = |bounds: &[usize]| {
-            let after_first = (bounds[0] + 1).min(bounds[1])..bounds[1];
-            self.labels[after_first].iter().filter(|it| **it != IGNORED).count()
-        };
-        self.cu_seqlens.windows(2).map(of_sequence).collect()
+        self.sequences().iter().map(|it| self.predicted(it).count()).collect()
     }
 
-    /// Shifted targets: position `i` predicts the label at `i + 1` of the same sequence, if it is supervised.
+    /// Shifted targets, sequence by sequence: the position before a token predicts its label, if it is supervised.
     pub fn targets(&self) -> Targets {
         let mut targets = Targets::default();
-        for bounds in self.cu_seqlens.windows(2) {
-            for position in bounds[0]..bounds[1].saturating_sub(1) {
-                let label = self.labels[position + 1];
-                if label != IGNORED {
-                    targets.positions.push(position as u32);
-                    targets.token_ids.push(label as u32);
-                }
-            }
+        for (position, label) in self.sequences().iter().flat_map(|it| self.predicted(it)) {
+            targets.positions.push(position as u32);
+            targets.token_ids.push(label as u32);
         }
         targets
+    }
+
+    /// Labels of a sequence's own tokens, each with the position that predicts it. The first token of all is predicted
+    /// by nothing.
+    fn predicted(&self, sequence: &Place) -> impl Iterator<Item = (usize, i64)> {
+        let Place { prefix, own } = sequence.clone();
+        let before = move |it: usize| if it > own.start { Some(it - 1) } else { prefix.clone().next_back() };
+        let labels = sequence.own.clone().zip(&self.labels[sequence.own.clone()]);
+        labels.filter(|it| *it.1 != IGNORED).filter_map(move |(it, label)| Some((before(it)?, *label)))
     }
 }
 
@@ -200,5 +284,49 @@ mod tests {
         let counted: usize = rows.iter().map(Sequence::supervised_tokens).sum();
         assert_eq!(counted, Batch::new(&rows).targets().positions.len());
         assert_eq!(Batch::new(&rows).supervised_tokens(), [1, 1]);
+    }
+    #[test]
+    fn what_sequences_begin_with_is_there_once() {
+        let [prompt, other] = [[1, 2, 3, 4, 5], [1, 2, 3, 4, 6]];
+        let row = |prompt: &[u32], answer: &[u32]| sequence(&[prompt, answer].concat(), prompt.len());
+        let (first, second) = (row(&prompt, &[7, 8]), row(&prompt, &[9]));
+        let pair = Sequence {
+            input_ids: [&first.input_ids[..], &second.input_ids].concat(),
+            labels: [&first.labels[..], &second.labels].concat(),
+            cut: 7,
+            origin: Arc::clone(&first.origin),
+        };
+        let batch = Batch::shared([&pair, &sequence(&[2, 2], 1)]);
+        assert_eq!(batch.input_ids, [1, 2, 3, 4, 5, 7, 8, 9, 2, 2]);
+        assert_eq!(batch.position_ids, [0, 1, 2, 3, 4, 5, 6, 5, 0, 1]);
+        assert_eq!(batch.cu_seqlens, [0, 5, 7, 8, 10]);
+        assert_eq!(batch.parents, [None, Some(0), Some(0), None]);
+        // The prompt's last token, at position 4, predicts the first of each answer.
+        let expected = Targets { positions: vec![4, 5, 4, 8], token_ids: vec![7, 8, 9, 2] };
+        assert_eq!(batch.targets(), expected);
+        // Rows without an answer, or with the prompt in part.
+        let rows = [row(&prompt, &[]), row(&other, &[7]), first.clone(), second.clone(), row(&prompt, &[])];
+        for rows in [&rows[..], &rows[1..3], &rows[2..], &rows[3..], &rows[..0]] {
+            let (shared, apart) = (Batch::shared(rows), Batch::new(rows));
+            assert!(shared.len() < apart.len() || rows.is_empty());
+            assert_eq!(shared.sequence_tokens(), apart.len());
+            assert_eq!(shared.targets().token_ids, apart.targets().token_ids);
+            assert_eq!(shared.supervised_tokens(), apart.supervised_tokens());
+            assert_eq!(shared.origins, apart.origins);
+            let tokens = |it: &Batch| -> Vec<Vec<u32>> {
+                let of = |at: Range<usize>| it.input_ids[at].to_vec();
+                it.sequences().into_iter().map(|at| [of(at.prefix), of(at.own)].concat()).collect()
+            };
+            assert_eq!(tokens(&shared), tokens(&apart));
+        }
+    }
+
+    #[test]
+    fn where_nothing_is_in_common_a_shared_batch_is_any_batch() {
+        let rows = [sequence(&[1, 2, 3, 4, 5, 6], 5), sequence(&[2, 2, 3, 4, 5, 6], 5), sequence(&[8], 0)];
+        assert_eq!(Batch::shared(&rows), Batch::new(&rows));
+        // Labels are learned in each row: they are never shared.
+        let rows = [sequence(&[1, 2, 3, 4, 5, 6], 0), sequence(&[1, 2, 3, 4, 5, 6], 0)];
+        assert_eq!(Batch::shared(&rows), Batch::new(&rows));
     }
 }

@@ -12,6 +12,7 @@ pub mod failure;
 pub mod gguf_tokenizer;
 pub mod host_model;
 pub mod pack;
+mod prefix;
 pub mod preview;
 pub mod record;
 pub mod reward_sum;
@@ -22,7 +23,7 @@ pub mod source;
 pub mod token_rows;
 pub mod tokenizer;
 
-pub use batch::{Batch, IGNORED, Sequence, Targets, TokenRow};
+pub use batch::{Batch, IGNORED, Place, Sequence, Targets, TokenRow};
 pub use chat_template::{ChatTemplate, Rendered};
 pub use error::{DataError, Result};
 pub use failure::{Failure, OnFailure, RoleError, Then};

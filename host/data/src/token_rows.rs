@@ -201,6 +201,11 @@ impl TokenRow for MappedRow<'_> {
         }
     }
 
+    fn unlabelled(&self, from: usize) -> usize {
+        let first = self.spans.iter().find(|it| it[1] as usize > from);
+        first.map_or(self.input_ids.len(), |it| from.max(it[0] as usize)) - from
+    }
+
     fn cut(&self) -> usize {
         self.cut
     }
@@ -310,6 +315,10 @@ mod tests {
             assert_eq!((rows.len(), rows.tokens(), rows.supervised_tokens()), (3, 12, supervised));
             let of_rows: Vec<MappedRow<'_>> = (0..3).map(|it| rows.row(it)).collect();
             assert_eq!(Batch::new(&of_rows), Batch::new(&sequences));
+            for (row, sequence) in of_rows.iter().zip(&sequences) {
+                let all = 0..=sequence.input_ids.len();
+                all.for_each(|from| assert_eq!(row.unlabelled(from), sequence.unlabelled(from), "{from}"));
+            }
             let whole: Vec<&Sequence> = sequences.iter().collect();
             assert_eq!(Layout::Packed(8).micro_batches(&of_rows), Layout::Packed(8).micro_batches(&whole));
         }

@@ -55,6 +55,7 @@ fn main() {
                 let tokens = sequences * length;
                 let config = AttentionConfig {
                     cu_seqlens: (0..=tokens).step_by(length).collect(),
+                    parents: [].into(),
                     scale: (HEAD_DIM as f64).powf(-0.5),
                     window: None,
                 };

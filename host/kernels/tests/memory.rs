@@ -19,7 +19,7 @@ fn peak(tokens: usize, window: Option<usize>) -> isize {
     let qkv = random([tokens, 3 * HEAD_DIM]).autodiff().require_grad();
     let table = || random([tokens, HEAD_DIM / 2]).autodiff();
     let (cos, sin) = (table(), table());
-    let config = AttentionConfig { cu_seqlens: [0, tokens].into(), scale: 0.125, window };
+    let config = AttentionConfig { cu_seqlens: [0, tokens].into(), parents: [].into(), scale: 0.125, window };
     let before = live();
     restart_peak();
     let graph = qkv_attention(qkv, cos, sin, 1, 1, &config).sum().backward();

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use fthost_data::{Batch, Finish, IGNORED, Layout, Sequence, Tokenizer};
+use fthost_data::{Batch, Finish, IGNORED, Sequence, Tokenizer};
 use fthost_engine::device::DeviceKind;
 use fthost_engine::generate::Completion;
 use fthost_engine::models::CausalLm;
-use fthost_engine::objectives::GrpoConfig;
 use fthost_engine::objectives::grpo::{GroupTotals, group_advantages};
+use fthost_engine::objectives::{GrpoConfig, segments};
 use fthost_engine::train::policy::completion_logps;
 use fthost_engine::train::{PolicyBatch, StepConfig, StepMetrics, TrainState, policy_step};
 
@@ -133,7 +133,7 @@ impl<'a> Policy<'a> {
             scores.push(reward.filter(|_| !masked).map(|it| it as f32 + overlong));
         }
         let in_reward = self.objective.kl_in_reward && self.objective.needs_reference();
-        let kl: Option<Vec<f32>> = in_reward.then(|| sampled.iter().map(|it| self.divergence(it)).collect());
+        let kl: Option<Vec<f32>> = in_reward.then(|| self.divergences(&sampled));
         let sizes: Vec<usize> = groups.iter().map(|it| it.completions.len()).collect();
         let found = group_advantages(&scores, &sizes, kl.as_deref(), self.objective);
         figures.extend(found.metrics().into_iter().map(|(name, value)| (name.to_string(), value)));
@@ -147,10 +147,27 @@ impl<'a> Policy<'a> {
         kept
     }
 
-    /// A completion's divergence from the reference, k1 summed over its tokens.
-    fn divergence(&self, sampled: &Sampled) -> f32 {
-        let reference = self.reference_logps(&Batch::new([&sampled.sequence]));
-        sampled.old.iter().zip(reference).map(|(old, reference)| old - reference).sum()
+    /// Each completion's divergence from the reference, k1 summed over its tokens.
+    fn divergences(&self, sampled: &[Sampled]) -> Vec<f32> {
+        let mut found = vec![0.0; sampled.len()];
+        for (completions, batch) in self.laid_out(sampled) {
+            let reference = self.reference_logps(&batch);
+            let lengths = batch.supervised_tokens();
+            for (completion, reference) in completions.into_iter().zip(segments::parts(&reference, &lengths))
+            {
+                let old = &sampled[completion].old;
+                found[completion] = old.iter().zip(reference).map(|(old, reference)| old - reference).sum();
+            }
+        }
+        found
+    }
+
+    /// The completions as micro-batches, each with the positions of its own.
+    fn laid_out(&self, sampled: &[Sampled]) -> Vec<(Vec<usize>, Batch)> {
+        let rows: Vec<&Sequence> = sampled.iter().map(|it| &it.sequence).collect();
+        let batch = |group: &[usize]| Batch::shared(group.iter().map(|&it| rows[it]));
+        let groups = self.config.layout().groups(&rows).into_iter();
+        groups.map(|group| (group.clone(), batch(&group))).collect()
     }
 
     fn reference_logps(&self, batch: &Batch) -> Vec<f32> {
@@ -168,15 +185,9 @@ impl<'a> Policy<'a> {
     }
 
     fn mini_batch(&self, sampled: &[Sampled], is_first: bool) -> MiniBatch {
-        let lengths: Vec<usize> = sampled.iter().map(|it| it.sequence.input_ids.len()).collect();
-        let layout = match self.config.data.packing {
-            true => Layout::Packed(self.config.micro_batch_tokens()),
-            false => Layout::Rows(self.config.train.micro_batch_size),
-        };
         let in_loss = self.objective.needs_reference() && !self.objective.kl_in_reward;
-        let micro_batch = |group: Vec<usize>| {
+        let micro_batch = |(group, batch): (Vec<usize>, Batch)| {
             let of_group = || group.iter().map(|&it| &sampled[it]);
-            let batch = Batch::new(of_group().map(|it| &it.sequence));
             PolicyBatch {
                 reference: in_loss.then(|| self.reference_logps(&batch)),
                 batch,
@@ -184,7 +195,7 @@ impl<'a> Policy<'a> {
                 advantages: of_group().map(|it| it.advantage).collect(),
             }
         };
-        let micro_batches: Vec<PolicyBatch> = layout.groups(&lengths).into_iter().map(micro_batch).collect();
+        let micro_batches: Vec<PolicyBatch> = self.laid_out(sampled).into_iter().map(micro_batch).collect();
         let totals = GroupTotals {
             completions: sampled.len(),
             tokens: sampled.iter().map(|it| it.old.len()).sum(),

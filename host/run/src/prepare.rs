@@ -1,7 +1,7 @@
 //! A run before its first step: everything loaded, and what will be done with it.
 
-use fthost_data::Tokenizer;
 use fthost_data::sampler::Windows;
+use fthost_data::{MappedRow, Tokenizer};
 use fthost_engine::adapters::attach_lora;
 use fthost_engine::adapters::peft::load_adapter;
 use fthost_engine::checkpoint::{load_model, load_model_to_train};
@@ -137,8 +137,8 @@ fn micro_batches_per_epoch(config: &RunConfig, rows: &Rows) -> usize {
     let mut windows = Windows::new(rows.train.len(), config.train.global_batch_size(), config.train.seed);
     let mut count = 0;
     while let Some(window) = windows.next().filter(|_| windows.epoch() == 0) {
-        let lengths: Vec<usize> = window.iter().map(|&row| rows.train.row_len(row)).collect();
-        count += config.layout().count(&lengths);
+        let of_window: Vec<MappedRow<'_>> = window.iter().map(|&row| rows.train.row(row)).collect();
+        count += config.layout().count(&of_window);
     }
     count
 }

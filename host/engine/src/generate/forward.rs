@@ -18,7 +18,8 @@ fn context(model: &CausalLm, positions: &[Range<usize>], lengths: &[usize]) -> B
         *end += it.len();
         Some(*end)
     }));
-    BlockContext { cos: cast(cos, dtype), sin: cast(sin, dtype), cu_seqlens: cu_seqlens.into() }
+    let (cos, sin) = (cast(cos, dtype), cast(sin, dtype));
+    BlockContext { cos, sin, cu_seqlens: cu_seqlens.into(), parents: [].into() }
 }
 
 /// The blocks over whole sequences, end to end: what they leave, `[T, D]`, before the final norm.

@@ -73,8 +73,10 @@ pub struct BlockContext {
     pub cos: Tensor<2>,
     /// `[T, head_dim / 2]`.
     pub sin: Tensor<2>,
-    /// Start of each sequence and, last, `T`.
+    /// Start of each segment and, last, `T`.
     pub cu_seqlens: Arc<[usize]>,
+    /// As [`AttentionConfig::parents`].
+    pub parents: Arc<[Option<usize>]>,
 }
 
 /// A parameter as a visitor meets it.
@@ -146,7 +148,8 @@ impl Block {
     /// How the block's heads attend.
     pub fn attention_config(&self, context: &BlockContext) -> AttentionConfig {
         let scale = (self.head_dim as f64).powf(-0.5);
-        AttentionConfig { cu_seqlens: context.cu_seqlens.clone(), scale, window: None }
+        let (cu_seqlens, parents) = (context.cu_seqlens.clone(), context.parents.clone());
+        AttentionConfig { cu_seqlens, parents, scale, window: None }
     }
 
     fn norm(&self, weight: &Tensor<1>, dtype: DType) -> Prologue {
@@ -249,7 +252,8 @@ impl CausalLm {
         let (cos, sin) = self.rope.tables(&batch.position_ids, &self.device());
         let dtype = self.compute_dtype.into();
         let (cos, sin) = (cast(cos, dtype), cast(sin, dtype));
-        BlockContext { cos, sin, cu_seqlens: batch.cu_seqlens.as_slice().into() }
+        let parents = batch.parents.as_slice().into();
+        BlockContext { cos, sin, cu_seqlens: batch.cu_seqlens.as_slice().into(), parents }
     }
 
     /// Hidden states after the final norm, `[T, D]`.

@@ -117,7 +117,7 @@ pub fn step_of_logps(
             grad_norm,
             learning_rate: config.learning_rate,
             figures: figures.means(),
-            num_tokens: micro_batches.iter().map(Batch::len).sum(),
+            num_tokens: micro_batches.iter().map(Batch::sequence_tokens).sum(),
             supervised_tokens,
         })
     })

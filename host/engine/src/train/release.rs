@@ -75,7 +75,7 @@ pub(super) fn step(
         grad_norm,
         learning_rate: config.learning_rate,
         figures: figures(entropy, correct),
-        num_tokens: batch.len(),
+        num_tokens: batch.sequence_tokens(),
         supervised_tokens: targets.positions.len(),
     })
 }

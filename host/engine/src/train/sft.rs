@@ -52,7 +52,7 @@ fn step_on_worker(
         grad_norm,
         learning_rate: config.learning_rate,
         figures: figures(entropy_sum / tokens, correct / tokens),
-        num_tokens: micro_batches.iter().map(Batch::len).sum(),
+        num_tokens: micro_batches.iter().map(Batch::sequence_tokens).sum(),
         supervised_tokens,
     })
 }
@@ -64,12 +64,9 @@ pub(super) fn figures(entropy: f64, mean_token_accuracy: f64) -> Vec<(String, f6
 
 /// A row whose labels are all ignored teaches nothing: more likely a broken template than a wish.
 fn every_row_is_supervised(batch: &Batch) -> Result<()> {
-    let targets = batch.targets();
-    for (bounds, origin) in batch.cu_seqlens.windows(2).zip(&batch.origins) {
-        let inside = |it: &u32| (bounds[0]..bounds[1]).contains(&(*it as usize));
-        if !targets.positions.iter().any(inside) {
-            return Err(EngineError::NothingSupervised { row: origin.to_string() });
-        }
+    let mut rows = batch.supervised_tokens().into_iter().zip(&batch.origins);
+    match rows.find(|it| it.0 == 0) {
+        Some((_, row)) => Err(EngineError::NothingSupervised { row: row.to_string() }),
+        None => Ok(()),
     }
-    Ok(())
 }

@@ -37,7 +37,7 @@ pub struct StepMetrics {
     pub learning_rate: f64,
     /// What the objective says besides, in a fixed order.
     pub figures: Vec<(String, f64)>,
-    /// Tokens read.
+    /// Tokens of the sequences, one that several share as often as it is shared.
     pub num_tokens: usize,
     /// Tokens that carried loss.
     pub supervised_tokens: usize,

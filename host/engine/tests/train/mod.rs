@@ -4,5 +4,6 @@ mod golden;
 mod in_place;
 mod invariants;
 mod optimizer;
+mod prefix;
 mod resume;
 pub mod support;

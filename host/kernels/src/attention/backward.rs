@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::AttentionConfig;
 use super::cpu::{Inputs, store_row};
 use super::forward::{KEYS, Visible, block};
-use super::layout::{HeadsMut, Queries, Sizes, segments, sequences};
+use super::layout::{HeadsMut, Keys, Queries, Sizes, segments, sequences};
 use crate::flex::unfilled;
 use crate::matrix::{Into, Matrix, MatrixMut, Threads, product};
 use crate::simd::{dot, exp, vectorized};
@@ -27,9 +27,11 @@ pub(super) struct Gradients<'a> {
     pub v: HeadsMut<'a>,
 }
 
-/// Gradients of the keys and values that a segment sees, `[tokens, head_dim]`, its first at `first`.
+/// Gradients of the keys and values that a segment sees, `[tokens, head_dim]`, those of its parent among them.
 struct Partial {
     head: usize,
+    segment: Queries,
+    /// The first of them, as it is counted.
     first: usize,
     keys: Vec<f32>,
     values: Vec<f32>,
@@ -92,7 +94,8 @@ impl Given<'_> {
         let (width, tokens) = (self.sizes.head_dim, block(self.sizes.group()));
         let first = segment.first_key(self.config.window);
         let length = (segment.last - first) * width;
-        let mut partial = Partial { head, first, keys: vec![0.0; length], values: vec![0.0; length] };
+        let mut partial =
+            Partial { head, segment, first, keys: vec![0.0; length], values: vec![0.0; length] };
         let rows = tokens.min(segment.last - segment.first) * self.sizes.group();
         let mut scratch = Scratch {
             queries: unfilled(rows * width),
@@ -121,16 +124,16 @@ impl Given<'_> {
         self.inputs.load_queries(head, block, self.config.scale as f32, &mut scratch.queries[..rows * width]);
         self.load_rows(head, block, scratch);
         scratch.pulled[..rows * width].fill(0.0);
-        for first in (block.first_key(self.config.window)..block.last).step_by(KEYS) {
-            let last = (first + KEYS).min(block.last);
+        for seen in block.keys(self.config.window, KEYS) {
+            let Keys { first, last, .. } = seen;
             let columns = last - first;
             let visible = Visible { block, group, first, last, window: self.config.window };
             let weights = &mut scratch.weights[..rows * columns];
             let slopes = &mut scratch.slopes[..rows * columns];
             let queries = Matrix::new(&scratch.queries[..rows * width], width);
             let upstream = Matrix::new(&scratch.upstream[..rows * width], width);
-            let keys = self.inputs.k.rows(head, first, last);
-            let values = self.inputs.v.rows(head, first, last);
+            let keys = seen.rows(&self.inputs.k, head);
+            let values = seen.rows(&self.inputs.v, head);
             let one = Threads::One;
             product(MatrixMut::new(weights, columns), Into::Overwrite, 1.0, queries, keys.t(), one);
             product(MatrixMut::new(slopes, columns), Into::Overwrite, 1.0, upstream, values.t(), one);
@@ -222,8 +225,8 @@ fn sum_row(partial: &[Partial], head: usize, token: usize, [keys, values]: [&mut
     keys.fill(0.0);
     values.fill(0.0);
     for part in partial.iter().filter(|it| it.head == head) {
-        let place = token.checked_sub(part.first).map(|it| it * width);
-        if let Some(place) = place.filter(|it| it + width <= part.keys.len()) {
+        let count = part.segment.count_of(token).and_then(|it| it.checked_sub(part.first));
+        if let Some(place) = count.map(|it| it * width) {
             add(keys, &part.keys[place..place + width]);
             add(values, &part.values[place..place + width]);
         }

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::AttentionConfig;
 use super::cpu::Inputs;
-use super::layout::{Queries, Sizes, cut, first_seen, sequences};
+use super::layout::{Keys, Queries, Sizes, cut, first_seen, sequences};
 use crate::flex::unfilled;
 use crate::matrix::{Into, Matrix, MatrixMut, Threads, product};
 use crate::simd::{LANES, exp, max, vectorized};
@@ -74,21 +74,21 @@ fn task(
     let (mut queries, mut scores) = (unfilled(rows * width), unfilled(rows * KEYS));
     inputs.load_queries(head, block, config.scale as f32, &mut queries);
     let queries = Matrix::new(&queries, width);
-    for first in (block.first_key(config.window)..block.last).step_by(KEYS) {
-        let last = (first + KEYS).min(block.last);
+    for seen in block.keys(config.window, KEYS) {
+        let Keys { first, last, .. } = seen;
         let columns = last - first;
         let scores = &mut scores[..rows * columns];
-        let keys = inputs.k.rows(head, first, last);
+        let keys = seen.rows(&inputs.k, head);
         product(MatrixMut::new(scores, columns), Into::Overwrite, 1.0, queries, keys.t(), Threads::One);
         let visible = Visible { block, group: sizes.group(), first, last, window: config.window };
         absorb(scores, visible, &mut running);
-        let (weights, values) = (Matrix::new(scores, columns), inputs.v.rows(head, first, last));
+        let (weights, values) = (Matrix::new(scores, columns), seen.rows(&inputs.v, head));
         product(MatrixMut::new(&mut running.mixed, width), Into::Add, 1.0, weights, values, Threads::One);
     }
     finish(&running, output, log_sums);
 }
 
-/// Which of the keys `first..last` each row of a block sees; a row is a head of a token.
+/// Which of the keys `first..last`, as they are counted, each row of a block sees; a row is a head of a token.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Visible {
     pub block: Queries,

@@ -1,5 +1,7 @@
 //! Where heads lie in storage, and how the work is cut into tasks.
 
+use std::ops::Range;
+
 use super::AttentionConfig;
 use crate::matrix::Matrix;
 
@@ -77,15 +79,65 @@ pub(super) fn cut<'a, const N: usize>(
 }
 
 /// Queries of `first..last`, all of one sequence, which begins at `start`.
+///
+/// Keys are counted as if a sequence's parent stood right before its own tokens, wherever it lies: one below `own` lies
+/// `shift` tokens before its count. So a sequence with a parent is one that begins at its parent's first token, and
+/// nothing but reading and writing keys knows of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Queries {
     pub start: usize,
     pub first: usize,
     pub last: usize,
+    /// The first token that lies where it is counted; `start` without a parent, and with one that lies right before.
+    own: usize,
+    shift: usize,
+}
+
+/// Keys `first..last` as they are counted, and how many tokens before that they lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Keys {
+    pub first: usize,
+    pub last: usize,
+    pub shift: usize,
+}
+
+impl Keys {
+    /// Their rows in `heads`.
+    pub fn rows<'a>(&self, heads: &Heads<'a>, head: usize) -> Matrix<'a> {
+        heads.rows(head, self.first - self.shift, self.last - self.shift)
+    }
 }
 
 impl Queries {
-    /// The first token that one of them sees.
+    /// Of a sequence without a parent.
+    pub fn whole(start: usize, first: usize, last: usize) -> Self {
+        Self { start, first, last, own: start, shift: 0 }
+    }
+
+    /// All tokens `first..last` of a sequence that goes on from those of `parent`, which lie before.
+    fn after(parent: Range<usize>, first: usize, last: usize) -> Self {
+        let (start, shift) = (first - parent.len(), first - parent.end);
+        Self { start, first, last, own: if shift == 0 { start } else { first }, shift }
+    }
+
+    /// The keys that one of them sees, at most `at_a_time`.
+    pub fn keys(self, window: Option<usize>, at_a_time: usize) -> impl Iterator<Item = Keys> {
+        let first = self.first_key(window);
+        let run = move |first: usize, end: usize, shift: usize| {
+            let firsts = (first..end).step_by(at_a_time);
+            firsts.map(move |first| Keys { first, last: (first + at_a_time).min(end), shift })
+        };
+        run(first, self.own, self.shift).chain(run(first.max(self.own), self.last, 0))
+    }
+
+    /// The count of the key that is `token`, where one of them may see it.
+    pub fn count_of(&self, token: usize) -> Option<usize> {
+        let count = if token < self.own { token + self.shift } else { token };
+        let inside = if token < self.own { self.start..self.own } else { self.own..self.last };
+        inside.contains(&count).then_some(count)
+    }
+
+    /// The first key that one of them sees.
     pub fn first_key(&self, window: Option<usize>) -> usize {
         first_seen(self.first, self.start, window)
     }
@@ -93,7 +145,7 @@ impl Queries {
     /// Blocks of at most `tokens`.
     pub fn blocks(self, tokens: usize) -> impl Iterator<Item = Queries> {
         let ends = (self.first..self.last).step_by(tokens);
-        ends.map(move |first| Queries { start: self.start, first, last: (first + tokens).min(self.last) })
+        ends.map(move |first| Queries { first, last: (first + tokens).min(self.last), ..self })
     }
 
     /// Scores that are computed for them.
@@ -109,8 +161,14 @@ pub(super) fn first_seen(token: usize, start: usize, window: Option<usize>) -> u
 
 /// Each sequence that has tokens.
 pub(super) fn sequences(config: &AttentionConfig) -> impl Iterator<Item = Queries> {
-    let bounds = config.cu_seqlens.windows(2).filter(|it| it[0] < it[1]);
-    bounds.map(|it| Queries { start: it[0], first: it[0], last: it[1] })
+    (0..config.cu_seqlens.len().saturating_sub(1)).filter_map(|index| {
+        let own = config.tokens(index);
+        let queries = match config.parent(index) {
+            Some(parent) => Queries::after(config.tokens(parent), own.start, own.end),
+            None => Queries::whole(own.start, own.start, own.end),
+        };
+        (!own.is_empty()).then_some(queries)
+    })
 }
 
 /// Parts that all sequences of one head should make together, so that many cores are evenly busy: the number of threads

@@ -4,6 +4,10 @@
 //! exist for a block of queries and a block of keys at a time, as in FlashAttention
 //! (<https://arxiv.org/abs/2307.08691>): memory grows with `T`, not with its square, and what lies outside a sliding
 //! window costs nothing.
+//!
+//! A sequence may go on from another, its parent: the parent's keys and values are there once, however many go on from
+//! it, as in Hydragen (<https://arxiv.org/abs/2402.05099>) and, with a backward, in prefix grouping for GRPO
+//! (<https://arxiv.org/abs/2506.05433>).
 
 mod backward;
 mod cpu;
@@ -12,6 +16,7 @@ mod forward;
 mod layout;
 mod paged;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Bool, Tensor, activation};
@@ -28,6 +33,9 @@ pub use paged::{
 pub struct AttentionConfig {
     /// Start of each sequence and, last, `T`. A sequence may be empty.
     pub cu_seqlens: Arc<[usize]>,
+    /// The sequence whose tokens come before those of each: an earlier one, which has no parent itself. A sequence sees
+    /// all of its parent, in so far as the window lets it. Empty where no sequence has one.
+    pub parents: Arc<[Option<usize>]>,
     /// Factor of the scores, usually `head_dim^(-1/2)`.
     pub scale: f64,
     /// A token sees itself and the `window - 1` tokens before it, as with `sliding_window` in transformers; every
@@ -36,6 +44,15 @@ pub struct AttentionConfig {
 }
 
 impl AttentionConfig {
+    /// The tokens of a sequence that are its own.
+    fn tokens(&self, sequence: usize) -> Range<usize> {
+        self.cu_seqlens[sequence]..self.cu_seqlens[sequence + 1]
+    }
+
+    fn parent(&self, sequence: usize) -> Option<usize> {
+        self.parents.get(sequence).copied().flatten()
+    }
+
     /// Panics where the bounds are not those of `tokens` tokens: they are the caller's own, never a user's.
     fn check(&self, tokens: usize, heads: usize, kv_heads: usize) {
         let bounds = &self.cu_seqlens;
@@ -44,6 +61,12 @@ impl AttentionConfig {
             "{bounds:?} of {tokens} tokens"
         );
         assert!(bounds.is_sorted(), "{bounds:?} descend");
+        let parents = &self.parents;
+        assert!(parents.is_empty() || parents.len() + 1 == bounds.len(), "{parents:?} of {bounds:?}");
+        let is_root = |it: usize| parents[it].is_none();
+        let of_each = parents.iter().enumerate();
+        let sound = |(index, it): (usize, &Option<usize>)| it.is_none_or(|it| it < index && is_root(it));
+        assert!(of_each.map(sound).all(|it| it), "{parents:?} are not earlier sequences without a parent");
         assert!(self.window != Some(0), "a token sees itself");
         assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "{heads} heads share {kv_heads}");
     }
@@ -56,7 +79,8 @@ impl AttentionConfig {
 /// - result: `[T, heads, head_dim]`
 ///
 /// # Panics
-/// Where `config.cu_seqlens` does not ascend from 0 to `T`, or `config.window` is 0.
+/// Where `config.cu_seqlens` does not ascend from 0 to `T`, `config.parents` are not what they must be, or
+/// `config.window` is 0.
 pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, config: &AttentionConfig) -> Tensor<3> {
     if is_ours(&q) && is_ours(&k) && is_ours(&v) {
         let ([tokens, heads, head_dim], [_, kv_heads, _]) = (q.dims(), k.dims());
@@ -70,40 +94,40 @@ pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, config: &AttentionCon
 /// [`attention`] in plain tensor operations.
 pub fn attention_reference(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, config: &AttentionConfig) -> Tensor<3> {
     config.check(q.dims()[0], q.dims()[1], k.dims()[1]);
-    let outputs = config
-        .cu_seqlens
-        .windows(2)
-        .filter(|bounds| bounds[1] > bounds[0])
-        .map(|bounds| {
-            let (start, length) = (bounds[0], bounds[1] - bounds[0]);
-            let part = |it: &Tensor<3>| it.clone().narrow(0, start, length);
-            one_sequence(part(&q), part(&k), part(&v), config)
-        })
-        .collect();
-    Tensor::cat(outputs, 0)
+    let part = |it: &Tensor<3>, tokens: &Range<usize>| it.clone().narrow(0, tokens.start, tokens.len());
+    let one = |index: usize| {
+        let own = config.tokens(index);
+        let parent = config.parent(index).map(|it| config.tokens(it)).filter(|it| !it.is_empty());
+        let seen = |it: &Tensor<3>| match &parent {
+            Some(parent) => Tensor::cat(vec![part(it, parent), part(it, &own)], 0),
+            None => part(it, &own),
+        };
+        (!own.is_empty()).then(|| one_sequence(part(&q, &own), seen(&k), seen(&v), config))
+    };
+    Tensor::cat((0..config.cu_seqlens.len() - 1).filter_map(one).collect(), 0)
 }
 
-/// Causal attention of one sequence, `[len, heads, head_dim]`.
+/// Causal attention of the last tokens of one sequence, `[asking, heads, head_dim]`, to all of it, `[len, ..]`.
 fn one_sequence(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, config: &AttentionConfig) -> Tensor<3> {
-    let [length, heads, head_dim] = q.dims();
-    let kv_heads = k.dims()[1];
+    let ([asking, heads, head_dim], [length, kv_heads, _]) = (q.dims(), k.dims());
+    let before = (length - asking) as i64;
     let group = heads / kv_heads;
-    // Query heads of one group share a key head: they stand on an axis of their own, `[kv, group, len, head_dim]`.
-    let q = q.reshape([length, kv_heads, group, head_dim]).permute([1, 2, 0, 3]);
+    // Query heads of one group share a key head: they stand on an axis of their own, `[kv, group, asking, head_dim]`.
+    let q = q.reshape([asking, kv_heads, group, head_dim]).permute([1, 2, 0, 3]);
     let shared = |it: Tensor<3>| {
         it.permute([1, 0, 2]).unsqueeze_dim::<4>(1).expand([kv_heads, group, length, head_dim])
     };
     let mut scores = q.mul_scalar(config.scale).matmul(shared(k).swap_dims(2, 3));
     // `tril_mask` is true where a value would be dropped from the lower triangle: the future.
-    let (square, device) = ([length, length], scores.device());
-    let future = Tensor::<2, Bool>::tril_mask(square, 0, &device);
+    let (shape, device) = ([asking, length], scores.device());
+    let future = Tensor::<2, Bool>::tril_mask(shape, before, &device);
     scores = scores.mask_fill(future.unsqueeze::<4>(), f32::NEG_INFINITY);
     if let Some(window) = config.window.filter(|it| *it < length) {
-        let past = Tensor::<2, Bool>::triu_mask(square, 1 - window as i64, &device);
+        let past = Tensor::<2, Bool>::triu_mask(shape, before + 1 - window as i64, &device);
         scores = scores.mask_fill(past.unsqueeze::<4>(), f32::NEG_INFINITY);
     }
     let mixed = activation::softmax(scores, 3).matmul(shared(v));
-    mixed.permute([2, 0, 1, 3]).reshape([length, heads, head_dim])
+    mixed.permute([2, 0, 1, 3]).reshape([asking, heads, head_dim])
 }
 
 /// Rotates queries and keys, then attends.

@@ -94,7 +94,8 @@ impl PagedAttentionConfig {
         for it in self.sequences.iter() {
             cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + it.queries);
         }
-        let found = AttentionConfig { cu_seqlens: cu_seqlens.into(), scale: self.scale, window: self.window };
+        let (scale, window) = (self.scale, self.window);
+        let found = AttentionConfig { cu_seqlens: cu_seqlens.into(), parents: [].into(), scale, window };
         self.sequences.iter().all(whole).then_some(found)
     }
 }
@@ -296,8 +297,7 @@ impl Paged<'_> {
     fn parts(&self) -> Vec<Part<'_>> {
         let (mut parts, mut row) = (Vec::new(), 0);
         for sequence in self.config.sequences.iter() {
-            let asking =
-                Queries { start: 0, first: sequence.length - sequence.queries, last: sequence.length };
+            let asking = Queries::whole(0, sequence.length - sequence.queries, sequence.length);
             for block in asking.blocks(block(self.sizes.group())) {
                 parts.push(Part { sequence, block, row });
                 row += block.last - block.first;
@@ -413,7 +413,12 @@ mod tests {
     fn a_sequence_in_parts_attends_as_whole() {
         let qkv: Tensor<2> = random([37, 10 * 64], 1);
         let [cos, sin]: [Tensor<2>; 2] = [4, 5].map(|it| random([37, 32], it));
-        let plain = AttentionConfig { cu_seqlens: [0, 37].into(), scale: 0.125, window: Some(20) };
+        let plain = AttentionConfig {
+            cu_seqlens: [0, 37].into(),
+            parents: [].into(),
+            scale: 0.125,
+            window: Some(20),
+        };
         let expected = qkv_attention(qkv.clone(), cos.clone(), sin.clone(), 6, 2, &plain);
         let mut pages = pages(2, 64);
         let mut read = |first: usize, length: usize| {

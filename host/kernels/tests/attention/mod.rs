@@ -52,6 +52,7 @@ fn attention_matches_torch_packed_windowed_and_rotated() {
         let head_dim = width / (heads + 2 * kv_heads);
         let config = AttentionConfig {
             cu_seqlens: case.counts("bounds").into(),
+            parents: [].into(),
             scale: (head_dim as f64).powf(-0.5),
             window: Some(case.counts("window")[0]).filter(|it| *it > 0),
         };
