@@ -162,6 +162,7 @@ fn check_says_what_a_run_file_asks_for() {
       data        rows.jsonl, more.csv (not there)
       held out    2 rows
       trains      a LoRA adapter of rank 4
+      by          sft
       for         4 steps of 4 rows
       into        out
     ");
