@@ -74,7 +74,7 @@ impl JudgeConfig {
             Self::Endpoint(endpoint) => Ok(Opened::Endpoint(EndpointModel::new(name, endpoint)?)),
             Self::Folder { path } => {
                 let model = load_model(path, &device::open(device)?)?;
-                Ok(Opened::Folder(EngineModel::new(model, Tokenizer::load(path)?, batch_size)))
+                Ok(Opened::Folder(Box::new(EngineModel::new(model, Tokenizer::load(path)?, batch_size))))
             }
         }
     }
@@ -84,7 +84,7 @@ impl JudgeConfig {
 #[derive(Clone)]
 enum Opened {
     Endpoint(EndpointModel),
-    Folder(EngineModel),
+    Folder(Box<EngineModel>),
 }
 
 /// Judges that were opened, each once a run: a model in a folder is not loaded for every evaluation.
@@ -115,7 +115,7 @@ impl OpenJudges {
         };
         Ok(match judge {
             Opened::Endpoint(model) => Box::new(model),
-            Opened::Folder(model) => Box::new(model),
+            Opened::Folder(model) => model,
         })
     }
 }

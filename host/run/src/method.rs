@@ -16,7 +16,7 @@ pub(crate) enum Method {
     Sft,
     Preference {
         loss: PreferenceLoss,
-        reference: Option<Reference>,
+        reference: Option<Box<Reference>>,
     },
     /// It learns from completions that are sampled: rewards and evaluators say how good they are.
     Rollouts,
@@ -27,7 +27,7 @@ impl Method {
     pub(crate) fn of(config: &RunConfig, reference: &CausalLm) -> Self {
         match config.objective.preference() {
             Some(loss) => {
-                let reference = loss.needs_reference().then(|| Reference::new(reference.clone()));
+                let reference = loss.needs_reference().then(|| Box::new(Reference::new(reference.clone())));
                 Self::Preference { loss, reference }
             }
             None if config.objective.samples() => Self::Rollouts,

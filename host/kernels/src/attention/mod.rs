@@ -64,9 +64,9 @@ impl AttentionConfig {
         let parents = &self.parents;
         assert!(parents.is_empty() || parents.len() + 1 == bounds.len(), "{parents:?} of {bounds:?}");
         let is_root = |it: usize| parents[it].is_none();
-        let of_each = parents.iter().enumerate();
+        let mut of_each = parents.iter().enumerate();
         let sound = |(index, it): (usize, &Option<usize>)| it.is_none_or(|it| it < index && is_root(it));
-        assert!(of_each.map(sound).all(|it| it), "{parents:?} are not earlier sequences without a parent");
+        assert!(of_each.all(sound), "{parents:?} are not earlier sequences without a parent");
         assert!(self.window != Some(0), "a token sees itself");
         assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "{heads} heads share {kv_heads}");
     }
