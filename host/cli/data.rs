@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, stdout};
 
-use fthost_data::{DataError, Preview, Tokenizer};
+use fthost_data::{DataError, Example, Preview, Tokenizer};
 use fthost_run::dataset::{OnBadRow, Skipped};
 use fthost_run::{Result, dataset, models};
 
@@ -20,13 +20,18 @@ pub fn preview(args: &PreviewArgs) -> Result<()> {
     let mut lengths = Vec::with_capacity(dataset.train.len());
     let mut supervised = 0;
     for example in &dataset.train {
-        match (Preview::new(example, &tokenizer, config.data.max_length), config.data.on_bad_row) {
-            (Ok(row), _) => {
+        let shown = |content| {
+            Preview::new(&Example { content, ..example.clone() }, &tokenizer, config.data.max_length)
+        };
+        let rows: std::result::Result<Vec<Preview>, DataError> =
+            config.objective.shown(example).into_iter().map(shown).collect();
+        match (rows, config.data.on_bad_row) {
+            (Ok(rows), _) => {
                 if lengths.len() < args.rows {
-                    print!("\n{}", render::preview(&row, styled));
+                    rows.iter().for_each(|it| print!("\n{}", render::preview(it, styled)));
                 }
-                lengths.push(row.kept);
-                supervised += row.supervised;
+                lengths.push(rows.iter().map(|it| it.kept).sum());
+                supervised += rows.iter().map(|it| it.supervised).sum::<usize>();
             }
             (Err(DataError::BadRow { origin, reason }), OnBadRow::Skip) => {
                 skipped.push(Skipped { origin, reason });

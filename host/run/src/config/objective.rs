@@ -59,7 +59,7 @@ impl Objective {
     }
 
     /// What a person should see of an example before it is learned from.
-    pub(crate) fn shown(&self, example: &Example) -> Vec<Content> {
+    pub fn shown(&self, example: &Example) -> Vec<Content> {
         match (self.samples(), &example.content) {
             (true, Content::PromptCompletion { prompt, .. }) => vec![Content::Prompt(prompt.clone())],
             (_, content) => content.sequences(),
