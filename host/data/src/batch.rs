@@ -20,6 +20,8 @@ pub struct Sequence {
     pub labels: Vec<i64>,
     /// Where the second sequence begins: prompt and rejected answer, after prompt and chosen one. 0 where there is one.
     pub cut: usize,
+    /// By how much the first of a pair is the better one, where that was judged; otherwise 0.
+    pub margin: f32,
     /// The row it was made from.
     pub origin: Arc<Origin>,
 }
@@ -40,6 +42,8 @@ pub trait TokenRow {
     fn extend_labels(&self, labels: &mut Vec<i64>);
     /// As [`Sequence::cut`].
     fn cut(&self) -> usize;
+    /// As [`Sequence::margin`].
+    fn margin(&self) -> f32;
     /// The row of the data it was made from.
     fn origin(&self) -> Arc<Origin>;
 }
@@ -55,6 +59,10 @@ impl TokenRow for Sequence {
 
     fn cut(&self) -> usize {
         self.cut
+    }
+
+    fn margin(&self) -> f32 {
+        self.margin
     }
 
     fn origin(&self) -> Arc<Origin> {
@@ -75,6 +83,10 @@ impl<R: TokenRow + ?Sized> TokenRow for &R {
         (**self).cut()
     }
 
+    fn margin(&self) -> f32 {
+        (**self).margin()
+    }
+
     fn origin(&self) -> Arc<Origin> {
         (**self).origin()
     }
@@ -93,6 +105,8 @@ pub struct Batch {
     pub cu_seqlens: Vec<usize>,
     /// The row of each sequence.
     pub origins: Vec<Arc<Origin>>,
+    /// As [`Sequence::margin`], of the pair that each sequence is of: `[sequences]`.
+    pub margins: Vec<f32>,
 }
 
 /// The positions whose hidden state is asked for a next token, and that token.
@@ -117,6 +131,7 @@ impl Batch {
                 batch.position_ids.extend(0..sequence.len() as u32);
                 batch.cu_seqlens.push(begin + sequence.end);
                 batch.origins.push(row.origin());
+                batch.margins.push(row.margin());
             }
         }
         batch
@@ -168,7 +183,7 @@ mod tests {
             .map(|(i, &id)| if i < supervised_from { IGNORED } else { i64::from(id) })
             .collect();
         let origin = Arc::new(Origin { source: "rows.jsonl".into(), line: 1 });
-        Sequence { input_ids: input_ids.to_vec(), labels, cut: 0, origin }
+        Sequence { input_ids: input_ids.to_vec(), labels, cut: 0, margin: 0.0, origin }
     }
 
     #[test]
@@ -178,6 +193,7 @@ mod tests {
             input_ids: [&chosen.input_ids[..], &rejected.input_ids].concat(),
             labels: [&chosen.labels[..], &rejected.labels].concat(),
             cut: 3,
+            margin: 0.0,
             origin: Arc::clone(&chosen.origin),
         };
         let apart = Batch::new([&chosen, &rejected, &chosen]);

@@ -69,6 +69,7 @@ fn encode_content(
         labels: labels.collect(),
         input_ids: encoded.ids,
         cut: 0,
+        margin: 0.0,
         origin: Arc::new(origin.clone()),
     };
     sequence.input_ids.truncate(max_length);

@@ -4,5 +4,7 @@ mod judges;
 mod packing;
 mod policy;
 mod preference;
+mod ppo;
 mod resume;
+mod rewards;
 mod support;

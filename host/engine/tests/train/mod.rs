@@ -4,5 +4,7 @@ mod golden;
 mod in_place;
 mod invariants;
 mod optimizer;
+mod ppo;
 mod resume;
+mod reward;
 pub mod support;

@@ -1,7 +1,7 @@
 //! `[objective.<kind>]`: what is minimised.
 
 use fthost_data::{Content, Example};
-use fthost_engine::objectives::{CpoConfig, DpoConfig, GrpoConfig, OrpoConfig, SimPoConfig};
+use fthost_engine::objectives::{CpoConfig, DpoConfig, GrpoConfig, OrpoConfig, PpoConfig, RewardConfig, SimPoConfig};
 use fthost_engine::train::PreferenceLoss;
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +19,12 @@ pub enum Objective {
     Simpo(SimPoConfig),
     /// Contrastive preference optimisation.
     Cpo(CpoConfig),
+    /// A reward model, from pairs.
+    Reward(RewardConfig),
     /// Group-relative policy optimisation, and its relatives.
     Grpo(GrpoConfig),
+    /// Proximal policy optimisation, with a value model.
+    Ppo(PpoConfig),
 }
 
 impl Default for Objective {
@@ -38,7 +42,9 @@ impl Objective {
             Self::Orpo(_) => "orpo",
             Self::Simpo(_) => "simpo",
             Self::Cpo(_) => "cpo",
+            Self::Reward(_) => "reward",
             Self::Grpo(_) => "grpo",
+            Self::Ppo(_) => "ppo",
         }
     }
 
@@ -49,13 +55,23 @@ impl Objective {
             Self::Orpo(config) => Some(PreferenceLoss::Orpo(config.clone())),
             Self::Simpo(config) => Some(PreferenceLoss::Simpo(config.clone())),
             Self::Cpo(config) => Some(PreferenceLoss::Cpo(config.clone())),
-            Self::Sft {} | Self::Grpo(_) => None,
+            Self::Sft {} | Self::Reward(_) | Self::Grpo(_) | Self::Ppo(_) => None,
         }
+    }
+
+    /// Whether a row is a pair.
+    pub fn has_pairs(&self) -> bool {
+        self.has_margins() || self.preference().is_some()
+    }
+
+    /// Whether a pair may say by how much one is better, in its column `margin`.
+    pub fn has_margins(&self) -> bool {
+        matches!(self, Self::Reward(_))
     }
 
     /// Whether it learns from completions that the policy samples.
     pub fn samples(&self) -> bool {
-        matches!(self, Self::Grpo(_))
+        matches!(self, Self::Grpo(_) | Self::Ppo(_))
     }
 
     /// What a person should see of an example before it is learned from.
@@ -70,6 +86,8 @@ impl Objective {
     pub fn problems(&self) -> Vec<String> {
         match self {
             Self::Grpo(config) => config.problems(),
+            Self::Ppo(config) => config.problems(),
+            Self::Reward(config) => config.problems(),
             other => other.preference().map_or_else(Vec::new, |it| it.problems()),
         }
     }
