@@ -110,7 +110,7 @@ fn every_known_shape_is_previewed_with_its_supervised_part() {
     ⟦2<|im_end|>⟧
 
     6 rows to train on, 0 held out, 2 skipped
-      skipped rows.jsonl:7: chat template: a row without one answer can't be learned by `[objective.sft]`
+      skipped rows.jsonl:7: a row without one answer can't be learned by `[objective.sft]`
       skipped rows.jsonl:8: no known shape: the columns are question (known: messages; prompt + completion; prompt + chosen + rejected; text; instruction + output (Alpaca); conversations (ShareGPT); prompt); a data-builder plugin maps anything else
     168 tokens, 39 supervised; a row has 11 to 61, 28 on average
     ");
@@ -130,7 +130,7 @@ fn every_known_shape_is_previewed_with_its_supervised_part() {
     S
 
     6 rows to train on, 0 held out, 2 skipped
-      skipped rows.jsonl:7: chat template: a row without one answer can't be learned by `[objective.sft]`
+      skipped rows.jsonl:7: a row without one answer can't be learned by `[objective.sft]`
       skipped rows.jsonl:8: no known shape: the columns are question (known: messages; prompt + completion; prompt + chosen + rejected; text; instruction + output (Alpaca); conversations (ShareGPT); prompt); a data-builder plugin maps anything else
     147 tokens, 31 supervised; a row has 11 to 40, 24 on average
     ");

@@ -23,8 +23,11 @@ pub fn preview(args: &PreviewArgs) -> Result<()> {
         let shown = |content| {
             Preview::new(&Example { content, ..example.clone() }, &tokenizer, config.data.max_length)
         };
-        let rows: std::result::Result<Vec<Preview>, DataError> =
-            config.objective.shown(example).into_iter().map(shown).collect();
+        let rows = config.objective.refusal(example).map_or_else(
+            || config.objective.shown(example).into_iter().map(shown).collect(),
+            |reason| Err(DataError::BadRow { origin: example.origin.clone(), reason: reason.to_string() }),
+        );
+        let rows: std::result::Result<Vec<Preview>, DataError> = rows;
         match (rows, config.data.on_bad_row) {
             (Ok(rows), _) => {
                 if lengths.len() < args.rows {

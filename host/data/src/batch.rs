@@ -26,6 +26,8 @@ pub struct Sequence {
     pub labels: Vec<i64>,
     /// Where the second sequence begins: prompt and rejected answer, after prompt and chosen one. 0 where there is one.
     pub cut: usize,
+    /// By how much the first of a pair is the better one, where that was judged; otherwise 0.
+    pub margin: f32,
     /// The row it was made from.
     pub origin: Arc<Origin>,
 }
@@ -48,6 +50,8 @@ pub trait TokenRow {
     fn unlabelled(&self, from: usize) -> usize;
     /// As [`Sequence::cut`].
     fn cut(&self) -> usize;
+    /// As [`Sequence::margin`].
+    fn margin(&self) -> f32;
     /// The row of the data it was made from.
     fn origin(&self) -> Arc<Origin>;
 }
@@ -67,6 +71,10 @@ impl TokenRow for Sequence {
 
     fn cut(&self) -> usize {
         self.cut
+    }
+
+    fn margin(&self) -> f32 {
+        self.margin
     }
 
     fn origin(&self) -> Arc<Origin> {
@@ -91,6 +99,10 @@ impl<R: TokenRow + ?Sized> TokenRow for &R {
         (**self).cut()
     }
 
+    fn margin(&self) -> f32 {
+        (**self).margin()
+    }
+
     fn origin(&self) -> Arc<Origin> {
         (**self).origin()
     }
@@ -112,6 +124,8 @@ pub struct Batch {
     pub parents: Vec<Option<usize>>,
     /// The row of each sequence.
     pub origins: Vec<Arc<Origin>>,
+    /// As [`Sequence::margin`], of the pair that each sequence is of: `[sequences]`.
+    pub margins: Vec<f32>,
 }
 
 /// Where a sequence lies in a batch.
@@ -121,6 +135,13 @@ pub struct Place {
     pub prefix: Range<usize>,
     /// What follows, its own.
     pub own: Range<usize>,
+}
+
+impl Place {
+    /// Its last token; none of an empty sequence.
+    pub fn last(&self) -> Option<usize> {
+        self.own.clone().next_back().or_else(|| self.prefix.clone().next_back())
+    }
 }
 
 /// The positions whose hidden state is asked for a next token, and that token.
@@ -142,6 +163,7 @@ impl Batch {
             for tokens in sequences_of(&row) {
                 batch.push(&row.input_ids()[tokens.clone()], &labels[tokens], None);
                 batch.origins.push(row.origin());
+                batch.margins.push(row.margin());
             }
         }
         batch
@@ -172,6 +194,7 @@ impl Batch {
                 let own = start + shared..end;
                 batch.push(&row.input_ids()[own.clone()], &labels[own], parent);
                 batch.origins.push(row.origin());
+                batch.margins.push(row.margin());
             }
         }
         batch
@@ -252,7 +275,7 @@ mod tests {
             .map(|(i, &id)| if i < supervised_from { IGNORED } else { i64::from(id) })
             .collect();
         let origin = Arc::new(Origin { source: "rows.jsonl".into(), line: 1 });
-        Sequence { input_ids: input_ids.to_vec(), labels, cut: 0, origin }
+        Sequence { input_ids: input_ids.to_vec(), labels, cut: 0, margin: 0.0, origin }
     }
 
     #[test]
@@ -262,6 +285,7 @@ mod tests {
             input_ids: [&chosen.input_ids[..], &rejected.input_ids].concat(),
             labels: [&chosen.labels[..], &rejected.labels].concat(),
             cut: 3,
+            margin: 0.0,
             origin: Arc::clone(&chosen.origin),
         };
         let apart = Batch::new([&chosen, &rejected, &chosen]);
@@ -294,6 +318,7 @@ mod tests {
             input_ids: [&first.input_ids[..], &second.input_ids].concat(),
             labels: [&first.labels[..], &second.labels].concat(),
             cut: 7,
+            margin: 0.0,
             origin: Arc::clone(&first.origin),
         };
         let batch = Batch::shared([&pair, &sequence(&[2, 2], 1)]);

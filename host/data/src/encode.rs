@@ -26,7 +26,7 @@ pub fn encode(example: &Example, tokenizer: &Tokenizer, max_length: usize) -> Re
 pub fn encode_pair(example: &Example, tokenizer: &Tokenizer, max_length: usize) -> Result<Sequence> {
     let bad = |reason: &str| DataError::BadRow { origin: example.origin.clone(), reason: reason.to_string() };
     let Content::Preference(pair) = &example.content else {
-        return Err(bad("it is no preference pair: `prompt`, `chosen` and `rejected`"));
+        return Err(bad(NO_PAIR));
     };
     if pair.chosen == pair.rejected {
         return Err(bad("`chosen` and `rejected` are equal: nothing is preferred"));
@@ -69,6 +69,7 @@ fn encode_content(
         labels: labels.collect(),
         input_ids: encoded.ids,
         cut: 0,
+        margin: 0.0,
         origin: Arc::new(origin.clone()),
     };
     sequence.input_ids.truncate(max_length);
@@ -96,8 +97,11 @@ fn prompt_text(prompt: &Prompt, tokenizer: &Tokenizer) -> Result<String> {
     }
 }
 
+/// Why a row is no example for an objective over pairs.
+pub const NO_PAIR: &str = "it is no preference pair: `prompt`, `chosen` and `rejected`";
+
 /// Why a row is no example for supervised fine-tuning.
-const NO_ANSWER: &str = "a row without one answer can't be learned by `[objective.sft]`";
+pub const NO_ANSWER: &str = "a row without one answer can't be learned by `[objective.sft]`";
 
 /// The text of an example and what of it is supervised.
 ///

@@ -23,6 +23,7 @@ use crate::error::{Result, RunError};
 use crate::judges::{JudgeConfig, Judges};
 pub use crate::models::ModelConfig;
 use crate::packages::Packages;
+use crate::reward_model::RewardModels;
 use crate::rollout::RolloutConfig;
 use crate::standard;
 
@@ -71,6 +72,9 @@ pub struct RunConfig {
     /// Models beside the run's own that plugins may ask.
     #[serde(default)]
     pub judges: Judges,
+    /// Reward models that score beside the plugins.
+    #[serde(default)]
+    pub rewards: RewardModels,
     /// Where results go.
     pub output: OutputConfig,
 }
@@ -213,6 +217,10 @@ impl RunConfig {
                 *path = folder.join(&path);
             }
         }
+        for reward in config.rewards.values_mut() {
+            reward.path = folder.join(&reward.path);
+            reward.base = reward.base.take().map(|it| folder.join(it));
+        }
         config.model.path = config.model.path.map(|it| folder.join(it));
         if let Some(Adapter::Peft { path }) = &mut config.adapter {
             *path = folder.join(&path);
@@ -250,6 +258,9 @@ impl RunConfig {
         for (name, judge) in &self.judges {
             under(&format!("judges.{name}"), judge.problems());
         }
+        for (name, reward) in &self.rewards {
+            under(&format!("rewards.{name}"), reward.term().problems());
+        }
         under(&format!("objective.{}", self.objective.name()), self.objective.problems());
         under("train", self.train.problems(self.data.max_length));
         under("rollout", self.rollout.problems());
@@ -279,6 +290,9 @@ impl RunConfig {
         }
         if self.objective.samples() {
             problems.extend(self.rollout.problems_with(&self.train));
+        }
+        for name in self.rewards.keys().filter(|name| self.plugins.0.iter().any(|it| it.0 == **name)) {
+            problems.push(format!("`rewards.{name}` has the name of a plugin: scores are told apart by it"));
         }
         problems.extend(self.needs_evaluations());
         problems
@@ -366,7 +380,7 @@ mod tests {
     fn a_wrong_type_is_told_with_key_and_place() {
         insta::assert_snapshot!(parsed(&format!("{FILE}[train]\nseed = \"x\"\n"), &["eval.before=true"]).unwrap_err(), @r#"`train.seed` (line 8): invalid type: string "x", expected u64"#);
         insta::assert_snapshot!(parsed(FILE, &["train.seed=x"]).unwrap_err(), @r#"`train.seed` (`--set train.seed=x`): invalid type: string "x", expected u64"#);
-        insta::assert_snapshot!(parsed(FILE, &["objective.dop.beta=1"]).unwrap_err(), @"`objective` (`--set objective.dop.beta=1`): unknown variant `dop`, expected one of `sft`, `dpo`, `orpo`, `simpo`, `cpo`, `grpo`");
+        insta::assert_snapshot!(parsed(FILE, &["objective.dop.beta=1"]).unwrap_err(), @"`objective` (`--set objective.dop.beta=1`): unknown variant `dop`, expected one of `sft`, `dpo`, `orpo`, `simpo`, `cpo`, `reward`, `grpo`, `ppo`");
         insta::assert_snapshot!(parsed(&format!("{FILE}[objective.dpo]\n[objective.grpo]\n"), &[]).unwrap_err(), @"`objective` (line 7): wanted exactly 1 element, more than 1 element");
         insta::assert_snapshot!(parsed(FILE, &["data.held_out=3"]).unwrap_err(), @"`data.held_out` (`--set data.held_out=3`): wanted string or table");
         insta::assert_snapshot!(parsed(FILE, &["model.path.x=3"]).unwrap_err(), @"`--set model.path.x=3`: `path` is not a table");
@@ -408,6 +422,26 @@ mod tests {
             "`early_stop` needs `data.held_out`: there is nothing to evaluate"
         );
         assert_eq!(problems(&["early_stop.patience=2", "data.held_out.rows=1", "eval.every_steps=1"]), "");
+    }
+
+    #[test]
+    fn impossible_values_of_policies_and_rewards_are_told_with_their_keys() {
+        insta::assert_snapshot!(problems(&[
+            "objective.ppo.cliprange=0", "objective.ppo.kl_coef=0", "objective.ppo.adaptive_kl.target=6",
+            "rollout.num_iterations=0", "rollout.num_generations=3", "rewards.judge.path=judge", "rewards.judge.clip=[1, 0]",
+            "plugins.judge.config.key=1",
+        ]), @r"
+        `rewards.judge.clip` must be [least, greatest], got `[1, 0]`
+        `objective.ppo.cliprange` must be > 0, got `0`
+        `objective.ppo.kl_coef` must be > 0 where `adaptive_kl` is set, got `0`: it is multiplied, so it would stay 0
+        `rollout.num_iterations` must be > 0, got `0`
+        `rollout.num_generations` = 3 must divide the completions of a rollout, `train.micro_batch_size` * `train.gradient_accumulation_steps` * `rollout.steps_per_generation` = 8
+        `rewards.judge` has the name of a plugin: scores are told apart by it
+        ");
+        insta::assert_snapshot!(problems(&["objective.reward.center_rewards_coefficient=-1"]), @"`objective.reward.center_rewards_coefficient` must be >= 0, got `-1`");
+        insta::assert_snapshot!(parsed(FILE, &["objective.ppo.value_model=none"]).unwrap_err(), @"`objective.ppo.value_model` (`--set objective.ppo.value_model=none`): unknown variant `none`, expected one of `shared`, `shared_detached`, `copy`");
+        insta::assert_snapshot!(parsed(FILE, &["objective.ppo.num_ppo_epochs=4"]).unwrap_err(), @"`objective.ppo.num_ppo_epochs` (`--set objective.ppo.num_ppo_epochs=4`): unknown field `num_ppo_epochs`, expected one of `value_model`, `kl_coef`, `adaptive_kl`, `kl_estimator`, `gamma`, `lam`, `cliprange`, `cliprange_value`, `vf_coef`, `entropy_coef`, `whiten_rewards`, `whiten_advantages`, `missing_eos_penalty`, `score_clip`, `target_kl`");
+        insta::assert_snapshot!(parsed(FILE, &["rewards.judge.weight=2"]).unwrap_err(), @"`rewards` (`--set rewards.judge.weight=2`): missing field `path`");
     }
 
     #[test]

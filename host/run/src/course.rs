@@ -33,6 +33,7 @@ impl Course {
             best: None,
             evaluations_without_improvement: 0,
             evaluated: None,
+            penalty: None,
             base_digest,
             config_digest: settings.digest(),
         };

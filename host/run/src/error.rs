@@ -136,9 +136,17 @@ pub enum RunError {
         /// By reward, how often each outcome was seen.
         outcomes: Vec<(String, u64)>,
     },
+    /// `[rewards.<name>]` with a model that gives no scores.
+    #[error("`rewards.{reward}.path` = `{}` is no reward model: it has no `score.weight`\nhint: give what a run of `[objective.reward]` left, `adapter` or `model` in its `output.dir`", folder.display())]
+    NoScoreHead {
+        /// Its name.
+        reward: String,
+        /// The folder.
+        folder: PathBuf,
+    },
     /// An objective that learns from rewards, without one.
     #[error(
-        "`objective.{objective}` learns from rewards, and the run has none\nhint: add `[plugins.<name>]` of a plugin that plays the role `reward`; `fthost plugin list` names them"
+        "`objective.{objective}` learns from rewards, and the run has none\nhint: add `[plugins.<name>]` of a plugin that plays the role `reward`, which `fthost plugin list` names, or `[rewards.<name>]` with the `path` of a reward model"
     )]
     NoReward {
         /// Its key.
@@ -242,6 +250,7 @@ impl RunError {
             | Self::NoJudgeKey { .. }
             | Self::NoJudge { .. }
             | Self::NoReward { .. }
+            | Self::NoScoreHead { .. }
             | Self::Sandbox(SandboxError::NotFound { .. } | SandboxError::Config { .. }) => 2,
             Self::Registry(error) if error.is_usage() => 2,
             Self::Plugin(_)

@@ -6,7 +6,7 @@ use fthost_data::{DataError, TokenRows, Tokenizer};
 use fthost_engine::adapters::peft;
 use fthost_engine::checkpoint::load_model;
 use fthost_engine::device::{self, DeviceKind};
-use fthost_engine::train::TrainState;
+use fthost_engine::train::{TrainState, attach_reward_head};
 
 use crate::config::{Adapter, RunConfig};
 use crate::dataset::{self, OnBadRow};
@@ -14,9 +14,9 @@ use crate::error::{Result, RunError};
 use crate::evaluate::{Evaluation, HeldOutRows};
 use crate::judge::{Judge, JudgeSettings, Judgement};
 use crate::method::Method;
-use crate::models;
 use crate::plugins::Plugins;
 use crate::rows::encoded;
+use crate::{models, reward_model};
 
 /// Loss over the held-out rows, and what plugins say of the answers to them.
 ///
@@ -31,6 +31,7 @@ pub fn run(
     let config = &models::found(config)?;
     let opened = device::open(device)?;
     let tokenizer = Tokenizer::load(config.model.folder())?;
+    reward_model::open(config, plugins, device)?;
     // Held-out rows are never augmented.
     plugins.augmenters.clear();
     let dataset = dataset::load(&config.data, plugins)?;
@@ -56,6 +57,9 @@ pub fn run(
         peft::load_adapter(&mut reference, path)?;
     }
     let adapter = adapter.map(|folder| peft::load_adapter(&mut model, folder)).transpose()?;
+    if config.objective.has_margins() {
+        attach_reward_head(&mut model);
+    }
     let state = TrainState::new(model, adapter);
     let mut evaluation =
         held_out.evaluate(&state, &Method::of(config, &reference))?.ok_or(RunError::NothingHeldOut)?;

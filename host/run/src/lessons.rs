@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fthost_data::Tokenizer;
 use fthost_data::sampler::Windows;
-use fthost_engine::checkpoint::training::DataPosition;
+use fthost_engine::checkpoint::training::{DataPosition, Penalty, Progress};
 use fthost_engine::device::DeviceKind;
 use fthost_engine::models::CausalLm;
 use fthost_engine::train::{StepConfig, StepMetrics, TrainState};
@@ -15,7 +15,7 @@ use crate::config::RunConfig;
 use crate::error::Result;
 use crate::method::Method;
 use crate::plugins::Plugins;
-use crate::policy::{MiniBatch, Policy};
+use crate::policy::{Learned, MiniBatch, Policy};
 use crate::prefetch::Prefetch;
 use crate::questions::Question;
 use crate::rollout::RolloutTimes;
@@ -55,20 +55,21 @@ pub(crate) struct Rollouts<'a> {
 }
 
 impl<'a> Lessons<'a> {
-    /// From `position` on. `reference` is the model before training.
+    /// From where `progress` is. `reference` is the model before training.
     pub(crate) fn start(
         config: &'a RunConfig,
         tokenizer: &'a Tokenizer,
         rows: &mut Rows,
         device: DeviceKind,
         reference: &CausalLm,
-        position: DataPosition,
+        progress: &Progress,
     ) -> Self {
+        let position = progress.data;
         let DataPosition { epoch, rows: seen } = position;
         let count = rows.train.len();
         let seed = config.train.seed;
         let windows = |window: usize| Windows::resume(count, window, seed, epoch, seen as usize);
-        match Policy::of(config, tokenizer, device, reference) {
+        match Policy::of(config, tokenizer, device, reference, progress.penalty) {
             Some(policy) => Self::Rollouts(Box::new(Rollouts {
                 windows: windows(policy.prompts()),
                 policy,
@@ -80,6 +81,14 @@ impl<'a> Lessons<'a> {
                 let windows = windows(config.train.global_batch_size());
                 Self::Rows(Prefetch::start(Arc::clone(&rows.train), config.layout(), windows))
             }
+        }
+    }
+
+    /// What a checkpoint has to know of a penalty; only between two rollouts.
+    pub(crate) fn penalty(&self) -> Option<Penalty> {
+        match self {
+            Self::Rows(_) => None,
+            Self::Rollouts(rollouts) => rollouts.policy.penalty(),
         }
     }
 
@@ -124,7 +133,10 @@ impl Rollouts<'_> {
             (times, sampled, told) = (Some(rolled.times), Some(rolled.scores), rolled.figures);
         }
         let Some(batch) = self.left.pop_front() else { return Ok(None) };
-        let mut metrics = self.policy.step(state, &batch, config)?;
+        let Learned { mut metrics, is_enough } = self.policy.step(state, &batch, config)?;
+        if is_enough {
+            self.left.clear();
+        }
         told.append(&mut metrics.figures);
         metrics.figures = told;
         Ok(Some(Lesson {

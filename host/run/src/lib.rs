@@ -33,6 +33,7 @@ mod questions;
 mod reference;
 pub mod replay;
 pub mod report;
+pub mod reward_model;
 pub mod rollout;
 pub mod rows;
 pub mod scores;

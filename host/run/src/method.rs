@@ -2,12 +2,13 @@
 
 use fthost_data::Batch;
 use fthost_engine::models::CausalLm;
+use fthost_engine::objectives::RewardConfig;
 use fthost_engine::train::{
-    PreferenceLoss, StepConfig, StepMetrics, TrainState, evaluate, evaluate_preferences, preference_step,
-    step,
+    PreferenceLoss, StepConfig, StepMetrics, TrainState, evaluate, evaluate_preferences, evaluate_rewards,
+    preference_step, reward_step, step,
 };
 
-use crate::config::RunConfig;
+use crate::config::{Objective, RunConfig};
 use crate::error::Result;
 use crate::reference::Reference;
 
@@ -18,6 +19,7 @@ pub(crate) enum Method {
         loss: PreferenceLoss,
         reference: Option<Box<Reference>>,
     },
+    Reward(RewardConfig),
     /// It learns from completions that are sampled: rewards and evaluators say how good they are.
     Rollouts,
 }
@@ -25,6 +27,9 @@ pub(crate) enum Method {
 impl Method {
     /// That of `config`'s objective. `reference` is the model before training.
     pub(crate) fn of(config: &RunConfig, reference: &CausalLm) -> Self {
+        if let Objective::Reward(objective) = &config.objective {
+            return Self::Reward(objective.clone());
+        }
         match config.objective.preference() {
             Some(loss) => {
                 let reference = loss.needs_reference().then(|| Box::new(Reference::new(reference.clone())));
@@ -47,6 +52,7 @@ impl Method {
     ) -> Result<StepMetrics> {
         match self {
             Self::Sft | Self::Rollouts => Ok(step(state, batches, config)?),
+            Self::Reward(objective) => Ok(reward_step(state, batches, objective, config)?),
             Self::Preference { loss, reference } => {
                 let references = reference.as_ref().map_or_else(Vec::new, |it| it.logps(batches));
                 Ok(preference_step(state, batches, &references, loss, config)?)
@@ -76,6 +82,7 @@ impl Method {
                 let references = reference.as_ref().map_or_else(Vec::new, |it| it.logps(batches));
                 evaluate_preferences(&state.model, batches, &references, loss)
             }
+            Self::Reward(objective) => evaluate_rewards(&state.model, batches, objective),
             Self::Rollouts => (!batches.is_empty()).then(Vec::new),
         };
         let named =

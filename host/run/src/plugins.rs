@@ -41,6 +41,8 @@ pub struct Plugins {
     pub judges: OpenJudges,
     /// The components behind the roles, in the run file's order.
     pub loaded: Vec<Plugin>,
+    /// What rewards count that are no plugins, by name.
+    pub terms: BTreeMap<String, RewardTerm>,
     /// Keys that signed their packages, by plugin.
     pub signers: BTreeMap<String, String>,
 }
@@ -137,6 +139,9 @@ impl Plugins {
 
     /// A reward's part in the sum of all.
     pub fn term(&self, reward: &str) -> RewardTerm {
+        if let Some(term) = self.terms.get(reward) {
+            return *term;
+        }
         let plugin = self.loaded.iter().find(|it| it.identity().name == reward);
         plugin.map_or_else(RewardTerm::default, |it| it.config().reward)
     }

@@ -1,16 +1,22 @@
-//! Learning from completions that the policy samples: rollouts as micro-batches with advantages.
+//! Learning from completions that the policy samples: what every such objective shares. Sampling, scoring, and the cut into
+//! optimizer steps and micro-batches; what a completion's score means to each of its tokens is the objective's part.
+
+mod actor;
+mod group;
 
 use std::sync::Arc;
 
 use fthost_data::{Batch, Finish, IGNORED, Sequence, Tokenizer};
+use fthost_engine::checkpoint::training::Penalty;
 use fthost_engine::device::DeviceKind;
 use fthost_engine::generate::Completion;
 use fthost_engine::models::CausalLm;
-use fthost_engine::objectives::grpo::{GroupTotals, group_advantages};
-use fthost_engine::objectives::{GrpoConfig, segments};
+use fthost_engine::objectives::segments::parts;
 use fthost_engine::train::policy::completion_logps;
-use fthost_engine::train::{PolicyBatch, StepConfig, StepMetrics, TrainState, policy_step};
+use fthost_engine::train::{StepConfig, StepMetrics, TrainState};
 
+use self::actor::{ActorCritic, ActorStep};
+use self::group::{GroupRelative, GroupStep};
 use crate::config::{Objective, RunConfig};
 use crate::error::{Result, RunError};
 use crate::plugins::{Lent, Plugins};
@@ -21,19 +27,27 @@ use crate::scores::Scores;
 
 /// The objective, and how completions for it are sampled.
 pub(crate) struct Policy<'a> {
+    source: Source<'a>,
+    learner: Learner<'a>,
+}
+
+/// What every objective samples from and is held against.
+struct Source<'a> {
     config: &'a RunConfig,
-    objective: &'a GrpoConfig,
     tokenizer: &'a Tokenizer,
     device: DeviceKind,
     reference: CausalLm,
 }
 
+enum Learner<'a> {
+    Group(GroupRelative<'a>),
+    Actor(ActorCritic<'a>),
+}
+
 /// What one optimizer step learns from.
-pub(crate) struct MiniBatch {
-    micro_batches: Vec<PolicyBatch>,
-    totals: GroupTotals,
-    /// The first update after its rollout.
-    is_first: bool,
+pub(crate) enum MiniBatch {
+    Group(GroupStep),
+    Actor(ActorStep),
 }
 
 /// A rollout, cut into optimizer steps.
@@ -46,32 +60,54 @@ pub(crate) struct Rolled {
     pub(crate) times: RolloutTimes,
 }
 
-/// A completion that is learned from.
+/// An optimizer step that was done.
+pub(crate) struct Learned {
+    pub(crate) metrics: StepMetrics,
+    /// Whether what is left of the rollout is better left alone.
+    pub(crate) is_enough: bool,
+}
+
+/// A completion with what was said of it.
 struct Sampled {
     sequence: Sequence,
+    /// Log-probabilities of its tokens as they were sampled, its end among them.
     old: Vec<f32>,
-    advantage: f32,
+    /// Why it ended.
+    finish: Finish,
+    /// The sum of all rewards; `None` where nothing is learned from it.
+    reward: Option<f32>,
 }
 
 impl<'a> Policy<'a> {
-    /// That of `config`, where its objective samples. `reference` is the model before training.
+    /// That of `config`, where its objective samples. `reference` is the model before training, `penalty` what a checkpoint
+    /// says of [`Policy::penalty`].
     pub(crate) fn of(
         config: &'a RunConfig,
         tokenizer: &'a Tokenizer,
         device: DeviceKind,
         reference: &CausalLm,
+        penalty: Option<Penalty>,
     ) -> Option<Self> {
-        let Objective::Grpo(objective) = &config.objective else { return None };
-        Some(Self { config, objective, tokenizer, device, reference: reference.clone() })
+        let learner = match &config.objective {
+            Objective::Grpo(objective) => Learner::Group(GroupRelative { objective }),
+            Objective::Ppo(objective) => Learner::Actor(ActorCritic::new(objective, penalty)),
+            _ => return None,
+        };
+        let source = Source { config, tokenizer, device, reference: reference.clone() };
+        Some(Self { source, learner })
     }
 
     /// Prompts of one rollout.
     pub(crate) fn prompts(&self) -> usize {
-        self.rollout().prompts(&self.config.train)
+        self.source.rollout().prompts(&self.source.config.train)
     }
 
-    fn rollout(&self) -> &RolloutConfig {
-        &self.config.rollout
+    /// What a run that goes on from here has to know of the penalty.
+    pub(crate) fn penalty(&self) -> Option<Penalty> {
+        match &self.learner {
+            Learner::Group(_) => None,
+            Learner::Actor(actor) => actor.penalty(),
+        }
     }
 
     /// Samples for `questions`, which stand beside their rows' positions in the data set, lets rewards score, and cuts what
@@ -81,128 +117,49 @@ impl<'a> Policy<'a> {
     /// A prompt that can't be continued, a reward that fails where that stops the run, and a rollout of which nothing was
     /// scored.
     pub(crate) fn roll_out(
-        &self,
+        &mut self,
         state: &TrainState,
         plugins: &mut Plugins,
         questions: &[(u64, &Question)],
     ) -> Result<Rolled> {
-        let config = self.rollout();
+        let Self { source, learner } = self;
+        let config = source.rollout();
         let settings = RolloutSettings {
-            generation: config.generation(self.config.train.seed, state.step),
+            generation: config.generation(source.config.train.seed, state.step),
             batch_size: config.batch_size,
-            tokenizer: self.tokenizer,
+            tokenizer: source.tokenizer,
             step: state.step,
         };
         let lease = plugins.lend(&Lent {
             run: &state.model,
-            reference: Some(self.reference.clone()),
-            tokenizer: self.tokenizer,
+            reference: Some(source.reference.clone()),
+            tokenizer: source.tokenizer,
             batch_size: config.batch_size,
-            judges: &self.config.judges,
-            device: self.device,
+            judges: &source.config.judges,
+            device: source.device,
         })?;
         let Rollout { groups, scores, times } = roll_out(&state.model, plugins, questions, &settings)?;
         drop(lease);
-        scores.write(&self.config.output.dir)?;
+        scores.write(&source.config.output.dir)?;
         let mut figures = completion_figures(&groups);
         figures.extend(reward_figures(&scores));
-        let sampled = self.learned(questions, &groups, &mut figures);
-        if sampled.is_empty() {
+        let sampled = source.sampled(questions, &groups);
+        if sampled.iter().all(|it| it.reward.is_none()) {
             let outcomes = scores.outcome_counts();
             return Err(RunError::NothingScored { step: state.step + 1, outcomes });
         }
-        Ok(Rolled { mini_batches: self.mini_batches(&sampled), figures, scores, times })
-    }
-
-    /// The completions that are learned from, in order, with their advantages.
-    fn learned(
-        &self,
-        questions: &[(u64, &Question)],
-        groups: &[RolledGroup],
-        figures: &mut Vec<(String, f64)>,
-    ) -> Vec<Sampled> {
-        let mut sampled = Vec::new();
-        for ((_, question), group) in questions.iter().zip(groups) {
-            sampled.extend(group.completions.iter().map(|it| sampled_of(question, group, it)));
-        }
-        let mut scores: Vec<Option<f32>> = Vec::new();
-        for (completion, reward) in groups.iter().flat_map(|it| it.completions.iter().zip(&it.rewards)) {
-            let masked = self.rollout().mask_truncated_completions && completion.finish == Finish::Length;
-            let length = completion.token_ids.len() + usize::from(completion.end.is_some());
-            let overlong = self.objective.overlong.map_or(0.0, |it| it.punishment(length));
-            scores.push(reward.filter(|_| !masked).map(|it| it as f32 + overlong));
-        }
-        let in_reward = self.objective.kl_in_reward && self.objective.needs_reference();
-        let kl: Option<Vec<f32>> = in_reward.then(|| self.divergences(&sampled));
-        let sizes: Vec<usize> = groups.iter().map(|it| it.completions.len()).collect();
-        let found = group_advantages(&scores, &sizes, kl.as_deref(), self.objective);
-        figures.extend(found.metrics().into_iter().map(|(name, value)| (name.to_string(), value)));
-        let mut kept = Vec::with_capacity(sampled.len());
-        for ((mut it, advantage), score) in sampled.into_iter().zip(found.advantages).zip(scores) {
-            if score.is_some() {
-                it.advantage = advantage;
-                kept.push(it);
+        let mini_batches = match learner {
+            Learner::Group(group) => {
+                let sizes: Vec<usize> = groups.iter().map(|it| it.completions.len()).collect();
+                let steps = group.steps(source, sampled, &sizes, &mut figures);
+                steps.into_iter().map(MiniBatch::Group).collect()
             }
-        }
-        kept
-    }
-
-    /// Each completion's divergence from the reference, k1 summed over its tokens.
-    fn divergences(&self, sampled: &[Sampled]) -> Vec<f32> {
-        let mut found = vec![0.0; sampled.len()];
-        for (completions, batch) in self.laid_out(sampled) {
-            let reference = self.reference_logps(&batch);
-            let lengths = batch.supervised_tokens();
-            for (completion, reference) in completions.into_iter().zip(segments::parts(&reference, &lengths))
-            {
-                let old = &sampled[completion].old;
-                found[completion] = old.iter().zip(reference).map(|(old, reference)| old - reference).sum();
-            }
-        }
-        found
-    }
-
-    /// The completions as micro-batches, each with the positions of its own.
-    fn laid_out(&self, sampled: &[Sampled]) -> Vec<(Vec<usize>, Batch)> {
-        let rows: Vec<&Sequence> = sampled.iter().map(|it| &it.sequence).collect();
-        let batch = |group: &[usize]| Batch::shared(group.iter().map(|&it| rows[it]));
-        let groups = self.config.layout().groups(&rows).into_iter();
-        groups.map(|group| (group.clone(), batch(&group))).collect()
-    }
-
-    fn reference_logps(&self, batch: &Batch) -> Vec<f32> {
-        completion_logps(&self.reference, batch, self.rollout().temperature)
-    }
-
-    fn mini_batches(&self, sampled: &[Sampled]) -> Vec<MiniBatch> {
-        let mut all = Vec::new();
-        for iteration in 0..self.rollout().num_iterations {
-            for (index, step) in sampled.chunks(self.config.train.global_batch_size()).enumerate() {
-                all.push(self.mini_batch(step, iteration == 0 && index == 0));
-            }
-        }
-        all
-    }
-
-    fn mini_batch(&self, sampled: &[Sampled], is_first: bool) -> MiniBatch {
-        let in_loss = self.objective.needs_reference() && !self.objective.kl_in_reward;
-        let micro_batch = |(group, batch): (Vec<usize>, Batch)| {
-            let of_group = || group.iter().map(|&it| &sampled[it]);
-            PolicyBatch {
-                reference: in_loss.then(|| self.reference_logps(&batch)),
-                batch,
-                old: of_group().flat_map(|it| it.old.iter().copied()).collect(),
-                advantages: of_group().map(|it| it.advantage).collect(),
+            Learner::Actor(actor) => {
+                let steps = actor.steps(source, state, sampled, &mut figures);
+                steps.into_iter().map(MiniBatch::Actor).collect()
             }
         };
-        let micro_batches: Vec<PolicyBatch> = self.laid_out(sampled).into_iter().map(micro_batch).collect();
-        let totals = GroupTotals {
-            completions: sampled.len(),
-            tokens: sampled.iter().map(|it| it.old.len()).sum(),
-            micro_batches: micro_batches.len(),
-            max_completion_length: self.rollout().max_completion_length,
-        };
-        MiniBatch { micro_batches, totals, is_first }
+        Ok(Rolled { mini_batches, figures, scores, times })
     }
 
     /// One optimizer step.
@@ -214,15 +171,77 @@ impl<'a> Policy<'a> {
         state: &mut TrainState,
         batch: &MiniBatch,
         config: &StepConfig,
-    ) -> Result<StepMetrics> {
-        let temperature = self.rollout().temperature;
-        let MiniBatch { micro_batches, totals, is_first } = batch;
-        Ok(policy_step(state, micro_batches, totals, self.objective, temperature, *is_first, config)?)
+    ) -> Result<Learned> {
+        let temperature = self.source.rollout().temperature;
+        match (&self.learner, batch) {
+            (Learner::Group(group), MiniBatch::Group(step)) => {
+                let metrics = group.step(state, step, temperature, config)?;
+                Ok(Learned { metrics, is_enough: false })
+            }
+            (Learner::Actor(actor), MiniBatch::Actor(step)) => actor.step(state, step, temperature, config),
+            _ => unreachable!("a policy learns from what it has cut"),
+        }
+    }
+}
+
+impl Source<'_> {
+    fn rollout(&self) -> &RolloutConfig {
+        &self.config.rollout
+    }
+
+    /// Every completion, in order.
+    fn sampled(&self, questions: &[(u64, &Question)], groups: &[RolledGroup]) -> Vec<Sampled> {
+        let mut all = Vec::new();
+        for ((_, question), group) in questions.iter().zip(groups) {
+            for (completion, reward) in group.completions.iter().zip(&group.rewards) {
+                let masked = self.rollout().mask_truncated_completions && completion.finish == Finish::Length;
+                let reward = reward.filter(|_| !masked).map(|it| it as f32);
+                all.push(sampled_of(question, group, completion, reward));
+            }
+        }
+        all
+    }
+
+    /// The completions of each optimizer step, and whether it is the first of the rollout.
+    fn cut<'s, T>(&self, sampled: &'s [T]) -> impl Iterator<Item = (&'s [T], bool)> + use<'s, T> {
+        let (size, iterations) = (self.config.train.global_batch_size(), self.rollout().num_iterations);
+        (0..iterations).flat_map(move |iteration| {
+            let steps = sampled.chunks(size).enumerate();
+            steps.map(move |(index, step)| (step, iteration == 0 && index == 0))
+        })
+    }
+
+    /// The completions of each micro-batch, by position.
+    fn layout<'s>(&self, sampled: impl IntoIterator<Item = &'s Sampled>) -> Vec<Vec<usize>> {
+        let rows: Vec<&Sequence> = sampled.into_iter().map(|it| &it.sequence).collect();
+        self.config.layout().groups(&rows)
+    }
+
+    fn reference_logps(&self, batch: &Batch) -> Vec<f32> {
+        completion_logps(&self.reference, batch, self.rollout().temperature)
+    }
+
+    /// What `of_batch` says of each completion's tokens.
+    fn of_each(&self, sampled: &[Sampled], mut of_batch: impl FnMut(&Batch) -> Vec<f32>) -> Vec<Vec<f32>> {
+        let mut all = vec![Vec::new(); sampled.len()];
+        for group in self.layout(sampled) {
+            let values = of_batch(&Batch::shared(group.iter().map(|&it| &sampled[it].sequence)));
+            let lengths: Vec<usize> = group.iter().map(|&it| sampled[it].old.len()).collect();
+            for (&index, values) in group.iter().zip(parts(&values, &lengths)) {
+                all[index] = values.to_vec();
+            }
+        }
+        all
     }
 }
 
 /// Prompt and completion, its end with it, as one row.
-fn sampled_of(question: &Question, group: &RolledGroup, completion: &Completion) -> Sampled {
+fn sampled_of(
+    question: &Question,
+    group: &RolledGroup,
+    completion: &Completion,
+    reward: Option<f32>,
+) -> Sampled {
     let mut ids = completion.token_ids.clone();
     let mut old = completion.token_logps.clone();
     if let Some(end) = completion.end {
@@ -233,5 +252,6 @@ fn sampled_of(question: &Question, group: &RolledGroup, completion: &Completion)
     labels.extend(ids.iter().map(|it| i64::from(*it)));
     let input_ids = [&group.prompt_ids[..], &ids].concat();
     let origin = Arc::new(question.origin.clone());
-    Sampled { sequence: Sequence { input_ids, labels, cut: 0, origin }, old, advantage: 0.0 }
+    let sequence = Sequence { input_ids, labels, cut: 0, margin: 0.0, origin };
+    Sampled { sequence, old, finish: completion.finish, reward }
 }

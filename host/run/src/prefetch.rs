@@ -87,6 +87,7 @@ mod tests {
             input_ids: vec![it; it as usize % 5 + 2],
             labels: vec![i64::from(it); it as usize % 5 + 2],
             cut: 0,
+            margin: 0.0,
             origin: Arc::clone(&origin),
         };
         Arc::new((0..10).map(row).collect())

@@ -8,15 +8,15 @@ use fthost_engine::checkpoint::{load_model, load_model_to_train};
 use fthost_engine::device::{self, DeviceKind};
 use fthost_engine::models::{CausalLm, Parameter};
 use fthost_engine::optim::AdamW;
-use fthost_engine::train::TrainState;
+use fthost_engine::train::{TrainState, attach_reward_head, attach_value_model};
 
-use crate::config::{Adapter, RunConfig};
+use crate::config::{Adapter, Objective, RunConfig};
 use crate::error::{Result, RunError};
 use crate::event::{Plan, PlannedPlugin};
-use crate::models;
 use crate::plugins::{Lease, Lent, Plugins};
 use crate::rows::Rows;
 use crate::settings::Settings;
+use crate::{models, reward_model};
 
 /// Skipped rows that a plan shows.
 const SKIPPED_SHOWN: usize = 5;
@@ -45,6 +45,7 @@ pub(crate) struct Prepared {
 pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceKind) -> Result<Prepared> {
     // Opened first: a device that is not there is told before anything is read.
     let opened = device::open(device)?;
+    reward_model::open(config, plugins, device)?;
     if config.objective.samples() && plugins.rewards.is_empty() {
         return Err(RunError::NoReward { objective: config.objective.name() });
     }
@@ -71,6 +72,10 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
         Some(Adapter::Peft { path }) => Some(load_adapter(&mut model, path)?),
         Some(Adapter::Lora(_)) | None => None,
     };
+    if !config.objective.has_margins() {
+        // Of a reward model whatever predicts tokens is gone on with.
+        model.score = None;
+    }
     let reference = model.clone();
     let adapter = match &config.adapter {
         Some(Adapter::Lora(lora)) => {
@@ -79,12 +84,22 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
         }
         Some(Adapter::Peft { .. }) | None => begun,
     };
-    let trainable_parameters = count_parameters(|visit| model.visit_trained(visit));
     let mut state = TrainState::new(model, adapter);
+    attach_heads(&config.objective, &mut state);
+    let trainable_parameters = count_parameters(|visit| state.visit_trained(visit));
     state.optimizer = AdamW::new(config.optimizer.storage());
     state.seed = config.train.seed;
     let plan = planned_run(config, plugins, &rows, [parameters, trainable_parameters]);
     Ok(Prepared { tokenizer, rows, state, reference, plan, settings, notes })
+}
+
+/// The scalar heads that `objective` trains besides.
+fn attach_heads(objective: &Objective, state: &mut TrainState) {
+    match objective {
+        Objective::Ppo(objective) => attach_value_model(state, objective.value_model),
+        Objective::Reward(_) => attach_reward_head(&mut state.model),
+        _ => {}
+    }
 }
 
 /// What will be done with `rows`; `counts` are all weights, and those that are trained.

@@ -119,8 +119,12 @@ pub(crate) fn encoded(
     tokenizer: &Tokenizer,
     max_length: usize,
 ) -> fthost_data::Result<Sequence> {
-    if objective.preference().is_some() {
-        return encode::encode_pair(example, tokenizer, max_length);
+    if objective.has_pairs() {
+        let mut pair = encode::encode_pair(example, tokenizer, max_length)?;
+        if objective.has_margins() {
+            pair.margin = margin(example)?;
+        }
+        return Ok(pair);
     }
     if !objective.samples() {
         return encode::encode(example, tokenizer, max_length);
@@ -133,7 +137,17 @@ pub(crate) fn encoded(
         return Err(bad(format!("a prompt of {length} tokens; `data.max_length` = {max_length}")));
     }
     let labels = vec![IGNORED; input_ids.len()];
-    Ok(Sequence { input_ids, labels, cut: 0, origin: Arc::new(example.origin.clone()) })
+    Ok(Sequence { input_ids, labels, cut: 0, margin: 0.0, origin: Arc::new(example.origin.clone()) })
+}
+
+/// The column `margin`; 0 where there is none.
+fn margin(example: &Example) -> fthost_data::Result<f32> {
+    let Some(value) = example.columns.get("margin").filter(|it| !it.is_null()) else { return Ok(0.0) };
+    let number = value.as_f64().map(|it| it as f32).filter(|it| it.is_finite());
+    number.ok_or_else(|| DataError::BadRow {
+        origin: example.origin.clone(),
+        reason: format!("`margin` must be a number, got `{value}`"),
+    })
 }
 
 /// Micro-batches of the rows at `indices`.

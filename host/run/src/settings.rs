@@ -34,8 +34,10 @@ impl Settings {
         let data = json!({
             "digest": data_digest, "max_length": config.data.max_length, "packing": config.data.packing,
         });
+        let rewards: Vec<Value> =
+            config.rewards.iter().map(|(name, it)| json!({"name": name, "term": it.term()})).collect();
         Ok(Self(json!({
-            "data": data, "plugins": plugins, "adapter": adapter, "objective": config.objective,
+            "rewards": rewards, "data": data, "plugins": plugins, "adapter": adapter, "objective": config.objective,
             "rollout": config.rollout, "optimizer": config.optimizer, "schedule": config.schedule, "train": config.train,
             "eval": config.eval, "early_stop": config.early_stop, "plugin_settings": config.plugins,
         })))

@@ -33,7 +33,7 @@ use crate::plugins::Plugins;
 use crate::rows::Rows;
 
 /// Goes up with every change of how rows are read, built, tokenised or laid out in the file.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const MAGIC: &[u8; 8] = b"fthosttk";
 const HEAD: usize = 64;
 /// Arrays begin at multiples of this.
@@ -220,7 +220,7 @@ fn made_of(config: &RunConfig, plugins: &Plugins) -> Result<Value> {
         "version": VERSION, "fthost": env!("CARGO_PKG_VERSION"), "contract": CONTRACT_VERSION,
         "files": data.files, "held_out": data.held_out, "contents": contents, "max_length": data.max_length,
         "on_bad_row": data.on_bad_row, "split_seed": data.split_seed,
-        "pairs": config.objective.preference().is_some(),
+        "pairs": config.objective.has_pairs(), "margins": config.objective.has_margins(),
         "plugins": making, "seed": seed, "tokenizer": tokenizer, "model": model,
     }))
 }

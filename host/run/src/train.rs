@@ -83,7 +83,7 @@ pub fn run(
     let mut judge = Judge::new(plugins, &tokenizer, asking, &held_out.examples)?;
     let method = Method::of(config, &reference);
     let mut lessons =
-        Lessons::start(config, &tokenizer, &mut rows, options.device, &reference, course.progress.data);
+        Lessons::start(config, &tokenizer, &mut rows, options.device, &reference, &course.progress);
     drop(reference);
     let mut pace = Pace::start(state.step, plan.steps);
     // Between two steps of one rollout a run can't be left: what is left of the rollout is in no checkpoint.
@@ -126,6 +126,7 @@ pub fn run(
         let step_config = step_config(config, state.step, plan.steps);
         let Some(lesson) = lessons.next(&mut state, plugins, &method, &step_config)? else { break };
         whole = lesson.whole;
+        course.progress.penalty = lessons.penalty();
         let done = lesson.metrics;
         course.advance(lesson.position, done.num_tokens);
         let (tokens_per_second, left) = pace.step(done.num_tokens, lesson.waited);

@@ -3,6 +3,8 @@
 mod judges;
 mod packing;
 mod policy;
+mod ppo;
 mod preference;
 mod resume;
+mod rewards;
 mod support;

@@ -171,7 +171,7 @@ fn a_reward_that_fails_stops_the_run_where_it_says_so() {
     let none = place.watch(ROLLOUTS, &options, &mut |_| ()).unwrap_err().to_string();
     insta::assert_snapshot!(none, @r"
     `objective.grpo` learns from rewards, and the run has none
-    hint: add `[plugins.<name>]` of a plugin that plays the role `reward`; `fthost plugin list` names them
+    hint: add `[plugins.<name>]` of a plugin that plays the role `reward`, which `fthost plugin list` names, or `[rewards.<name>]` with the `path` of a reward model
     ");
 }
 

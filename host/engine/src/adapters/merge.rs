@@ -4,7 +4,8 @@ use std::path::Path;
 
 use crate::checkpoint::safetensors::{StoredDtype, write_as, write_whole};
 use crate::error::{EngineError, Result};
-use crate::models::CausalLm;
+use crate::models::llama::HEAD;
+use crate::models::{CausalLm, ScoreRole};
 
 /// Folds every adapter of `model` into the weight beside it.
 pub fn merge_lora(model: &mut CausalLm) {
@@ -30,7 +31,8 @@ const COMPANIONS: [&str; 8] = [
     "LICENSE",
 ];
 
-/// Writes `model`, merged, as a Hugging Face folder; configuration and tokenizer are copied from `base`.
+/// Writes `model`, merged, as a Hugging Face folder; configuration and tokenizer are copied from `base`. A reward model
+/// is written as one for sequence classification; a value model's head is left out.
 ///
 /// # Errors
 /// Files that can't be read or written.
@@ -50,7 +52,8 @@ pub fn save_merged_as(model: &mut CausalLm, base: &Path, folder: &Path, dtype: S
         if source.exists() {
             let mut bytes = std::fs::read(&source).map_err(EngineError::io("read", &source))?;
             if name == "config.json" {
-                bytes = stating_dtype(&source, &bytes, dtype)?;
+                let is_reward = is_reward(model);
+                bytes = stating(&source, &bytes, dtype, is_reward)?;
             }
             write_whole(&folder.join(name), &bytes)?;
         }
@@ -60,11 +63,24 @@ pub fn save_merged_as(model: &mut CausalLm, base: &Path, folder: &Path, dtype: S
         let (shape, values) = parameter.to_f32();
         tensors.push((name.to_string(), shape, values));
     });
+    if is_reward(model) {
+        // A model that classifies predicts no tokens.
+        tensors.retain(|it| it.0 != HEAD);
+        model.visit_score(&mut |name, parameter| {
+            let (shape, values) = parameter.to_f32();
+            tensors.push((name.to_string(), shape, values));
+        });
+    }
     write_as(&folder.join("model.safetensors"), &tensors, dtype)
 }
 
-/// `config.json` with the type the weights are written in: transformers loads them as it says.
-fn stating_dtype(path: &Path, bytes: &[u8], dtype: StoredDtype) -> Result<Vec<u8>> {
+fn is_reward(model: &CausalLm) -> bool {
+    model.score.as_ref().is_some_and(|it| it.role == ScoreRole::Reward)
+}
+
+/// `config.json` with the type the weights are written in and, of a reward model, the class that has one score:
+/// transformers loads them as it says.
+fn stating(path: &Path, bytes: &[u8], dtype: StoredDtype, is_reward: bool) -> Result<Vec<u8>> {
     let json = |source| EngineError::Json { path: path.to_path_buf(), source };
     let mut config: serde_json::Value = serde_json::from_slice(bytes).map_err(json)?;
     let stated: Vec<&str> =
@@ -73,6 +89,11 @@ fn stating_dtype(path: &Path, bytes: &[u8], dtype: StoredDtype) -> Result<Vec<u8
     let silent = stated.is_empty() && dtype != StoredDtype::F32;
     for key in stated.into_iter().chain(silent.then_some("dtype")) {
         config[key] = dtype.name().into();
+    }
+    if is_reward {
+        config["architectures"] = serde_json::json!(["LlamaForSequenceClassification"]);
+        config["id2label"] = serde_json::json!({"0": "LABEL_0"});
+        config["label2id"] = serde_json::json!({"LABEL_0": 0});
     }
     serde_json::to_vec_pretty(&config).map_err(json)
 }

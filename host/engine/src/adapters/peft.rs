@@ -9,13 +9,17 @@ use super::lora::{LoraConfig, attach_with};
 use super::target::TargetModules;
 use crate::checkpoint::safetensors::{TensorFiles, write_f32, write_whole};
 use crate::error::{EngineError, Result};
-use crate::models::CausalLm;
+use crate::models::score::SCORE;
+use crate::models::{CausalLm, ScoreHead, ScoreRole};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
+/// PEFT's word for models that classify, reward models among them.
+const SEQUENCE_CLASSIFICATION: &str = "SEQ_CLS";
 
-/// Writes the adapter of `model` as a PEFT folder. `base` is what PEFT is told to load the model from.
+/// Writes the adapter of `model` as a PEFT folder. `base` is what PEFT is told to load the model from. A reward model's
+/// head is saved with it, for sequence classification; a value model's is not.
 ///
 /// # Errors
 /// Files that can't be written.
@@ -26,8 +30,20 @@ pub fn save_adapter(model: &mut CausalLm, config: &LoraConfig, base: &str, folde
         let (shape, values) = parameter.to_f32();
         tensors.push((format!("{PREFIX}{name}"), shape, values));
     });
+    let is_reward = model.score.as_ref().is_some_and(|it| it.role == ScoreRole::Reward);
+    if is_reward {
+        model.visit_score(&mut |name, parameter| {
+            let (shape, values) = parameter.to_f32();
+            tensors.push((format!("{PREFIX}{name}"), shape, values));
+        });
+    }
     write_f32(&folder.join(WEIGHTS), &tensors)?;
-    let text = serde_json::to_string_pretty(&adapter_config(config, base)).expect("a JSON value serialises");
+    let mut written = adapter_config(config, base);
+    if is_reward {
+        written["task_type"] = json!(SEQUENCE_CLASSIFICATION);
+        written["modules_to_save"] = json!(["score"]);
+    }
+    let text = serde_json::to_string_pretty(&written).expect("a JSON value serialises");
     write_whole(&folder.join(CONFIG), format!("{text}\n").as_bytes())
 }
 
@@ -59,7 +75,7 @@ fn adapter_config(config: &LoraConfig, base: &str) -> Value {
     })
 }
 
-/// Puts the adapter of a PEFT folder on `model` and returns its configuration.
+/// Puts the adapter of a PEFT folder on `model`, a reward model's head with it, and returns its configuration.
 ///
 /// # Errors
 /// Options that are not understood here, by name; tensors that are missing or left over.
@@ -80,6 +96,12 @@ pub fn load_adapter(model: &mut CausalLm, folder: &Path) -> Result<LoraConfig> {
         read.extend(names);
         Ok((Tensor::from_data(a, &device), Tensor::from_data(b, &device)))
     })?;
+    if value["task_type"] == SEQUENCE_CLASSIFICATION {
+        let name = format!("{PREFIX}{SCORE}");
+        let weight = Tensor::from_data(files.read(&name, [1, model.config.hidden_size])?, &device);
+        model.score = Some(ScoreHead { weight, bias: None, role: ScoreRole::Reward });
+        read.push(name);
+    }
     let unknown = files.unknown(&read);
     if !unknown.is_empty() {
         return Err(EngineError::UnknownTensors { folder: folder.to_path_buf(), names: unknown });
@@ -107,6 +129,14 @@ fn lora_config(value: &Value) -> std::result::Result<LoraConfig, Vec<String>> {
         "fan_in_fan_out",
     ] {
         let option = &value[key];
+        // The head of a model that classifies is saved whole.
+        if key == "modules_to_save" && value["task_type"] == SEQUENCE_CLASSIFICATION {
+            if *option != json!(["score"]) {
+                problems
+                    .push(format!("`{key}` = {option}: known for {SEQUENCE_CLASSIFICATION} is [\"score\"]"));
+            }
+            continue;
+        }
         let off = option.is_null()
             || *option == false
             || option.as_object().is_some_and(|it| it.is_empty())

@@ -6,7 +6,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::safetensors::TensorFiles;
 use crate::error::{EngineError, Result};
-use crate::models::{Block, CausalLm, LlamaConfig};
+use crate::models::llama::HEAD;
+use crate::models::score::SCORE;
+use crate::models::{Block, CausalLm, LlamaConfig, ScoreHead, ScoreRole};
 use crate::nn::{FloatDtype, Linear, Rope};
 
 /// Loads `config.json` and the safetensors beside it, as f32, onto `device`.
@@ -31,14 +33,16 @@ pub fn load_model_to_train(folder: &Path, device: &Device) -> Result<CausalLm> {
 
 fn load(folder: &Path, device: &Device, in_place: bool) -> Result<CausalLm> {
     let config_path = folder.join("config.json");
-    let config = LlamaConfig::read(&config_path)?;
+    let mut config = LlamaConfig::read(&config_path)?;
     let rope = config.rope().map_err(|problem| EngineError::Invalid {
         what: format!("`{}`", config_path.display()),
         problems: vec![problem],
     })?;
     let files = TensorFiles::open_model(folder)?;
+    // A model that classifies predicts no tokens: nobody asks its embedding as a head.
+    config.tie_word_embeddings |= files.contains(SCORE) && !files.contains(HEAD);
     let mut read = Vec::new();
-    let model = build(&config, rope, device, &mut |name, shape| {
+    let mut model = build(&config, rope, device, &mut |name, shape| {
         read.push(name.to_string());
         match *shape {
             [length] if in_place => files.in_place(name, [length]),
@@ -48,6 +52,15 @@ fn load(folder: &Path, device: &Device, in_place: bool) -> Result<CausalLm> {
             _ => unreachable!("a model has vectors and matrices"),
         }
     })?;
+    if files.contains(SCORE) {
+        let weight = files.read(SCORE, [1, config.hidden_size])?;
+        read.push(SCORE.to_string());
+        model.score = Some(ScoreHead {
+            weight: Tensor::from_data(weight, device),
+            bias: None,
+            role: ScoreRole::Reward,
+        });
+    }
     // Files of tied models sometimes repeat the head; older ones store the rotary frequencies.
     let mut unknown = files.unknown(&read);
     unknown.retain(|name| {
@@ -83,7 +96,7 @@ pub(crate) fn build(
         false => Some(reader.matrix("lm_head.weight", [vocab, hidden])?),
     };
     let (config, compute_dtype) = (config.clone(), FloatDtype::F32);
-    Ok(CausalLm { config, embed_tokens, blocks, norm, lm_head, rope, compute_dtype })
+    Ok(CausalLm { config, embed_tokens, blocks, norm, lm_head, score: None, rope, compute_dtype })
 }
 
 struct Reader<'a> {

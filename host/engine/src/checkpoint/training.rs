@@ -1,7 +1,7 @@
 //! Training checkpoints: everything a run needs to go on as if it had never stopped.
 //!
 //! `checkpoint-<step>/` holds the adapter in PEFT's layout, or `model.safetensors` where everything is trained;
-//! `optimizer.safetensors`; and `trainer_state.json`, which names the digest of each file. A checkpoint is there
+//! `value.safetensors` where values are learned beside the model; `optimizer.safetensors`; and `trainer_state.json`, which names the digest of each file. A checkpoint is there
 //! whole or not at all: it is written under a temporary name, synced, and renamed.
 
 use std::collections::BTreeMap;
@@ -18,13 +18,16 @@ use super::moments;
 use super::safetensors::{TensorFiles, write_f32, write_whole};
 use crate::adapters::peft::save_adapter;
 use crate::error::{EngineError, Result};
-use crate::models::Parameter;
+use crate::models::score::{SCORE, SCORE_BIAS};
+use crate::models::{Parameter, ScoreRole};
 use crate::optim::adamw::Moments;
 use crate::train::TrainState;
+use crate::train::state::VALUE_MODEL;
 
 const STATE: &str = "trainer_state.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const FULL_WEIGHTS: &str = "model.safetensors";
+const VALUES: &str = "value.safetensors";
 const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 const PEFT_PREFIX: &str = "base_model.model.";
 const PREFIX: &str = "checkpoint-";
@@ -51,6 +54,15 @@ pub struct Best {
     pub value: f64,
     /// The step it was measured after.
     pub step: u64,
+}
+
+/// A coefficient that changes as a run goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Penalty {
+    /// As the next rollout uses it.
+    #[serde(with = "exact")]
+    pub coef: f64,
 }
 
 /// A number as text: what reads JSON may round its last bit, and a resumed run is to compare with the same value.
@@ -83,6 +95,9 @@ pub struct Progress {
     pub evaluations_without_improvement: u64,
     /// The step after which the run was last evaluated.
     pub evaluated: Option<u64>,
+    /// The coefficient of a penalty that follows a divergence, as it is now; `None` where there is none.
+    #[serde(default)]
+    pub penalty: Option<Penalty>,
     /// Digest of the base model.
     pub base_digest: String,
     /// Digest of every setting that changes what is computed.
@@ -119,22 +134,7 @@ pub fn save(folder: &Path, state: &mut TrainState, progress: &Progress, base: &s
         .tempdir_in(folder)
         .map_err(EngineError::io("write", folder))?;
     let inside = temporary.path();
-    let mut model = state.model.clone();
-    let weights = match &state.adapter {
-        Some(adapter) => {
-            save_adapter(&mut model, adapter, base, inside)?;
-            vec![ADAPTER_WEIGHTS, "adapter_config.json"]
-        }
-        None => {
-            let mut tensors = Vec::new();
-            model.visit_base(&mut |name, parameter| {
-                let (shape, values) = parameter.to_f32();
-                tensors.push((name.to_string(), shape, values));
-            });
-            write_f32(&inside.join(FULL_WEIGHTS), &tensors)?;
-            vec![FULL_WEIGHTS]
-        }
-    };
+    let weights = write_weights(state, base, inside)?;
     moments::write(&inside.join(OPTIMIZER), &state.optimizer)?;
     let mut files = BTreeMap::new();
     for name in weights.into_iter().chain([OPTIMIZER]) {
@@ -148,6 +148,39 @@ pub fn save(folder: &Path, state: &mut TrainState, progress: &Progress, base: &s
     let path = publish(temporary, &path)?;
     state.last_checkpoint = Some(path.clone());
     Ok(path)
+}
+
+/// Writes everything that is trained into `folder`; gives the files' names.
+fn write_weights(state: &TrainState, base: &str, folder: &Path) -> Result<Vec<&'static str>> {
+    let mut state = state.clone();
+    let (mut of_model, mut of_values) = (Vec::new(), Vec::new());
+    let is_adapter = state.adapter.is_some();
+    let is_reward = state.model.score.as_ref().is_some_and(|it| it.role == ScoreRole::Reward);
+    state.visit_trained(&mut |name, parameter| {
+        let is_score = name == SCORE || name == SCORE_BIAS;
+        let beside = name.starts_with(VALUE_MODEL) || is_score && !is_reward;
+        // An adapter's own weights are written as PEFT has them.
+        if beside || !is_adapter {
+            let (shape, values) = parameter.to_f32();
+            let tensors = if beside { &mut of_values } else { &mut of_model };
+            tensors.push((name.to_string(), shape, values));
+        }
+    });
+    let mut written = match &state.adapter {
+        Some(adapter) => {
+            save_adapter(&mut state.model, adapter, base, folder)?;
+            vec![ADAPTER_WEIGHTS, "adapter_config.json"]
+        }
+        None => {
+            write_f32(&folder.join(FULL_WEIGHTS), &of_model)?;
+            vec![FULL_WEIGHTS]
+        }
+    };
+    if !of_values.is_empty() {
+        write_f32(&folder.join(VALUES), &of_values)?;
+        written.push(VALUES);
+    }
+    Ok(written)
 }
 
 /// Removes a checkpoint: what names its files goes first, so that half of one is none.
@@ -204,7 +237,8 @@ pub fn resume(checkpoint: &Path, state: &mut TrainState, expected: &Progress) ->
         return Err(refuse(format!("`{weights}` or `{OPTIMIZER}` is not among its files")));
     }
     let mut resumed = state.clone();
-    read_tensors(checkpoint, weights, &mut resumed)?;
+    let values = manifest.files.contains_key(VALUES).then_some(VALUES);
+    read_tensors(checkpoint, weights, values, &mut resumed)?;
     resumed.step = manifest.step;
     resumed.optimizer.updates = manifest.updates;
     resumed.last_checkpoint = Some(checkpoint.to_path_buf());
@@ -232,21 +266,29 @@ fn read_manifest(checkpoint: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
-fn read_tensors(checkpoint: &Path, weights: &str, state: &mut TrainState) -> Result<()> {
-    let values = TensorFiles::open(checkpoint, vec![checkpoint.join(weights)])?;
+fn read_tensors(
+    checkpoint: &Path,
+    weights: &str,
+    values: Option<&str>,
+    state: &mut TrainState,
+) -> Result<()> {
+    let files = [weights].into_iter().chain(values).map(|it| checkpoint.join(it)).collect();
+    let values = TensorFiles::open(checkpoint, files)?;
     let optimizer = TensorFiles::open(checkpoint, vec![checkpoint.join(OPTIMIZER)])?;
     let prefix = if state.adapter.is_some() { PEFT_PREFIX } else { "" };
     let device = state.model.device();
     let mut found = BTreeMap::new();
     let mut outcome = Ok(());
-    state.model.visit_trained(&mut |name, parameter| {
+    state.visit_trained(&mut |name, parameter| {
         if outcome.is_err() {
             return;
         }
         let read = || -> Result<(TensorData, Option<Moments>)> {
             let shape = parameter.dims();
             let length = shape.iter().product();
-            let value = read_any(&values, &format!("{prefix}{name}"), &shape)?;
+            let prefixed = format!("{prefix}{name}");
+            let stored = if values.contains(name) { name } else { &prefixed };
+            let value = read_any(&values, stored, &shape)?;
             Ok((value, moments::read(&optimizer, name, length, &device)?))
         };
         match read() {

@@ -10,6 +10,8 @@ use crate::nn::{Rope, RopeScaling};
 
 /// What `architectures` may name.
 const KNOWN: &str = "LlamaForCausalLM";
+/// What a reward model names.
+const CLASSIFIER: &str = "LlamaForSequenceClassification";
 
 /// The keys of `config.json` that decide what is computed. Others are kept by whoever copies the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,7 +86,7 @@ impl LlamaConfig {
         let text = std::fs::read_to_string(path).map_err(EngineError::io("read", path))?;
         let value: Value = serde_json::from_str(&text).map_err(json)?;
         let found = value["architectures"][0].as_str().unwrap_or("none").to_string();
-        if found != KNOWN {
+        if found != KNOWN && found != CLASSIFIER {
             return Err(EngineError::UnknownArchitecture { path: path.to_path_buf(), found, known: KNOWN });
         }
         let problems = unsupported(&value);

@@ -9,6 +9,7 @@ use fthost_data::Batch;
 use fthost_kernels::{Activation, AttentionConfig, Prologue, linear, qkv_attention, rms_norm};
 
 use super::config::LlamaConfig;
+use super::score::ScoreHead;
 use crate::nn::linear::forward_all;
 use crate::nn::precision::cast;
 use crate::nn::{DecodeWeights, FloatDtype, Linear, Rope};
@@ -33,6 +34,8 @@ pub struct CausalLm {
     pub norm: Tensor<1>,
     /// `[V, D]`; `None` where `tie_word_embeddings`.
     pub lm_head: Option<Tensor<2>>,
+    /// Trained beside whatever else is, where there is one.
+    pub score: Option<ScoreHead>,
     /// Rotary embedding.
     pub rope: Rope,
     /// What the blocks compute in; weights are f32.
@@ -278,9 +281,21 @@ impl CausalLm {
         linear(hidden, self.head_weight())
     }
 
-    /// Every weight that is trained: the adapter's where there is one, otherwise all.
+    /// Every weight that is trained: the adapter's where there is one, otherwise all; and a scalar head's, last.
     pub fn visit_trained(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
-        if self.has_lora() { self.visit_lora(visit) } else { self.visit_base(visit) }
+        if self.has_lora() {
+            self.visit_lora(visit)
+        } else {
+            self.visit_base(visit)
+        }
+        self.visit_score(visit);
+    }
+
+    /// The scalar head, where there is one.
+    pub fn visit_score(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+        if let Some(score) = &mut self.score {
+            score.visit(visit);
+        }
     }
 
     /// Final norm and, where it has a weight of its own, the head.
@@ -291,7 +306,7 @@ impl CausalLm {
         }
     }
 
-    /// Every base weight with its Hugging Face name, in a fixed order; adapters apart.
+    /// Every base weight with its Hugging Face name, in a fixed order; adapters and a scalar head apart.
     pub fn visit_base(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
         visit(EMBEDDING, Parameter::Matrix(&mut self.embed_tokens));
         for (layer, block) in self.blocks.iter_mut().enumerate() {

@@ -2,6 +2,8 @@
 
 pub mod config;
 pub mod llama;
+pub mod score;
 
 pub use config::LlamaConfig;
 pub use llama::{Block, BlockContext, CausalLm, Parameter};
+pub use score::{ScoreHead, ScoreRole};

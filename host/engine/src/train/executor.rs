@@ -10,7 +10,7 @@ use fthost_kernels::pull_back;
 use serde::{Deserialize, Serialize};
 
 use crate::models::llama::{EMBEDDING, ids_tensor};
-use crate::models::{Block, BlockContext, CausalLm, Parameter};
+use crate::models::{Block, BlockContext, CausalLm, Parameter, ScoreHead};
 use crate::nn::precision::cast;
 
 /// `train.activation_checkpointing`: what is kept between forward and backward.
@@ -47,7 +47,7 @@ impl ActivationCheckpointing {
 /// A part of the model whose gradients are handed over together, in the order of its visitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// Final norm and, where it has a weight of its own, the head.
+    /// Final norm and, where it has a weight of its own, the head; and the scalar head.
     Head,
     /// One block.
     Block(usize),
@@ -58,14 +58,31 @@ pub enum Part {
 impl Part {
     /// What is trained of this part of `model`, in the order of its gradients.
     pub fn visit_trained(self, model: &mut CausalLm, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
-        let trains_base = !model.has_lora();
+        self.visit(!model.has_lora(), model, visit);
+    }
+
+    fn visit(self, trains_base: bool, model: &mut CausalLm, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
         match self {
-            Self::Head if trains_base => model.visit_head(visit),
+            Self::Head => {
+                if trains_base {
+                    model.visit_head(visit);
+                }
+                model.visit_score(visit);
+            }
             Self::Embedding if trains_base => visit(EMBEDDING, Parameter::Matrix(&mut model.embed_tokens)),
             Self::Block(index) => model.blocks[index].visit_trained(trains_base, index, visit),
-            Self::Head | Self::Embedding => {}
+            Self::Embedding => {}
         }
     }
+}
+
+/// What stands on the trunk, as a loss is given it: tracked where it is trained.
+#[derive(Debug, Clone)]
+pub struct Heads {
+    /// The weight that predicts tokens, `[V, D]`.
+    pub weight: Tensor<2>,
+    /// The scalar head, where there is one.
+    pub score: Option<ScoreHead>,
 }
 
 /// A block between forward and backward.
@@ -118,13 +135,13 @@ impl<'a> Trunk<'a> {
         Self { model, batch, context, kept, output: x, trains_base }
     }
 
-    /// The head's `loss` of the hidden states, `[T, D]`, and the head's weight, `[V, D]`, then everything back down:
-    /// gradients of what is trained go to `sink`, part by part from the top.
+    /// The `loss` of the hidden states, `[T, D]`, and what stands on them, then everything back down: gradients of what
+    /// is trained go to `sink`, part by part from the top.
     ///
     /// `loss` returns the scalar to differentiate and what else it found.
     pub fn backward<R>(
         self,
-        loss: impl FnOnce(Tensor<2>, Tensor<2>) -> (Tensor<1>, R),
+        loss: impl FnOnce(Tensor<2>, Heads) -> (Tensor<1>, R),
         sink: &mut Sink<'_>,
     ) -> R {
         let Self { model, batch, context, kept, output, trains_base } = self;
@@ -159,42 +176,36 @@ impl<'a> Trunk<'a> {
     }
 }
 
-/// Final norm, head and loss: the gradient of the trunk's output, and the head's share in that of a tied embedding.
+/// Final norm, heads and loss: the gradient of the trunk's output, and the head's share in that of a tied embedding.
 fn head<R>(
     model: &mut CausalLm,
     output: Tensor<2>,
     trains_base: bool,
-    loss: impl FnOnce(Tensor<2>, Tensor<2>) -> (Tensor<1>, R),
+    loss: impl FnOnce(Tensor<2>, Heads) -> (Tensor<1>, R),
     sink: &mut Sink<'_>,
 ) -> (Tensor<2>, Option<Tensor<2>>, R) {
     let mut tracked = CausalLm { blocks: Vec::new(), ..model.clone() };
-    if trains_base {
-        Parameter::Vector(&mut tracked.norm).track();
-        let weight = tracked.lm_head.as_mut().unwrap_or(&mut tracked.embed_tokens);
-        Parameter::Matrix(weight).track();
+    let is_tied = tracked.lm_head.is_none();
+    Part::Head.visit(trains_base, &mut tracked, &mut |_, parameter| parameter.track());
+    if trains_base && is_tied {
+        Parameter::Matrix(&mut tracked.embed_tokens).track();
     }
     let leaf = output.autodiff().require_grad();
-    let (scalar, found) = loss(tracked.final_norm(leaf.clone()), tracked.head_weight());
+    let heads = Heads { weight: tracked.head_weight(), score: tracked.score.clone() };
+    let (scalar, found) = loss(tracked.final_norm(leaf.clone()), heads);
     let gradients = scalar.backward();
     let downstream = leaf.grad(&gradients).expect("the loss depends on its input").inner();
-    if !trains_base {
-        return (downstream, None, found);
+    let mut of_heads = Vec::new();
+    Part::Head.visit(trains_base, &mut tracked, &mut |_, parameter| {
+        of_heads.push(parameter.gradient(&gradients));
+    });
+    let of_embedding =
+        if trains_base && is_tied { tracked.embed_tokens.grad(&gradients).map(Tensor::inner) } else { None };
+    drop((gradients, tracked));
+    if !of_heads.is_empty() {
+        sink(model, Part::Head, of_heads);
     }
-    let of_norm = Parameter::Vector(&mut tracked.norm).gradient(&gradients);
-    match &mut tracked.lm_head {
-        Some(head) => {
-            let of_head = Parameter::Matrix(head).gradient(&gradients);
-            drop((gradients, tracked));
-            sink(model, Part::Head, vec![of_norm, of_head]);
-            (downstream, None, found)
-        }
-        None => {
-            let of_embedding = tracked.embed_tokens.grad(&gradients).map(Tensor::inner);
-            drop((gradients, tracked));
-            sink(model, Part::Head, vec![of_norm]);
-            (downstream, of_embedding, found)
-        }
-    }
+    (downstream, of_embedding, found)
 }
 
 /// The graph of `block` from a leaf `x`.

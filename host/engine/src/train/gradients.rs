@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use fthost_data::Batch;
 use fthost_kernels::LinearCrossEntropy;
 
-use super::executor::{ActivationCheckpointing, Part, Trunk};
+use super::executor::{ActivationCheckpointing, Heads, Part, Trunk};
 use crate::models::CausalLm;
 use crate::objectives::sft::sft_loss;
 
@@ -27,8 +27,8 @@ impl Gradients {
     /// Adds the gradients of one micro-batch's summed loss.
     pub fn add(&mut self, model: &CausalLm, batch: &Batch, checkpointing: ActivationCheckpointing) {
         let targets = batch.targets();
-        let loss = accumulate(&mut self.values, model, batch, checkpointing, |hidden, head_weight| {
-            let loss = sft_loss(hidden, head_weight, &targets);
+        let loss = accumulate(&mut self.values, model, batch, checkpointing, |hidden, heads| {
+            let loss = sft_loss(hidden, heads.weight, &targets);
             (loss.loss_sum.clone(), LinearCrossEntropy { loss_sum: loss.loss_sum.inner(), ..loss })
         });
         self.loss_sum += loss.loss_sum.into_scalar::<f64>();
@@ -40,14 +40,14 @@ impl Gradients {
 
 /// Adds the gradients of a `loss` of one micro-batch to `sums`, which stand in the order of [`CausalLm::visit_trained`].
 ///
-/// `loss` is given the trunk's output after the final norm, `[T, D]`, and the head's weight, `[V, D]`; it returns the
-/// scalar to differentiate and what else it found.
+/// `loss` is given the trunk's output after the final norm, `[T, D]`, and what stands on it; it returns the scalar to
+/// differentiate and what else it found.
 pub(super) fn accumulate<R>(
     sums: &mut Vec<Tensor<1>>,
     model: &CausalLm,
     batch: &Batch,
     checkpointing: ActivationCheckpointing,
-    loss: impl FnOnce(Tensor<2>, Tensor<2>) -> (Tensor<1>, R),
+    loss: impl FnOnce(Tensor<2>, Heads) -> (Tensor<1>, R),
 ) -> R {
     let (mut of_embedding, mut of_head) = (Vec::new(), Vec::new());
     let mut of_blocks = vec![Vec::new(); model.blocks.len()];

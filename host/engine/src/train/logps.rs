@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 use fthost_data::{Batch, Targets};
 use fthost_kernels::{TokenLogps, token_logps};
 
+use super::executor::Heads;
 use super::gradients::accumulate;
 use super::state::TrainState;
 use super::step::{StepConfig, StepMetrics, dropped, finish};
@@ -67,8 +68,22 @@ pub fn batch_logps(model: &CausalLm, batch: &Batch, temperature: f64) -> TokenLo
 }
 
 fn logps_of(hidden: Tensor<2>, head_weight: Tensor<2>, targets: &Targets, temperature: f64) -> TokenLogps {
+    logps_of_states(states(hidden, targets), head_weight, targets, temperature)
+}
+
+/// The hidden states that predict `targets`, `[S, D]`.
+pub(super) fn states(hidden: Tensor<2>, targets: &Targets) -> Tensor<2> {
     let device = hidden.device().inner();
-    let asked = hidden.select(0, ids_tensor(&targets.positions, &device));
+    hidden.select(0, ids_tensor(&targets.positions, &device))
+}
+
+/// The log-probabilities of `targets` from the hidden states that predict them.
+pub(super) fn logps_of_states(
+    asked: Tensor<2>,
+    head_weight: Tensor<2>,
+    targets: &Targets,
+    temperature: f64,
+) -> TokenLogps {
     // The head is linear: hidden states over the temperature give logits over the temperature.
     let asked = if temperature == 1.0 { asked } else { asked.div_scalar(temperature) };
     token_logps(asked, head_weight, &targets.token_ids)
@@ -89,28 +104,63 @@ pub fn step_of_logps(
     temperature: f64,
     objective: &mut (dyn FnMut(usize, TokenLogps) -> (Tensor<1>, Vec<Figure>) + Send),
 ) -> Result<StepMetrics> {
+    step_of_states(state, micro_batches, config, &mut |asked, hidden, heads| {
+        objective(asked.micro_batch, logps_of(hidden, heads.weight, asked.targets, temperature))
+    })
+}
+
+/// Whose hidden states a loss is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// Position among the step's.
+    pub micro_batch: usize,
+    /// Its supervised tokens.
+    pub targets: &'a Targets,
+    /// Whether they are those of [`TrainState::value_model`] and not the model's.
+    pub of_value_model: bool,
+}
+
+/// A loss's share and figures, from hidden states after the final norm, `[T, D]`, and what stands on them.
+pub(super) type LossOfStates<'a> =
+    dyn FnMut(Asked<'_>, Tensor<2>, Heads) -> (Tensor<1>, Vec<Figure>) + Send + 'a;
+
+/// As [`step_of_logps`], of hidden states. A state with a value model is asked for two losses a micro-batch, the model's
+/// first; they add up.
+pub(super) fn step_of_states(
+    state: &mut TrainState,
+    micro_batches: &[Batch],
+    config: &StepConfig,
+    objective: &mut LossOfStates<'_>,
+) -> Result<StepMetrics> {
     if config.gradient_release {
         let problem = "`gradient_release` is for `[objective.sft]`".to_string();
         return Err(EngineError::Invalid { what: "train".into(), problems: vec![problem] });
     }
     rayon::scope(|_| {
         state.reserve_moments();
-        let (mut sums, mut loss, mut supervised_tokens) = (Vec::new(), 0.0, 0);
-        let mut figures = Figures::default();
-        for (index, batch) in micro_batches.iter().enumerate() {
-            let targets = batch.targets();
+        let (mut sums, mut of_values, mut loss) = (Vec::new(), Vec::new(), 0.0);
+        let (mut figures, mut supervised_tokens) = (Figures::default(), 0);
+        for (micro_batch, batch) in micro_batches.iter().enumerate() {
+            let targets = &batch.targets();
             supervised_tokens += targets.positions.len();
-            let dropped = dropped(state, index);
+            let dropped = dropped(state, micro_batch);
             let model = dropped.as_ref().unwrap_or(&state.model);
-            let (share, of_batch) =
-                accumulate(&mut sums, model, batch, config.activation_checkpointing, |hidden, head| {
-                    let logps = logps_of(hidden, head, &targets, temperature);
-                    let (share, figures) = objective(index, logps);
-                    (share.clone(), (share.inner().into_scalar::<f64>(), figures))
-                });
-            loss += share;
-            figures.add(of_batch);
+            let trunks = [
+                Some((model, &mut sums, false)),
+                state.value_model.as_ref().map(|it| (it, &mut of_values, true)),
+            ];
+            for (model, sums, of_value_model) in trunks.into_iter().flatten() {
+                let asked = Asked { micro_batch, targets, of_value_model };
+                let (share, of_batch) =
+                    accumulate(sums, model, batch, config.activation_checkpointing, |hidden, heads| {
+                        let (share, figures) = objective(asked, hidden, heads);
+                        (share.clone(), (share.inner().into_scalar::<f64>(), figures))
+                    });
+                loss += share;
+                figures.add(of_batch);
+            }
         }
+        sums.append(&mut of_values);
         let grad_norm = finish(state, micro_batches, config, loss, sums, 1.0)?;
         Ok(StepMetrics {
             loss,

@@ -44,8 +44,8 @@ pub(super) fn step(
     let (loss, squares) = (std::cell::Cell::new(f64::NAN), std::cell::Cell::new(0.0));
     let mut begun = false;
     let sums = Trunk::forward(model, batch, config.activation_checkpointing).backward(
-        |hidden, head_weight| {
-            let found = sft_loss(hidden, head_weight, &targets);
+        |hidden, heads| {
+            let found = sft_loss(hidden, heads.weight, &targets);
             loss.set(found.loss_sum.clone().inner().into_scalar::<f64>() / tokens);
             let sums = [found.correct.into_scalar::<f64>(), found.entropy_sum.into_scalar::<f64>()];
             (found.loss_sum, sums)

@@ -6,11 +6,16 @@ use crate::adapters::LoraConfig;
 use crate::models::{CausalLm, Parameter};
 use crate::optim::{AdamW, AdamWConfig};
 
+/// What the names of a value model's weights begin with.
+pub(crate) const VALUE_MODEL: &str = "value_model.";
+
 /// Model, adapter and optimizer of a run.
 #[derive(Debug, Clone)]
 pub struct TrainState {
     /// Weights, all without autodiff: a step makes its own graph.
     pub model: CausalLm,
+    /// A value model with a trunk of its own, where an objective has one.
+    pub value_model: Option<CausalLm>,
     /// How the adapter was made; `None` is full fine-tuning.
     pub adapter: Option<LoraConfig>,
     /// Moments and the number of updates.
@@ -26,22 +31,35 @@ pub struct TrainState {
 impl TrainState {
     /// A run's beginning.
     pub fn new(model: CausalLm, adapter: Option<LoraConfig>) -> Self {
-        Self { model, adapter, optimizer: AdamW::default(), step: 0, last_checkpoint: None, seed: 0 }
+        Self {
+            model,
+            value_model: None,
+            adapter,
+            optimizer: AdamW::default(),
+            step: 0,
+            last_checkpoint: None,
+            seed: 0,
+        }
+    }
+
+    /// Every weight that is trained: the model's, then those of a value model, whose names begin with `value_model.`.
+    pub fn visit_trained(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+        visit_trained(&mut self.model, self.value_model.as_mut(), visit);
     }
 
     /// Makes the moments before the first step: made in its end, they would lie scattered in what the step had freed,
     /// and the next one would need that much more.
     pub(crate) fn reserve_moments(&mut self) {
-        let Self { model, optimizer, .. } = self;
+        let Self { model, value_model, optimizer, .. } = self;
         if optimizer.moments.is_empty() {
-            model.visit_trained(&mut |name, parameter| match parameter {
+            visit_trained(model, value_model.as_mut(), &mut |name, parameter| match parameter {
                 Parameter::Vector(value) => optimizer.reserve(name, value),
                 Parameter::Matrix(value) => optimizer.reserve(name, value),
             });
         }
     }
 
-    /// One AdamW update. `gradients` stand in the order of [`CausalLm::visit_trained`], flat; each is
+    /// One AdamW update. `gradients` stand in the order of [`TrainState::visit_trained`], flat; each is
     /// multiplied by `gradient_scale`.
     pub(crate) fn update(
         &mut self,
@@ -51,15 +69,26 @@ impl TrainState {
         gradients: Vec<burn::tensor::Tensor<1>>,
     ) {
         let ratio = self.adapter.as_ref().map_or(1.0, |it| it.loraplus_lr_ratio);
-        let optimizer = &mut self.optimizer;
+        let Self { model, value_model, optimizer, .. } = self;
         optimizer.begin();
         let update = Update { config, learning_rate, loraplus_lr_ratio: ratio, gradient_scale };
         let mut gradients = gradients.into_iter();
-        self.model.visit_trained(&mut |name, parameter| {
+        visit_trained(model, value_model.as_mut(), &mut |name, parameter| {
             let gradient = gradients.next().expect("one gradient a trained parameter");
             update.apply(optimizer, name, parameter, gradient);
         });
         self.step += 1;
+    }
+}
+
+fn visit_trained(
+    model: &mut CausalLm,
+    value_model: Option<&mut CausalLm>,
+    visit: &mut dyn FnMut(&str, Parameter<'_>),
+) {
+    model.visit_trained(visit);
+    if let Some(value_model) = value_model {
+        value_model.visit_trained(&mut |name, parameter| visit(&format!("{VALUE_MODEL}{name}"), parameter));
     }
 }
 

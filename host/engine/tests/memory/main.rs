@@ -13,7 +13,7 @@ use fthost_engine::models::CausalLm;
 use fthost_engine::nn::DecodeWeights;
 use fthost_engine::objectives::sft::sft_loss;
 use fthost_engine::train::ActivationCheckpointing::{self, Block, EveryN, Off};
-use fthost_engine::train::executor::Trunk;
+use fthost_engine::train::executor::{Heads, Trunk};
 
 use counting::{Counting, live, restart_peak};
 
@@ -66,7 +66,7 @@ fn batch() -> Batch {
             let input_ids: Vec<u32> =
                 (0..TOKENS as u32 / 2).map(|it| (it * 7 + row) % VOCAB as u32).collect();
             let labels = input_ids.iter().map(|it| i64::from(*it)).collect();
-            Sequence { input_ids, labels, cut: 0, origin: Arc::clone(&origin) }
+            Sequence { input_ids, labels, cut: 0, margin: 0.0, origin: Arc::clone(&origin) }
         })
         .collect();
     Batch::new(&rows)
@@ -76,7 +76,7 @@ fn batch() -> Batch {
 fn warmed(lora: bool) -> (CausalLm, Batch) {
     let (model, batch) = (model(lora), batch());
     let targets = batch.targets();
-    let loss = |hidden, weight| (sft_loss(hidden, weight, &targets).loss_sum, ());
+    let loss = |hidden, heads: Heads| (sft_loss(hidden, heads.weight, &targets).loss_sum, ());
     for checkpointing in [Off, Block, Off] {
         Trunk::forward(&mut model.clone(), &batch, checkpointing).backward(loss, &mut |_, _, _| ());
     }
@@ -89,7 +89,10 @@ fn kept(model: &CausalLm, batch: &Batch, checkpointing: ActivationCheckpointing)
     let trunk = Trunk::forward(&mut model, batch, checkpointing);
     let kept = live() - before;
     let targets = batch.targets();
-    trunk.backward(|hidden, weight| (sft_loss(hidden, weight, &targets).loss_sum, ()), &mut |_, _, _| ());
+    trunk.backward(
+        |hidden, heads: Heads| (sft_loss(hidden, heads.weight, &targets).loss_sum, ()),
+        &mut |_, _, _| (),
+    );
     let left = live() - before;
     assert!(left < POOL, "{left} bytes outlive the pass");
     kept
@@ -152,7 +155,7 @@ fn backward_frees_a_block_before_it_goes_on() {
         let trunk = Trunk::forward(&mut model, &batch, checkpointing);
         let (mut lives, mut sizes) = (Vec::new(), 0);
         trunk.backward(
-            |hidden, weight| (sft_loss(hidden, weight, &targets).loss_sum, ()),
+            |hidden, heads: Heads| (sft_loss(hidden, heads.weight, &targets).loss_sum, ()),
             &mut |_, _, gradients| {
                 sizes += gradients.iter().map(|it| it.dims()[0] * size_of::<f32>()).sum::<usize>();
                 lives.push(live() - before);
@@ -182,7 +185,7 @@ fn a_step_of_an_adapter_makes_no_copy_of_a_frozen_weight() {
     let before = live();
     restart_peak();
     let targets = batch.targets();
-    let loss = |hidden, weight| (sft_loss(hidden, weight, &targets).loss_sum, ());
+    let loss = |hidden, heads: Heads| (sft_loss(hidden, heads.weight, &targets).loss_sum, ());
     Trunk::forward(&mut model.clone(), &batch, Block).backward(loss, &mut |_, _, _| ());
     let peak = counting::peak() - before;
     // One block's graph, its gradients' passes and the head's chunk of logits with what is made of it.

@@ -36,7 +36,13 @@ impl Golden {
 }
 
 pub fn sequence(input_ids: Vec<u32>, labels: Vec<i64>, line: u64) -> Sequence {
-    Sequence { input_ids, labels, cut: 0, origin: Arc::new(Origin { source: "rows.json".into(), line }) }
+    Sequence {
+        input_ids,
+        labels,
+        cut: 0,
+        margin: 0.0,
+        origin: Arc::new(Origin { source: "rows.json".into(), line }),
+    }
 }
 
 /// One sequence with every token supervised.

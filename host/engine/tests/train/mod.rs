@@ -4,6 +4,8 @@ mod golden;
 mod in_place;
 mod invariants;
 mod optimizer;
+mod ppo;
 mod prefix;
 mod resume;
+mod reward;
 pub mod support;

@@ -13,6 +13,7 @@ fn progress(epoch: u64) -> Progress {
         num_tokens: 120,
         best: Some(Best { metric: "eval_loss".into(), value: 1.5, step: 2 }),
         evaluations_without_improvement: 1,
+        penalty: None,
         evaluated: Some(2),
         base_digest: "base".into(),
         config_digest: "config".into(),

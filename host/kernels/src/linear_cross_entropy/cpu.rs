@@ -200,8 +200,11 @@ fn times(unit: FlexTensor, upstream: f32) -> FlexTensor {
     tensor(scaled, &shape)
 }
 
-/// The log-probabilities: inputs `hidden` and `weight`, output `[2, S]`: log-probabilities, which have a gradient, and
-/// entropies, which have none. Backward computes the logits again.
+/// The log-probabilities: inputs `hidden` and `weight`, output `[2, S]`: log-probabilities and entropies. Backward computes
+/// the logits again.
+///
+/// With `p` the probabilities of a row and `H` their entropy, the gradient of `H` by a logit is `-p (ln p + H)`. It is
+/// written only where somebody asks for it: it differs from token to token, so that no factor of the row says it.
 #[derive(Debug)]
 pub(super) struct Logps {
     pub targets: Vec<u32>,
@@ -221,7 +224,7 @@ impl Operation for Logps {
         });
         let rows = [self.targets.len()];
         let saved = match wanted.contains(&true) {
-            true => vec![hidden, weight, tensor(log_sums, &rows)],
+            true => vec![hidden, weight, tensor(log_sums, &rows), tensor(entropies.clone(), &rows)],
             false => Vec::new(),
         };
         logps.extend(entropies);
@@ -234,14 +237,20 @@ impl Operation for Logps {
         gradient: FlexTensor,
         wanted: &[bool],
     ) -> Vec<Option<FlexTensor>> {
-        let [hidden, weight, log_sums] = <[_; 3]>::try_from(saved).expect("what forward kept");
-        let (upstream, log_sums) = (&values(&gradient)[..self.targets.len()], values(&log_sums));
+        let [hidden, weight, log_sums, entropies] = <[_; 4]>::try_from(saved).expect("what forward kept");
+        let (upstream, of_entropy) = values(&gradient).split_at(self.targets.len());
+        let (log_sums, entropies) = (values(&log_sums), values(&entropies));
+        let wants_entropy = of_entropy.iter().any(|it| *it != 0.0);
         let head = Head::new(&hidden, &weight, &self.targets);
         let mut gradients = head.gradients(wanted);
         head.for_each_chunk(|range, _, logits| {
-            let rows = logits.par_chunks_exact_mut(head.vocabulary()).zip(&log_sums[range.clone()]);
-            rows.for_each(|(row, log_sum)| row::probabilities(row, *log_sum));
-            let factors = |it: &f32| Factors { of_all: -it, of_target: -it };
+            let rows = logits.par_chunks_exact_mut(head.vocabulary()).zip(range.clone());
+            rows.for_each(|(row, at)| match wants_entropy {
+                true => row::gradient(row, log_sums[at], upstream[at], entropies[at], of_entropy[at]),
+                false => row::probabilities(row, log_sums[at]),
+            });
+            let of_all = |it: &f32| if wants_entropy { -1.0 } else { -it };
+            let factors = |it: &f32| Factors { of_all: of_all(it), of_target: -it };
             let factors: Vec<Factors> = upstream[range.clone()].iter().map(factors).collect();
             gradients.add(&head, range, logits, &factors);
         });

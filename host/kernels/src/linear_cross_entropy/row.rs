@@ -79,6 +79,14 @@ vectorized! {
         total
     }
 
+    /// `p (upstream + of_entropy (ln p + entropy))` in place of each logit, with `p = exp(x - log_sum)`.
+    pub(super) fn gradient(row: &mut [f32], log_sum: f32, upstream: f32, entropy: f32, of_entropy: f32) {
+        for value in row {
+            let logp = *value - log_sum;
+            *value = exp(logp) * of_entropy.mul_add(logp + entropy, upstream);
+        }
+    }
+
     /// `exp(x - log_sum)` in place of each logit.
     pub(super) fn probabilities(row: &mut [f32], log_sum: f32) {
         for value in row {

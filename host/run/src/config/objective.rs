@@ -1,7 +1,10 @@
 //! `[objective.<kind>]`: what is minimised.
 
+use fthost_data::encode::{NO_ANSWER, NO_PAIR};
 use fthost_data::{Content, Example};
-use fthost_engine::objectives::{CpoConfig, DpoConfig, GrpoConfig, OrpoConfig, SimPoConfig};
+use fthost_engine::objectives::{
+    CpoConfig, DpoConfig, GrpoConfig, OrpoConfig, PpoConfig, RewardConfig, SimPoConfig,
+};
 use fthost_engine::train::PreferenceLoss;
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +22,12 @@ pub enum Objective {
     Simpo(SimPoConfig),
     /// Contrastive preference optimisation.
     Cpo(CpoConfig),
+    /// A reward model, from pairs.
+    Reward(RewardConfig),
     /// Group-relative policy optimisation, and its relatives.
     Grpo(GrpoConfig),
+    /// Proximal policy optimisation, with a value model.
+    Ppo(PpoConfig),
 }
 
 impl Default for Objective {
@@ -38,7 +45,9 @@ impl Objective {
             Self::Orpo(_) => "orpo",
             Self::Simpo(_) => "simpo",
             Self::Cpo(_) => "cpo",
+            Self::Reward(_) => "reward",
             Self::Grpo(_) => "grpo",
+            Self::Ppo(_) => "ppo",
         }
     }
 
@@ -49,13 +58,34 @@ impl Objective {
             Self::Orpo(config) => Some(PreferenceLoss::Orpo(config.clone())),
             Self::Simpo(config) => Some(PreferenceLoss::Simpo(config.clone())),
             Self::Cpo(config) => Some(PreferenceLoss::Cpo(config.clone())),
-            Self::Sft {} | Self::Grpo(_) => None,
+            Self::Sft {} | Self::Reward(_) | Self::Grpo(_) | Self::Ppo(_) => None,
         }
+    }
+
+    /// Whether a row is a pair.
+    pub fn has_pairs(&self) -> bool {
+        self.has_margins() || self.preference().is_some()
+    }
+
+    /// Whether a pair may say by how much one is better, in its column `margin`.
+    pub fn has_margins(&self) -> bool {
+        matches!(self, Self::Reward(_))
     }
 
     /// Whether it learns from completions that the policy samples.
     pub fn samples(&self) -> bool {
-        matches!(self, Self::Grpo(_))
+        matches!(self, Self::Grpo(_) | Self::Ppo(_))
+    }
+
+    /// Why an example is of no shape that can be learned from; `None` where it is.
+    pub fn refusal(&self, example: &Example) -> Option<&'static str> {
+        let is_pair = matches!(example.content, Content::Preference(_));
+        match (self.samples(), self.has_pairs(), &example.content) {
+            (true, ..) => None,
+            (_, true, _) => (!is_pair).then_some(NO_PAIR),
+            (.., Content::Preference(_) | Content::Prompt(_)) => Some(NO_ANSWER),
+            _ => None,
+        }
     }
 
     /// What a person should see of an example before it is learned from.
@@ -70,6 +100,8 @@ impl Objective {
     pub fn problems(&self) -> Vec<String> {
         match self {
             Self::Grpo(config) => config.problems(),
+            Self::Ppo(config) => config.problems(),
+            Self::Reward(config) => config.problems(),
             other => other.preference().map_or_else(Vec::new, |it| it.problems()),
         }
     }

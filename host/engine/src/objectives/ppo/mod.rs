@@ -18,10 +18,29 @@ pub use self::rollout::{
 use super::check::Check;
 use super::kl::{AdaptiveKlConfig, KlController, KlEstimator};
 
+/// Where values come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum ValueModel {
+    /// A scalar head on the policy's trunk, which learns of both losses: as in TRL up to 0.11.
+    Shared,
+    /// The same, but its loss stays in the head.
+    SharedDetached,
+    /// A trunk of its own, begun as the policy and trained in the same way (the frozen weights are shared), with a head:
+    /// as in TRL 0.24.
+    #[default]
+    Copy,
+}
+
 /// `[objective.ppo]` of a run file; names and defaults are TRL 0.24's where it has them.
+///
+/// TRL's `num_ppo_epochs` and `num_mini_batches` are `rollout.num_iterations` and `rollout.steps_per_generation` here, as
+/// for every objective that samples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PpoConfig {
+    /// Where values come from.
+    pub value_model: ValueModel,
     /// Coefficient of the divergence in the reward; where it starts if it adapts. 0 needs no reference model.
     pub kl_coef: f64,
     /// How the coefficient follows the divergence; it stays as it is if absent.
@@ -55,6 +74,7 @@ pub struct PpoConfig {
 impl Default for PpoConfig {
     fn default() -> Self {
         Self {
+            value_model: ValueModel::default(),
             kl_coef: 0.05,
             adaptive_kl: None,
             kl_estimator: KlEstimator::K1,

@@ -1,0 +1,89 @@
+//! Reward models: a run that makes one, and a run that is rewarded by it.
+
+use fthost_run::train::RunOptions;
+use fthost_run::{Plugins, RunError};
+use serde_json::{Value, json};
+
+use crate::support::{Workplace, figures};
+
+/// Pairs of which the longer answer is the better one.
+fn workplace(margin: &Value) -> Workplace {
+    let workplace = Workplace::new(1);
+    let row = |it: usize| {
+        let prompt = format!("What is {it} + 1?");
+        let (chosen, rejected) = (format!(" It is {}.", it + 1), format!(" {}", it + 2));
+        json!({"prompt": prompt, "chosen": chosen, "rejected": rejected, "margin": margin}).to_string()
+    };
+    let rows: Vec<String> = (0..16).map(row).collect();
+    std::fs::write(workplace.path("rows.jsonl"), rows.join("\n")).unwrap();
+    workplace
+}
+
+const REWARD: &[&str] =
+    &["objective.reward.center_rewards_coefficient=0.01", "train.steps=60", "data.held_out.rows=4"];
+
+#[test]
+fn a_reward_model_learns_and_rewards_a_policy() {
+    let workplace = workplace(&Value::Null);
+    let summary = workplace.run(REWARD);
+    let last = summary.evaluations.last().unwrap();
+    assert_eq!(last.value("eval_accuracy"), Some(1.0), "{last:?}");
+    assert!(last.value("eval_margin").unwrap() > 0.5, "{last:?}");
+    let config = std::fs::read_to_string(workplace.path("out/adapter/adapter_config.json")).unwrap();
+    let config: Value = serde_json::from_str(&config).unwrap();
+    assert_eq!((&config["task_type"], &config["modules_to_save"]), (&json!("SEQ_CLS"), &json!(["score"])));
+
+    let overrides = [
+        "objective.ppo.kl_coef=0.0",
+        "rewards.longer.path=out/adapter",
+        "rewards.longer.weight=2.0",
+        "rollout.num_generations=2",
+        "rollout.max_completion_length=4",
+        "train.steps=3",
+        "output.dir=policy",
+    ];
+    workplace.run(&overrides);
+    let [mean, scores] =
+        ["rewards/longer/mean", "objective/scores"].map(|it| figures(&workplace.path("policy"), it));
+    assert_eq!(mean.len(), 3);
+    for (mean, scores) in mean.iter().zip(&scores) {
+        assert!((2.0 * mean.1 - scores.1).abs() < 1e-5, "the weight counts: {mean:?}, {scores:?}");
+    }
+    let fails = |overrides: &[&str]| {
+        let error = workplace.watch(overrides, &RunOptions::default(), &mut |_| ()).unwrap_err();
+        error.to_string().replace(&format!("{}/", workplace.path("").display()).replace("//", "/"), "")
+    };
+    insta::assert_snapshot!(fails(&["objective.ppo.kl_coef=0.0", "rollout.num_generations=2", "rewards.longer.path=model"]), @r"
+    `rewards.longer.path` = `model` is no reward model: it has no `score.weight`
+    hint: give what a run of `[objective.reward]` left, `adapter` or `model` in its `output.dir`
+    ");
+    insta::assert_snapshot!(fails(&["objective.ppo.kl_coef=0.0", "rollout.num_generations=2"]), @r"
+    `objective.ppo` learns from rewards, and the run has none
+    hint: add `[plugins.<name>]` of a plugin that plays the role `reward`, which `fthost plugin list` names, or `[rewards.<name>]` with the `path` of a reward model
+    ");
+}
+
+/// A pair that is to be told apart by much costs more until it is.
+#[test]
+fn a_margin_counts_and_must_be_a_number() {
+    let first = |margin: Value| {
+        figures(
+            &{
+                let workplace = workplace(&margin);
+                workplace.run(&["objective.reward.center_rewards_coefficient=0.01", "train.steps=1"]);
+                workplace
+            }
+            .path("out"),
+            "loss",
+        )[0]
+        .1
+    };
+    let near = |got: f64, margin: f64| assert!((got - (1.0 + margin.exp()).ln()).abs() < 1e-6, "{got}");
+    near(first(Value::Null), 0.0);
+    near(first(json!(0.75)), 0.75);
+    let workplace = workplace(&json!("much"));
+    let config = workplace.config(REWARD);
+    let error = fthost_run::prepare::plan(&config, &mut Plugins::none(), Default::default()).unwrap_err();
+    let RunError::Data(error) = error else { panic!("{error}") };
+    assert!(error.to_string().contains("`margin` must be a number, got `\"much\"`"), "{error}");
+}
