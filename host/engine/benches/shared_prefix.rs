@@ -4,7 +4,8 @@
 //! `cargo bench -p fthost-engine --bench shared_prefix -- MODEL_FOLDER [--prompt 64] [--answer 32] [--pairs 4] [--group 8]
 //! [--steps 5]`
 //!
-//! LoRA of rank 16; rows are random tokens; the first step of each kind warms up and is not counted.
+//! LoRA of rank 16; rows are random tokens; the first step of each kind warms up and is not counted. CPU seconds are those
+//! of all threads, as `sft_step` counts them: the least noisy on a machine that others use.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -76,6 +77,20 @@ fn answers(vocab: u32, count: usize, arguments: &Arguments, rng: &mut ChaCha8Rng
     (0..count).map(|_| one(tokens(arguments.answer))).collect()
 }
 
+/// User and system seconds of this process, from `/proc/self/stat` (fields 14 and 15, after the name in brackets), in
+/// ticks that Linux fixes at 100 a second for programs; 0 where `/proc` does not tell.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit_once(')').map_or("", |it| it.1).split_whitespace().skip(11).take(2);
+    fields.filter_map(|it| it.parse::<u64>().ok()).sum::<u64>() as f64 / 100.0
+}
+
+/// The middle of what was measured.
+fn median(mut measured: Vec<f64>) -> f64 {
+    measured.sort_by(f64::total_cmp);
+    measured[measured.len() / 2]
+}
+
 fn dpo(state: &mut TrainState, reference: &CausalLm, batch: Batch, config: &StepConfig) -> f64 {
     let references = [reference_logps(reference, &batch)];
     let loss = PreferenceLoss::Dpo(DpoConfig::default());
@@ -98,6 +113,53 @@ fn grpo(state: &mut TrainState, batch: Batch, config: &StepConfig) -> f64 {
     policy_step(state, &[batch], &totals, &objective, 1.0, false, config).expect("a finite step").loss
 }
 
+/// Steps over the answers, `each` to one prompt, of `prompts` prompts.
+fn measure(
+    kind: &str,
+    [prompts, each]: [usize; 2],
+    start: &TrainState,
+    reference: &CausalLm,
+    config: &StepConfig,
+    arguments: &Arguments,
+) -> serde_json::Value {
+    let vocab = reference.config.vocab_size as u32;
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    let mut states = [start.clone(), start.clone()];
+    let (mut tokens, mut losses) = ([0; 2], [0.0; 2]);
+    let (mut seconds, mut used) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    for step in 0..=arguments.steps {
+        let rows: Vec<Sequence> =
+            (0..prompts).flat_map(|_| answers(vocab, each, arguments, &mut rng)).collect();
+        for (index, batch) in [Batch::shared(&rows), Batch::new(&rows)].into_iter().enumerate() {
+            tokens[index] = batch.len();
+            let (begin, used_before, state) = (Instant::now(), cpu_seconds(), &mut states[index]);
+            losses[index] = match kind {
+                "pairs" => dpo(state, reference, batch, config),
+                _ => grpo(state, batch, config),
+            };
+            if step > 0 {
+                seconds[index].push(begin.elapsed().as_secs_f64());
+                used[index].push(cpu_seconds() - used_before);
+            }
+        }
+    }
+    let [seconds, used] = [seconds, used].map(|it| it.map(median));
+    serde_json::json!({
+        "bench": "shared_prefix",
+        "kind": kind,
+        "sequences": prompts * each,
+        "prompt": arguments.prompt,
+        "answer": arguments.answer,
+        "tokens": { "shared": tokens[0], "apart": tokens[1] },
+        "median_step_seconds": { "shared": seconds[0], "apart": seconds[1] },
+        "median_step_cpu_seconds": { "shared": used[0], "apart": used[1] },
+        "tokens_ratio": tokens[1] as f64 / tokens[0] as f64,
+        "speedup": seconds[1] / seconds[0],
+        "speedup_cpu": used[1] / used[0],
+        "last_losses": losses,
+    })
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Some(arguments) = arguments()? else {
         eprintln!("SKIPPED shared_prefix: no model folder given");
@@ -106,7 +168,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let reference = load_model(&arguments.model, &Device::flex())?;
     let (mut model, adapter) = (reference.clone(), LoraConfig { rank: 16, ..LoraConfig::default() });
     attach_lora(&mut model, &adapter, 0)?;
-    let vocab = model.config.vocab_size as u32;
     let start = TrainState::new(model, Some(adapter));
     let config = StepConfig {
         adamw: AdamWConfig::default(),
@@ -115,42 +176,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         activation_checkpointing: ActivationCheckpointing::Off,
         gradient_release: false,
     };
-    for (kind, prompts, each) in [("pairs", arguments.pairs, 2), ("group", 1, arguments.group)] {
-        let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let mut states = [start.clone(), start.clone()];
-        let (mut tokens, mut seconds, mut losses) = ([0; 2], [Vec::new(), Vec::new()], [0.0; 2]);
-        for step in 0..=arguments.steps {
-            let rows: Vec<Sequence> =
-                (0..prompts).flat_map(|_| answers(vocab, each, &arguments, &mut rng)).collect();
-            for (index, batch) in [Batch::shared(&rows), Batch::new(&rows)].into_iter().enumerate() {
-                tokens[index] = batch.len();
-                let (begin, state) = (Instant::now(), &mut states[index]);
-                losses[index] = match kind {
-                    "pairs" => dpo(state, &reference, batch, &config),
-                    _ => grpo(state, batch, &config),
-                };
-                if step > 0 {
-                    seconds[index].push(begin.elapsed().as_secs_f64());
-                }
-            }
-        }
-        let median = seconds.map(|mut it| {
-            it.sort_by(f64::total_cmp);
-            it[it.len() / 2]
-        });
-        let report = serde_json::json!({
-            "bench": "shared_prefix",
-            "kind": kind,
-            "sequences": prompts * each,
-            "prompt": arguments.prompt,
-            "answer": arguments.answer,
-            "tokens": { "shared": tokens[0], "apart": tokens[1] },
-            "median_step_seconds": { "shared": median[0], "apart": median[1] },
-            "tokens_ratio": tokens[1] as f64 / tokens[0] as f64,
-            "speedup": median[1] / median[0],
-            "last_losses": losses,
-        });
-        println!("{report}");
+    for (kind, shape) in [("pairs", [arguments.pairs, 2]), ("group", [1, arguments.group])] {
+        println!("{}", measure(kind, shape, &start, &reference, &config, &arguments));
     }
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! Times attention, ours and the reference, at the heads of SmolLM2-135M; a line of JSON each.
 //!
-//! `cargo bench -p fthost-kernels --bench attention -- [attention | qkv_attention] [4x256 | 1x4096] [ours | reference]`
+//! `cargo bench -p fthost-kernels --bench attention -- [attention | qkv_attention] [4x256 | 1x4096 | 8x96 | 64+8x32]
+//! [ours | reference]`
 //!
+//! The last two are eight sequences of 96 tokens whose first 64 are the same, apart and with those there once.
 //! The least of several rounds; with `ROUNDS=n` in the environment, of `n`. `gflops` counts the products of scores that
 //! causality asks for, two in forward and five in backward.
 
@@ -19,7 +21,27 @@ const HEADS: usize = 9;
 const KV_HEADS: usize = 3;
 const HEAD_DIM: usize = 64;
 const OPERATIONS: [&str; 2] = ["attention", "qkv_attention"];
-const SHAPES: [(&str, usize, usize); 2] = [("4x256", 4, 256), ("1x4096", 1, 4096)];
+/// Name, sequences, tokens of each and what they share before.
+const SHAPES: [(&str, usize, usize, usize); 4] =
+    [("4x256", 4, 256, 0), ("1x4096", 1, 4096, 0), ("8x96", 8, 96, 0), ("64+8x32", 8, 32, 64)];
+
+/// What comes before all sequences, if anything, and they.
+fn config(sequences: usize, length: usize, shared: usize) -> AttentionConfig {
+    let ends = (shared..=shared + sequences * length).step_by(length);
+    let (cu_seqlens, parents): (Vec<usize>, Vec<Option<usize>>) = match shared {
+        0 => (ends.collect(), Vec::new()),
+        _ => (
+            std::iter::once(0).chain(ends).collect(),
+            std::iter::once(None).chain(vec![Some(0); sequences]).collect(),
+        ),
+    };
+    AttentionConfig {
+        cu_seqlens: cu_seqlens.into(),
+        parents: parents.into(),
+        scale: (HEAD_DIM as f64).powf(-0.5),
+        window: None,
+    }
+}
 
 /// The attention of `operation` over `tokens`, with a graph where it is asked for.
 fn prepare(
@@ -47,21 +69,16 @@ fn prepare(
 fn main() {
     let words = Words::read();
     for operation in OPERATIONS.into_iter().filter(|it| words.ask(&OPERATIONS, it)) {
-        for (shape, sequences, length) in SHAPES {
+        for (shape, sequences, length, shared) in SHAPES {
             for variant in VARIANTS.into_iter().filter(|it| words.ask(&VARIANTS, it)) {
                 if !words.ask(&SHAPES.map(|it| it.0), shape) {
                     continue;
                 }
-                let tokens = sequences * length;
-                let config = AttentionConfig {
-                    cu_seqlens: (0..=tokens).step_by(length).collect(),
-                    parents: [].into(),
-                    scale: (HEAD_DIM as f64).powf(-0.5),
-                    window: None,
-                };
-                let f = prepare(operation, variant == "ours", tokens, config);
+                let tokens = shared + sequences * length;
+                let f = prepare(operation, variant == "ours", tokens, config(sequences, length, shared));
                 let [forward, both] = forward_and_backward(rounds(if tokens > 2048 { 3 } else { 5 }), f);
-                let flops = (sequences * HEADS * length * (length + 1) * HEAD_DIM) as f64;
+                let pairs = sequences * length * (2 * shared + length + 1) + shared * (shared + 1);
+                let flops = (pairs * HEADS * HEAD_DIM) as f64;
                 Line::new("attention", operation, shape, variant)
                     .times("forward", forward)
                     .times("forward_backward", both)
