@@ -95,6 +95,28 @@ fn a_component_is_an_artefact_that_other_clients_read() {
     assert_eq!(annotations["org.opencontainers.image.licenses"], "Apache-2.0");
 }
 
+/// Oracle: `wkg` 0.16.1 of the Bytecode Alliance, the client that other hosts of components come with.
+#[test]
+fn wkg_pulls_the_component_that_was_pushed() {
+    let Some(wkg) = std::env::var_os("FTHOST_TEST_WKG") else {
+        println!("SKIPPED: no `wkg` to pull with: `cargo install wkg`, and FTHOST_TEST_WKG");
+        return;
+    };
+    let Some(registry) = Registry::start() else { return };
+    let package = plugin(NAME, "0.1.0", "a");
+    publish(&registry.place(NAME), &package, Some(&key()), false).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let got = folder.path().join("got.wasm");
+    let reference = format!("{}/{NAME}:0.1.0", registry.host);
+    let pulled = std::process::Command::new(wkg)
+        .args(["oci", "pull", "--insecure", &registry.host, &reference, "--output"])
+        .arg(&got)
+        .output()
+        .expect("FTHOST_TEST_WKG names no program");
+    assert!(pulled.status.success(), "{}", String::from_utf8_lossy(&pulled.stderr));
+    assert_eq!(std::fs::read(&got).unwrap(), package.component().unwrap().1);
+}
+
 #[test]
 fn a_changed_byte_is_refused() {
     let Some(registry) = Registry::start() else { return };
