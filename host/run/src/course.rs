@@ -10,6 +10,7 @@ use crate::config::{CheckpointConfig, RunConfig};
 use crate::error::{Result, RunError};
 use crate::evaluate::{BEST_METRIC, Evaluation};
 use crate::settings::Settings;
+use crate::{completions, judge as judging, scores};
 
 /// Position, best evaluation and patience of a run, and where its checkpoints go.
 #[derive(Debug, Clone)]
@@ -47,7 +48,7 @@ impl Course {
         }
     }
 
-    /// Makes the output folder of a run that begins.
+    /// Makes the output folder of a run that begins; what an earlier run scored and judged there is removed.
     ///
     /// # Errors
     /// Checkpoints of an earlier run in it, unless they may be removed; a folder that can't be written.
@@ -58,6 +59,13 @@ impl Course {
                 return Err(RunError::CheckpointsInTheWay { checkpoint });
             }
             std::fs::remove_dir_all(&checkpoint).map_err(RunError::output(&checkpoint))?;
+        }
+        // Files a step of an earlier run, of which this one may have fewer steps.
+        for name in [scores::FOLDER, completions::FOLDER, judging::FOLDER] {
+            let stale = self.folder.join(name);
+            if stale.exists() {
+                std::fs::remove_dir_all(&stale).map_err(RunError::output(&stale))?;
+            }
         }
         Ok(())
     }

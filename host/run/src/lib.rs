@@ -2,6 +2,7 @@
 
 pub mod asked;
 pub mod audit;
+pub mod completions;
 pub mod config;
 pub mod course;
 pub mod dataset;

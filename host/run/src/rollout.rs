@@ -14,6 +14,7 @@ use fthost_engine::models::CausalLm;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::completions::CompletionsFormat;
 use crate::config::TrainConfig;
 use crate::error::Result;
 use crate::host_model::EngineModel;
@@ -52,6 +53,8 @@ pub struct RolloutConfig {
     pub mask_truncated_completions: bool,
     /// Steps from one table of completions to the next; 0 is never.
     pub log_completions_every: u64,
+    /// What these tables are written as.
+    pub log_completions_format: CompletionsFormat,
 }
 
 impl Default for RolloutConfig {
@@ -70,6 +73,7 @@ impl Default for RolloutConfig {
             num_iterations: 1,
             mask_truncated_completions: false,
             log_completions_every: 10,
+            log_completions_format: CompletionsFormat::default(),
         }
     }
 }
@@ -91,7 +95,7 @@ impl RolloutConfig {
         }
     }
 
-    /// Whether completions are shown that were sampled after `step` steps.
+    /// Whether completions are shown and written as a table that were sampled after `step` steps.
     pub(crate) fn is_table_due(&self, step: u64) -> bool {
         self.log_completions_every > 0 && step.is_multiple_of(self.log_completions_every)
     }

@@ -24,7 +24,7 @@ use crate::plugins::Plugins;
 use crate::prepare::{Prepared, prepare};
 use crate::summary::{Pace, Summary};
 use crate::trouble::Watch;
-use crate::{audit, lock, models};
+use crate::{audit, completions, lock, models};
 
 /// How a run is run: what does not change its result.
 #[derive(Debug, Clone, Default)]
@@ -148,6 +148,7 @@ pub fn run(
         if let Some(sampled) = &lesson.sampled {
             trouble.look(&stepped, sampled).iter().for_each(|it| observe(Event::Troubled(it)));
             if config.rollout.is_table_due(sampled.step) {
+                completions::write(sampled, config.rollout.log_completions_format, folder)?;
                 observe(Event::Sampled(sampled));
             }
         }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use fthost_data::source::read_rows;
 use fthost_data::{Failure, Group, OnFailure, Outcome, PluginIdentity, Reward, Score, Then};
 use fthost_run::scores::Scores;
 use fthost_run::summary::Summary;
@@ -122,6 +123,31 @@ fn a_rollout_is_recorded_with_what_was_sampled() {
     // The first update after a rollout is at a ratio of 1.
     let clipped = figures(&place.path("out"), "clip_ratio/region_mean");
     assert!(clipped.iter().filter(|it| it.0 % 4 == 1).all(|it| it.1 == 0.0), "{clipped:?}");
+}
+
+#[test]
+fn tables_of_completions_are_written_when_they_are_due() {
+    let place = Workplace::new(6);
+    let table = |step: u64| place.path(&format!("out/completions/completions_{step:05}.parquet"));
+    let every =
+        |steps: &str| run(&place, &[ROLLOUTS, &["rollout.log_completions_every=8", steps]].concat(), letters);
+    every("train.steps=12");
+    let rows: Vec<_> = read_rows(&table(8)).unwrap().map(Result::unwrap).collect();
+    assert!(table(0).is_file() && !table(4).exists());
+    let sampled = &Scores::rollouts(&place.path("out")).unwrap()[2];
+    let texts = sampled.groups.iter().flat_map(|it| &it.group.completions).map(|it| it.text.as_str());
+    assert_eq!(
+        rows.iter().map(|it| it.columns["completion"].as_str().unwrap()).collect::<Vec<_>>(),
+        texts.collect::<Vec<_>>()
+    );
+    assert_eq!(rows[0].columns["reward"].as_f64(), sampled.sums[0][0]);
+
+    // A shorter run in the same folder leaves nothing of the longer one.
+    let options = RunOptions { overwrite: true, ..RunOptions::default() };
+    let shorter = [ROLLOUTS, &["train.steps=4"]].concat();
+    place.watch_with(&mut played(Then::Stop, letters), &shorter, &options, &mut |_| ()).unwrap();
+    assert_eq!(Scores::rollouts(&place.path("out")).unwrap().len(), 1);
+    assert!(!table(8).exists());
 }
 
 fn value(outcome: &Outcome) -> Option<f64> {
