@@ -117,6 +117,20 @@ pub mod model {
     pub use crate::bindings::host::fthost::plugin::logprobs::TextLogprob;
     pub use crate::bindings::types::Model;
 
+    impl std::str::FromStr for Model {
+        type Err = String;
+
+        /// As grants name models: `run`, `reference` or `judges.<name>`.
+        fn from_str(name: &str) -> Result<Self, String> {
+            match (name, name.strip_prefix("judges.")) {
+                ("run", _) => Ok(Self::Run),
+                ("reference", _) => Ok(Self::Reference),
+                (_, Some(judge)) if !judge.is_empty() => Ok(Self::Judge(judge.into())),
+                _ => Err(format!("must be `run`, `reference` or `judges.<name>`, got `{name}`")),
+            }
+        }
+    }
+
     /// `completions_per_prompt` answers a prompt, in order. Needs `grants.generate`.
     ///
     /// # Errors

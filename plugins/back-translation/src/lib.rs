@@ -6,9 +6,10 @@ use fthost_plugin_sdk::{
     Augmented, Augmenter, ConfigProblem, Example, Variant, export, plugin_config, random,
 };
 use row_tools::ask::{self, Asking, bare};
+use row_tools::check;
+use row_tools::example::Part;
 use row_tools::likeness::Likeness;
 use row_tools::template::Templates;
-use row_tools::{check, example};
 
 /// `[plugins.back-translation.config]`.
 #[plugin_config]
@@ -34,16 +35,6 @@ struct Config {
     /// Which texts are kept.
     #[default]
     likeness: Likeness,
-}
-
-#[plugin_config]
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Part {
-    /// The prompt, or its last user turn.
-    #[default]
-    Prompt,
-    /// The answer, or a plain text.
-    Completion,
 }
 
 struct BackTranslation {
@@ -75,10 +66,7 @@ impl TryFrom<Config> for BackTranslation {
 
 impl BackTranslation {
     fn text<'a>(&self, example: &'a Example) -> Option<&'a str> {
-        let text = match self.config.part {
-            Part::Prompt => example::prompt(&example.content),
-            Part::Completion => example::completion(&example.content),
-        };
+        let text = self.config.part.of(&example.content);
         // A share of 1 draws nothing.
         text.filter(|it| !it.trim().is_empty())
             .filter(|_| self.config.share >= 1.0 || random::unit() < self.config.share)
@@ -118,14 +106,9 @@ impl Augmenter for BackTranslation {
         let mut augmented = vec![Augmented::default(); examples.len()];
         for (((at, original, other), _), text) in kept.into_iter().zip(texts) {
             let variants = &mut augmented[at].variants;
-            let made = match self.config.part {
-                Part::Prompt => example::with_prompt(&examples[at], text.clone()),
-                Part::Completion => example::with_completion(&examples[at], text.clone()),
-            };
-            let known = |it: &Variant| match self.config.part {
-                Part::Prompt => example::prompt(&it.example.content) == Some(text.as_str()),
-                Part::Completion => example::completion(&it.example.content) == Some(text.as_str()),
-            };
+            let part = self.config.part;
+            let made = part.replaced(&examples[at], text.clone());
+            let known = |it: &Variant| part.of(&it.example.content) == Some(text.as_str());
             if let Some(example) = made.filter(|_| self.config.likeness.accepts(original, &text))
                 && !variants.iter().any(known)
             {
@@ -142,6 +125,7 @@ export!(augmenter: BackTranslation from Config);
 mod tests {
     use super::*;
     use fthost_plugin_sdk::testing;
+    use row_tools::example;
     use row_tools::script::Script;
     use serde_json::{Value, json};
 

@@ -1,6 +1,7 @@
 //! What may be set.
 
 use fthost_plugin_sdk::{ConfigProblem, model::Model};
+use row_tools::ask::Asking;
 
 /// `[plugins.judge-reward.config]`.
 #[derive(Debug, Clone, serde::Deserialize, schemars::JsonSchema)]
@@ -78,30 +79,24 @@ impl Config {
         if self.votes == 0 {
             return problem("votes", "must be at least 1".into());
         }
-        if self.max_new_tokens == 0 {
-            return problem("max_new_tokens", "must be at least 1".into());
-        }
-        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
-            return problem("temperature", format!("must be >= 0, got `{}`", self.temperature));
-        }
+        let model = self.asking().checked("")?;
         if self.votes > 1 && self.temperature == 0.0 {
             return problem(
                 "temperature",
                 "must be > 0 where `votes` is more than 1: greedy votes are equal".into(),
             );
         }
-        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return problem("top_p", format!("must be in (0, 1], got `{}`", self.top_p));
-        }
-        match self.model.as_str() {
-            "run" => Ok(Model::Run),
-            "reference" => Ok(Model::Reference),
-            other => match other.strip_prefix("judges.").filter(|it| !it.is_empty()) {
-                Some(name) => Ok(Model::Judge(name.into())),
-                None => {
-                    problem("model", format!("must be `run`, `reference` or `judges.<name>`, got `{other}`"))
-                }
-            },
+        Ok(model)
+    }
+
+    /// How the judge is asked.
+    pub fn asking(&self) -> Asking {
+        Asking {
+            model: self.model.clone(),
+            max_new_tokens: self.max_new_tokens,
+            temperature: self.temperature,
+            top_p: self.top_p,
+            seed: self.seed,
         }
     }
 }

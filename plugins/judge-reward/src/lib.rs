@@ -3,7 +3,7 @@
 //!
 //! Judging answers one by one is from <https://arxiv.org/abs/2306.05685>, whose `[[7]]` is understood.
 
-use fthost_plugin_sdk::model::{self, Model, Sampling};
+use fthost_plugin_sdk::model::{self, Model};
 use fthost_plugin_sdk::{ConfigProblem, Group, Message, Prompt, Reward, Role, Score, export};
 use minijinja::{Environment, UndefinedBehavior};
 use regex::Regex;
@@ -129,14 +129,7 @@ impl Reward for JudgeReward {
             .flat_map(|group| group.completions.iter().map(|it| self.question(group, &it.text)))
             .collect();
         let asked: Vec<Prompt> = questions.iter().filter_map(|it| it.as_ref().ok().cloned()).collect();
-        let sampling = Sampling {
-            max_new_tokens: self.config.max_new_tokens,
-            temperature: self.config.temperature,
-            top_p: self.config.top_p,
-            completions_per_prompt: self.config.votes,
-            stop: Vec::new(),
-            seed: self.config.seed,
-        };
+        let sampling = self.config.asking().sampling(self.config.votes);
         let count = asked.len();
         let answers =
             if asked.is_empty() { Ok(Vec::new()) } else { model::generate(&self.judge, asked, &sampling) };
@@ -163,6 +156,7 @@ export!(reward: JudgeReward from Config);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fthost_plugin_sdk::model::Sampling;
     use fthost_plugin_sdk::{Completion, testing};
     use serde_json::{Value, json};
     use std::cell::RefCell;

@@ -6,8 +6,9 @@
 use fthost_plugin_sdk::{
     Augmented, Augmenter, ConfigProblem, Example, Variant, export, plugin_config, random,
 };
+use row_tools::check;
+use row_tools::example::Part;
 use row_tools::random::Draws;
-use row_tools::{check, example};
 
 mod kinds;
 mod protect;
@@ -37,16 +38,6 @@ struct Config {
     replace: bool,
 }
 
-#[plugin_config]
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Part {
-    /// The prompt, or its last user turn.
-    #[default]
-    Prompt,
-    /// The answer, or a plain text.
-    Completion,
-}
-
 struct Noise(Config);
 
 impl TryFrom<Config> for Noise {
@@ -66,10 +57,7 @@ impl TryFrom<Config> for Noise {
 impl Augmenter for Noise {
     fn augment(&mut self, example: &Example) -> Augmented {
         let config = &self.0;
-        let text = match config.part {
-            Part::Prompt => example::prompt(&example.content),
-            Part::Completion => example::completion(&example.content),
-        };
+        let text = config.part.of(&example.content);
         let Some(text) = text.filter(|it| !it.trim().is_empty()) else { return Augmented::default() };
         // One number of the host an example: how long one text is does not change what another gets.
         let mut draws = Draws::new(random::next_u64());
@@ -83,10 +71,7 @@ impl Augmenter for Noise {
                 texts.push(changed);
             }
         }
-        let made = texts.into_iter().filter_map(|it| match config.part {
-            Part::Prompt => example::with_prompt(example, it),
-            Part::Completion => example::with_completion(example, it),
-        });
+        let made = texts.into_iter().filter_map(|it| config.part.replaced(example, it));
         let variants: Vec<Variant> =
             made.map(|example| Variant { example, operation: "noise".into() }).collect();
         let replaced = config.replace && !variants.is_empty();
@@ -103,6 +88,7 @@ export!(augmenter: Noise from Config);
 mod tests {
     use super::*;
     use fthost_plugin_sdk::testing;
+    use row_tools::example;
     use serde_json::{Value, json};
 
     fn made(config: Value) -> Result<Noise, String> {

@@ -5,9 +5,10 @@ use fthost_plugin_sdk::{
     Augmented, Augmenter, ConfigProblem, Example, Variant, export, plugin_config, random,
 };
 use row_tools::ask::{self, Asking, bare};
+use row_tools::check;
+use row_tools::example::Part;
 use row_tools::likeness::Likeness;
 use row_tools::template::Templates;
-use row_tools::{check, example};
 
 /// `[plugins.paraphrase.config]`.
 #[plugin_config]
@@ -30,16 +31,6 @@ struct Config {
     /// Which paraphrases are kept.
     #[default]
     likeness: Likeness,
-}
-
-#[plugin_config]
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Part {
-    /// The prompt, or its last user turn.
-    #[default]
-    Prompt,
-    /// The answer, or a plain text.
-    Completion,
 }
 
 struct Paraphrase {
@@ -69,10 +60,7 @@ impl TryFrom<Config> for Paraphrase {
 
 impl Paraphrase {
     fn text<'a>(&self, example: &'a Example) -> Option<&'a str> {
-        let text = match self.config.part {
-            Part::Prompt => example::prompt(&example.content),
-            Part::Completion => example::completion(&example.content),
-        };
+        let text = self.config.part.of(&example.content);
         // A share of 1 draws nothing, so that what is asked does not depend on the draws.
         text.filter(|it| !it.trim().is_empty())
             .filter(|_| self.config.share >= 1.0 || random::unit() < self.config.share)
@@ -87,11 +75,8 @@ impl Paraphrase {
             }
         }
         let made = kept.into_iter().filter_map(|text| {
-            let example = match self.config.part {
-                Part::Prompt => example::with_prompt(example, text.into()),
-                Part::Completion => example::with_completion(example, text.into()),
-            };
-            Some(Variant { example: example?, operation: "paraphrase".into() })
+            let example = self.config.part.replaced(example, text.into())?;
+            Some(Variant { example, operation: "paraphrase".into() })
         });
         made.collect()
     }
@@ -122,6 +107,7 @@ export!(augmenter: Paraphrase from Config);
 mod tests {
     use super::*;
     use fthost_plugin_sdk::testing;
+    use row_tools::example;
     use row_tools::script::Script;
     use serde_json::{Value, json};
 

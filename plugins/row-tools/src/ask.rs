@@ -1,6 +1,6 @@
 //! Asking a model for texts.
 
-use fthost_plugin_sdk::model::{self, Model};
+use fthost_plugin_sdk::model::{self, Model, Sampling};
 use fthost_plugin_sdk::{Augmented, ConfigProblem, Message, Prompt, Role, log, plugin_config};
 
 /// How a model is asked.
@@ -25,12 +25,16 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// The model that is asked, once every value is possible; problems name `<key>.<name>`.
+    /// The model that is asked, once every value is possible; problems name `<key>.<name>`, or the name alone where `key`
+    /// is empty: there the values stand at the top of a configuration.
     ///
     /// # Errors
     /// The first value that is impossible.
     pub fn checked(&self, key: &str) -> Result<Model, ConfigProblem> {
-        let problem = |name: &str, message: String| Err(ConfigProblem::new(format!("{key}.{name}"), message));
+        let problem = |name: &str, message: String| {
+            let key = if key.is_empty() { name.into() } else { format!("{key}.{name}") };
+            Err(ConfigProblem::new(key, message))
+        };
         if self.max_new_tokens == 0 {
             return problem("max_new_tokens", "must be at least 1, got `0`".into());
         }
@@ -40,16 +44,13 @@ impl Asking {
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return problem("top_p", format!("must be in (0, 1], got `{}`", self.top_p));
         }
-        match self.model.as_str() {
-            "run" => Ok(Model::Run),
-            "reference" => Ok(Model::Reference),
-            other => match other.strip_prefix("judges.").filter(|it| !it.is_empty()) {
-                Some(name) => Ok(Model::Judge(name.into())),
-                None => {
-                    problem("model", format!("must be `run`, `reference` or `judges.<name>`, got `{other}`"))
-                }
-            },
-        }
+        self.model.parse().or_else(|message| problem("model", message))
+    }
+
+    /// Of `each` answers to every question.
+    pub fn sampling(&self, each: u32) -> Sampling {
+        let Self { max_new_tokens, temperature, top_p, seed, .. } = *self;
+        Sampling { max_new_tokens, temperature, top_p, completions_per_prompt: each, stop: Vec::new(), seed }
     }
 
     /// `each` answers to every question, in one request.
@@ -65,15 +66,7 @@ impl Asking {
             .into_iter()
             .map(|content| Prompt::Messages(vec![Message { role: Role::User, content }]))
             .collect();
-        let sampling = model::Sampling {
-            max_new_tokens: self.max_new_tokens,
-            temperature: self.temperature,
-            top_p: self.top_p,
-            completions_per_prompt: each,
-            stop: Vec::new(),
-            seed: self.seed,
-        };
-        let answers = model::generate(model, prompts, &sampling)?;
+        let answers = model::generate(model, prompts, &self.sampling(each))?;
         if answers.len() != count {
             return Err(format!("{} answers to {count} questions", answers.len()));
         }
@@ -153,6 +146,8 @@ mod tests {
         let key = |asking: Asking| asking.checked("asking").err().unwrap().key;
         assert_eq!(key(Asking { top_p: 0.0, ..Asking::default() }), "asking.top_p");
         assert_eq!(key(Asking { model: "gpt".into(), ..Asking::default() }), "asking.model");
+        let top = Asking { temperature: -1.0, ..Asking::default() }.checked("").err().unwrap();
+        assert_eq!(top.key, "temperature");
         assert!(matches!(Asking::default().checked("asking"), Ok(Model::Run)));
     }
 }

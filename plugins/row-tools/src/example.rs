@@ -1,6 +1,35 @@
 //! The texts of an example, whatever its shape.
 
-use fthost_plugin_sdk::{Answer, Content, Example, Message, Prompt, Role};
+use fthost_plugin_sdk::{Answer, Content, Example, Message, Prompt, Role, plugin_config};
+
+/// Which text of an example is meant.
+#[plugin_config]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Part {
+    /// The prompt, or its last user turn.
+    #[default]
+    Prompt,
+    /// The answer, or a plain text.
+    Completion,
+}
+
+impl Part {
+    /// [`prompt`] or [`completion`].
+    pub fn of(self, content: &Content) -> Option<&str> {
+        match self {
+            Self::Prompt => prompt(content),
+            Self::Completion => completion(content),
+        }
+    }
+
+    /// [`with_prompt`] or [`with_completion`].
+    pub fn replaced(self, example: &Example, text: String) -> Option<Example> {
+        match self {
+            Self::Prompt => with_prompt(example, text),
+            Self::Completion => with_completion(example, text),
+        }
+    }
+}
 
 /// The text that is asked: a prompt, the last user turn before the answer, or nothing.
 pub fn prompt(content: &Content) -> Option<&str> {

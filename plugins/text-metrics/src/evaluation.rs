@@ -83,12 +83,11 @@ impl TryFrom<String> for ModelName {
     type Error = String;
 
     fn try_from(name: String) -> Result<Self, String> {
-        match (name.as_str(), name.strip_prefix("judges.")) {
-            ("run", _) => Ok(Self::Run),
-            ("reference", _) => Ok(Self::Reference),
-            (_, Some(judge)) if !judge.is_empty() => Ok(Self::Judge(judge.into())),
-            _ => Err(format!("must be `run`, `reference` or `judges.<name>`, got `{name}`")),
-        }
+        Ok(match name.parse()? {
+            Model::Run => Self::Run,
+            Model::Reference => Self::Reference,
+            Model::Judge(name) => Self::Judge(name),
+        })
     }
 }
 
