@@ -105,7 +105,9 @@ impl Scaffold<'_> {
                 files.push(("src/lib.rs".into(), source));
             }
             Language::C => {
-                files.push(("src/fthost.h".into(), template!("c/fthost.h").to_string()));
+                // The example's: there is one.
+                let header = include_str!("../../../plugin-sdk/examples/c/src/fthost.h");
+                files.push(("src/fthost.h".into(), header.to_string()));
                 files.push((self.language.source().into(), source));
             }
             Language::Python | Language::Js => files.push((self.language.source().into(), source)),
