@@ -1,6 +1,10 @@
 //! What a plugin costs: a batch of completions, and an instance from the cache.
 //!
-//! `cargo bench -p fthost-sandbox --bench plugin_cost -- [--completions 256] [--bytes 1024] [--rounds 200] [COMPONENT.wasm ...]`
+//! `cargo bench -p fthost-sandbox --bench plugin_cost -- [--completions 256] [--bytes 1024] [--rounds 200]
+//! [--texts FILE] [--columns JSON] [[--config JSON] COMPONENT.wasm ...]`
+//!
+//! Completions are one sentence over and over, or, in turn, the texts of FILE: a JSON string a line. The row's columns
+//! are `{"answer": "42"}` or those given. A configuration is that of the components that follow it.
 //!
 //! Components are rewards; by default those of the standard ones and of the tests' guests that are built. Printed for each,
 //! a line of JSON: microseconds of a batch (median and least; a group of eight answers at a time), of an instance from the
@@ -15,7 +19,7 @@ use std::time::Instant;
 
 use fthost_data::{Candidate, Columns, Finish, Group, Prompt};
 use fthost_sandbox::{ModelSlot, PluginConfig, RoleKind, Sandbox, SandboxConfig};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Completions of a prompt.
 const GROUP: usize = 8;
@@ -24,31 +28,48 @@ struct Arguments {
     completions: usize,
     bytes: usize,
     rounds: usize,
-    components: Vec<PathBuf>,
+    texts: Vec<String>,
+    columns: Columns,
+    /// Each with its configuration.
+    components: Vec<(Map<String, Value>, PathBuf)>,
+}
+
+fn object(text: &str) -> Map<String, Value> {
+    serde_json::from_str(text).expect("a JSON object follows")
 }
 
 fn arguments() -> Arguments {
-    let mut found = Arguments { completions: 256, bytes: 1024, rounds: 200, components: Vec::new() };
+    let columns = Columns::from_iter([("answer".to_string(), json!("42"))]);
+    let (texts, components) = (Vec::new(), Vec::new());
+    let mut found = Arguments { completions: 256, bytes: 1024, rounds: 200, texts, columns, components };
+    let mut config = Map::new();
     let mut given = std::env::args().skip(1);
     while let Some(word) = given.next() {
-        let mut number = || given.next().and_then(|it| it.parse().ok()).expect("a number follows");
+        let mut value = || given.next().expect("a value follows");
+        let number = |text: String| text.parse().expect("a number follows");
         match word.as_str() {
-            "--completions" => found.completions = number(),
-            "--bytes" => found.bytes = number(),
-            "--rounds" => found.rounds = number(),
+            "--completions" => found.completions = number(value()),
+            "--bytes" => found.bytes = number(value()),
+            "--rounds" => found.rounds = number(value()),
+            "--texts" => {
+                let file = std::fs::read_to_string(value()).expect("a file of texts");
+                found.texts =
+                    file.lines().map(|it| serde_json::from_str(it).expect("a JSON string")).collect();
+            }
+            "--columns" => found.columns = object(&value()),
+            "--config" => config = object(&value()),
             "--bench" => {}
-            path => found.components.push(path.into()),
+            path => found.components.push((config.clone(), path.into())),
         }
     }
     if found.components.is_empty() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         for folder in ["plugins/dist", "tests/guests/dist", "plugin-sdk/examples/dist"] {
             let files = std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
-            found
-                .components
-                .extend(files.map(|it| it.path()).filter(|it| it.extension().is_some_and(|it| it == "wasm")));
+            let wasm = files.map(|it| it.path()).filter(|it| it.extension().is_some_and(|it| it == "wasm"));
+            found.components.extend(wasm.map(|it| (config.clone(), it)));
         }
-        found.components.sort();
+        found.components.sort_by(|a, b| a.1.cmp(&b.1));
     }
     found
 }
@@ -58,13 +79,17 @@ fn groups(arguments: &Arguments) -> Vec<Group> {
         let words = format!("answer {index} says that the result is {} and no more; ", index * 7);
         words.chars().cycle().take(arguments.bytes).collect::<String>()
     };
-    let completion = |index| Candidate { text: text(index), token_count: 256, finish: Finish::Stop };
+    let answer = |index: usize| match arguments.texts.get(index % arguments.texts.len().max(1)) {
+        Some(text) => text.clone(),
+        None => text(index),
+    };
+    let completion = |index| Candidate { text: answer(index), token_count: 256, finish: Finish::Stop };
     let group = |id: usize| Group {
         id: id as u64,
         step: 1,
         prompt: Prompt::Text(text(id)),
         completions: (0..GROUP).map(|it| completion(id * GROUP + it)).collect(),
-        columns: Columns::from_iter([("answer".to_string(), json!("42"))]),
+        columns: arguments.columns.clone(),
     };
     (0..arguments.completions / GROUP).map(group).collect()
 }
@@ -98,9 +123,9 @@ fn main() {
         model: ModelSlot::default(),
     })
     .expect("a sandbox");
-    for path in &arguments.components {
+    for (config, path) in &arguments.components {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let line = measured(&sandbox, &name, path, &arguments, &groups);
+        let line = measured(&sandbox, &name, path, config, &arguments, &groups);
         match line {
             Ok(Some(mut line)) => {
                 line["native_us"] = json!([native.0, native.1]);
@@ -117,10 +142,12 @@ fn measured(
     sandbox: &Sandbox,
     name: &str,
     path: &Path,
+    config: &Map<String, Value>,
     arguments: &Arguments,
     groups: &[Group],
 ) -> fthost_sandbox::Result<Option<Value>> {
-    let config = PluginConfig { batch: arguments.completions, ..PluginConfig::default() };
+    let config =
+        PluginConfig { batch: arguments.completions, config: config.clone(), ..PluginConfig::default() };
     if !sandbox.inspect(name, path)?.roles.contains(&RoleKind::Reward) {
         return Ok(None);
     }
