@@ -2,159 +2,22 @@
 //!
 //! GSM8K's `#### 42` is from <https://arxiv.org/abs/2110.14168>, `\boxed{}` from MATH, <https://arxiv.org/abs/2103.03874>.
 
+use std::cell::{Cell, OnceCell};
+
 use fthost_plugin_sdk::{Columns, ConfigProblem, Group, Reward, Score, export};
 use serde_json::Value;
 use text_tools::number::{self, Decimal, Found};
-use text_tools::{extract, half_width};
+use text_tools::{extract, narrow};
 
-/// `[plugins.answer-match.config]`.
-#[derive(Debug, Clone, serde::Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-struct Config {
-    /// The column that holds the right answer: a text, a number, a truth value, or a list of such, any of which is right.
-    column: String,
-    /// Where the answer stands in a completion: tried in this order, the first that is found counts.
-    extract: Vec<Place>,
-    /// The same for the column's texts; a text in which none is found is taken whole.
-    extract_reference: Vec<Place>,
-    /// The tag of the place `tag`.
-    tag: String,
-    /// Numbers as numbers, texts as texts; `auto` decides by the right answer.
-    compare: Compare,
-    /// What the decimal sign of completions is.
-    decimal: DecimalSign,
-    /// What a percent sign does.
-    percent: Percent,
-    /// Numbers are equal within this distance.
-    tolerance: f64,
-    /// Numbers are equal within this share of the right answer.
-    relative_tolerance: f64,
-    /// What texts are compared without.
-    ignore: Ignore,
-    /// The score of each outcome.
-    scores: Scores,
+mod config;
+
+use config::{Compare, Config, DecimalSign, Percent, Place, Scores};
+
+struct AnswerMatch {
+    config: Config,
+    /// The component of each place of `extract`.
+    components: Vec<String>,
 }
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Place {
-    /// The line after the last `####`.
-    Hash,
-    /// Inside the last `\boxed{}`.
-    Boxed,
-    /// Inside the last `<answer>`, or what `tag` names.
-    Tag,
-    /// After the last "the answer is", 答案是 and the like.
-    Phrase,
-    /// The last number of the text.
-    LastNumber,
-    /// The last line with something on it.
-    LastLine,
-    /// The whole text.
-    Whole,
-}
-
-impl Place {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Hash => "hash",
-            Self::Boxed => "boxed",
-            Self::Tag => "tag",
-            Self::Phrase => "phrase",
-            Self::LastNumber => "last_number",
-            Self::LastLine => "last_line",
-            Self::Whole => "whole",
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Compare {
-    /// As numbers where the right answer is one.
-    Auto,
-    /// As numbers only.
-    Number,
-    /// As texts only.
-    Text,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum DecimalSign {
-    /// `1,234.5`.
-    Point,
-    /// `1.234,5`.
-    Comma,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Percent {
-    /// `50%` is 50.
-    Ignore,
-    /// `50%` is 0.5.
-    Share,
-    /// `50%` is either.
-    Either,
-}
-
-#[derive(Debug, Clone, serde::Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-struct Ignore {
-    /// Differences between capital and small letters.
-    case: bool,
-    /// Everything that is neither letter, digit, sign nor space.
-    punctuation: bool,
-    /// The English words `a`, `an`, `the`.
-    articles: bool,
-    /// All spaces; where false, runs of spaces count as one.
-    spaces: bool,
-}
-
-#[derive(Debug, Clone, serde::Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-struct Scores {
-    /// The answer is right.
-    right: f64,
-    /// An answer was found and is wrong.
-    wrong: f64,
-    /// No answer was found.
-    missing: f64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        use Place::{Boxed, Hash, LastNumber, Phrase, Tag, Whole};
-        Self {
-            column: "answer".into(),
-            extract: vec![Hash, Boxed, Tag, Phrase, LastNumber, Whole],
-            extract_reference: vec![Hash, Boxed],
-            tag: "answer".into(),
-            compare: Compare::Auto,
-            decimal: DecimalSign::Point,
-            percent: Percent::Ignore,
-            tolerance: 0.0,
-            relative_tolerance: 0.0,
-            ignore: Ignore::default(),
-            scores: Scores::default(),
-        }
-    }
-}
-
-impl Default for Ignore {
-    fn default() -> Self {
-        Self { case: true, punctuation: true, articles: false, spaces: false }
-    }
-}
-
-impl Default for Scores {
-    fn default() -> Self {
-        Self { right: 1.0, wrong: 0.0, missing: 0.0 }
-    }
-}
-
-struct AnswerMatch(Config);
 
 impl TryFrom<Config> for AnswerMatch {
     type Error = ConfigProblem;
@@ -179,39 +42,82 @@ impl TryFrom<Config> for AnswerMatch {
                 return Err(ConfigProblem::new(format!("scores.{key}"), "must be finite"));
             }
         }
-        Ok(Self(config))
+        let components = config.extract.iter().map(|it| format!("found/{}", it.name())).collect();
+        Ok(Self { config, components })
     }
 }
 
-/// One accepted answer, read once a group.
+/// One accepted answer.
 struct Accepted {
     number: Option<Found>,
     text: String,
 }
 
+/// The accepted answers, read once a group.
+struct Expected {
+    accepted: Vec<Accepted>,
+    /// Some are numbers.
+    numeric: bool,
+    /// Some are texts, and texts count.
+    textual: bool,
+    /// Bytes of the longest text.
+    longest: usize,
+}
+
+/// A completion. Its last number is looked for once, however many places ask.
+struct Answer<'a> {
+    text: &'a str,
+    decimal: Decimal,
+    last: OnceCell<Option<Found>>,
+}
+
+impl<'a> Answer<'a> {
+    fn new(text: &'a str, decimal: Decimal) -> Self {
+        Self { text, decimal, last: OnceCell::new() }
+    }
+
+    /// The last number of a part of the text.
+    fn last_number(&self, part: &str) -> Option<Found> {
+        if part.len() < self.text.len() {
+            return number::last(part, self.decimal);
+        }
+        *self.last.get_or_init(|| number::last(self.text, self.decimal))
+    }
+}
+
+/// What a place holds.
+#[derive(Clone, Copy)]
+struct Held<'a> {
+    place: Place,
+    text: &'a str,
+    /// Its last number, where numbers are asked for.
+    last: Option<Found>,
+}
+
 impl AnswerMatch {
-    fn place<'a>(&self, place: Place, text: &'a str) -> Option<&'a str> {
+    fn place<'a>(&self, place: Place, answer: &Answer<'a>) -> Option<&'a str> {
+        let text = answer.text;
         match place {
             Place::Hash => extract::hash(text),
             Place::Boxed => extract::boxed(text),
-            Place::Tag => extract::tag(text, &self.0.tag),
+            Place::Tag => extract::tag(text, &self.config.tag),
             Place::Phrase => extract::phrase(text),
             // Which number it is, is decided where numbers are compared.
-            Place::LastNumber => number::last(text, self.decimal()).map(|_| text),
+            Place::LastNumber => answer.last_number(text).map(|_| text),
             Place::LastLine => extract::last_line(text),
             Place::Whole => Some(text).filter(|it| !it.trim().is_empty()),
         }
     }
 
     fn decimal(&self) -> Decimal {
-        match self.0.decimal {
+        match self.config.decimal {
             DecimalSign::Point => Decimal::Point,
             DecimalSign::Comma => Decimal::Comma,
         }
     }
 
-    fn accepted(&self, columns: &Columns) -> Result<Vec<Accepted>, String> {
-        let column = &self.0.column;
+    fn expected(&self, columns: &Columns) -> Result<Expected, String> {
+        let column = &self.config.column;
         let value = columns.get(column).ok_or_else(|| format!("the row has no column `{column}`"))?;
         let list = match value {
             Value::Array(all) => all.as_slice(),
@@ -222,10 +128,13 @@ impl AnswerMatch {
         if accepted.is_empty() {
             return Err(format!("column `{column}` is an empty list"));
         }
-        if self.0.compare == Compare::Number && accepted.iter().all(|it| it.number.is_none()) {
+        let numeric = accepted.iter().any(|it| it.number.is_some());
+        if self.config.compare == Compare::Number && !numeric {
             return Err(format!("column `{column}` holds no number"));
         }
-        Ok(accepted)
+        let textual = self.config.compare != Compare::Number && accepted.iter().any(|it| it.number.is_none());
+        let longest = accepted.iter().map(|it| it.text.len()).max().unwrap_or(0);
+        Ok(Expected { accepted, numeric, textual, longest })
     }
 
     fn accept(&self, value: &Value) -> Option<Accepted> {
@@ -235,43 +144,76 @@ impl AnswerMatch {
             Value::Bool(flag) => flag.to_string(),
             _ => return None,
         };
-        let found = self.0.extract_reference.iter().find_map(|it| self.place(*it, &text)).unwrap_or(&text);
+        let whole = Answer::new(&text, self.decimal());
+        let found =
+            self.config.extract_reference.iter().find_map(|it| self.place(*it, &whole)).unwrap_or(&text);
         // A number in the column is JSON's, whatever completions use.
         let decimal = if value.is_string() { self.decimal() } else { Decimal::Point };
-        let number = match self.0.compare {
+        let number = match self.config.compare {
             Compare::Text => None,
             Compare::Auto => number::whole(found, decimal),
             Compare::Number => number::whole(found, decimal).or_else(|| number::last(found, decimal)),
         };
-        Some(Accepted { number, text: self.normalised(found) })
+        Some(Accepted { number, text: self.normalised(found, usize::MAX).unwrap_or_default() })
     }
 
-    fn normalised(&self, text: &str) -> String {
-        let ignore = &self.0.ignore;
-        let mut text = half_width(text);
-        if ignore.case {
-            text = text.to_lowercase();
+    /// What texts are compared by; `None` where it is longer than `most` bytes.
+    fn normalised(&self, text: &str, most: usize) -> Option<String> {
+        let narrowed = text.chars().map(narrow);
+        if !self.config.ignore.case {
+            return self.joined(narrowed, most);
         }
-        if ignore.punctuation {
-            // Signs without which an answer says something else stay.
-            let kept = |it: char| it.is_alphanumeric() || it.is_whitespace() || "+-*/^=<>%$€£¥".contains(it);
-            let open = |it: char| if kept(it) { it } else { ' ' };
-            text = text.chars().map(open).collect();
+        // Of all letters the sigma alone depends on its place when it becomes small.
+        let sigma = Cell::new(false);
+        let seen = |it: char| sigma.set(sigma.get() | (it == 'Σ'));
+        let joined =
+            self.joined(narrowed.clone().inspect(|it| seen(*it)).flat_map(char::to_lowercase), most)?;
+        if sigma.get() {
+            return self.joined(narrowed.collect::<String>().to_lowercase().chars(), most);
         }
-        let words = text.split_whitespace().filter(|it| !ignore.articles || !["a", "an", "the"].contains(it));
-        words.collect::<Vec<_>>().join(if ignore.spaces { "" } else { " " })
+        Some(joined)
+    }
+
+    /// Words with one space, or none, between them.
+    fn joined(&self, characters: impl Iterator<Item = char>, most: usize) -> Option<String> {
+        let ignore = &self.config.ignore;
+        // Signs without which an answer says something else stay.
+        let kept = |it: char| it.is_alphanumeric() || it.is_whitespace() || "+-*/^=<>%$€£¥".contains(it);
+        let mut joined = String::new();
+        // Where the last word's separator stands, and where the word begins.
+        let (mut end, mut word) = (0, 0);
+        for character in characters.chain([' ']) {
+            if !character.is_whitespace() && (!ignore.punctuation || kept(character)) {
+                if joined.len() == end && end > 0 && !ignore.spaces {
+                    joined.push(' ');
+                    word = joined.len();
+                }
+                joined.push(character);
+                continue;
+            }
+            if ignore.articles && ["a", "an", "the"].contains(&&joined[word..]) {
+                joined.truncate(end);
+            }
+            (end, word) = (joined.len(), joined.len());
+            if end > most {
+                return None;
+            }
+        }
+        Some(joined)
     }
 
     fn numbers_equal(&self, found: Found, expected: Found) -> bool {
-        let close =
-            |a: f64, b: f64| (a - b).abs() <= self.0.tolerance.max(self.0.relative_tolerance * b.abs());
-        let same = || found.number.close_to(expected.number, self.0.tolerance, self.0.relative_tolerance);
+        let close = |a: f64, b: f64| {
+            (a - b).abs() <= self.config.tolerance.max(self.config.relative_tolerance * b.abs())
+        };
+        let same =
+            || found.number.close_to(expected.number, self.config.tolerance, self.config.relative_tolerance);
         let share = |it: Found| it.number.value() / if it.percent { 100.0 } else { 1.0 };
         let shares = || {
             let (a, b) = (share(found), share(expected));
             close(a, b) || (found.percent != expected.percent && (a - b).abs() <= 1e-12 * b.abs())
         };
-        match self.0.percent {
+        match self.config.percent {
             Percent::Ignore => same(),
             Percent::Share if found.percent == expected.percent => same(),
             Percent::Share => shares(),
@@ -279,31 +221,44 @@ impl AnswerMatch {
         }
     }
 
-    fn right(&self, found: &str, place: Place, accepted: &[Accepted]) -> bool {
-        let number = number::whole(found, self.decimal()).or_else(|| number::last(found, self.decimal()));
-        let text = self.normalised(found);
-        accepted.iter().any(|it| match (it.number, number) {
+    /// What a place holds, where that may be an answer: where a number is asked for, a place without one holds none;
+    /// where none is, the last number is none.
+    fn held<'a>(&self, place: Place, answer: &Answer<'a>, expected: &Expected) -> Option<Held<'a>> {
+        let text = self.place(place, answer)?;
+        let last = expected.numeric.then(|| answer.last_number(text)).flatten();
+        let accepted_text = || {
+            let text = self.normalised(text, expected.longest);
+            text.is_some_and(|text| expected.accepted.iter().any(|it| it.text == text))
+        };
+        let usable = (expected.textual && place != Place::LastNumber)
+            || last.is_some()
+            || (expected.numeric && accepted_text());
+        usable.then_some(Held { place, text, last })
+    }
+
+    fn right(&self, held: Held, expected: &Expected) -> bool {
+        let Held { place, text, last } = held;
+        let number = expected.numeric.then(|| number::whole(text, self.decimal()).or(last)).flatten();
+        let normalised = OnceCell::new();
+        let same = |it: &Accepted| {
+            let text = normalised.get_or_init(|| self.normalised(text, expected.longest));
+            text.as_ref() == Some(&it.text)
+        };
+        let compare = self.config.compare;
+        expected.accepted.iter().any(|it| match (it.number, number) {
             (Some(expected), Some(number)) => self.numbers_equal(number, expected),
-            (Some(_), None) => self.0.compare == Compare::Auto && text == it.text,
-            (None, _) => self.0.compare != Compare::Number && place != Place::LastNumber && text == it.text,
+            (Some(_), None) => compare == Compare::Auto && same(it),
+            (None, _) => compare != Compare::Number && place != Place::LastNumber && same(it),
         })
     }
 
-    fn judge(&self, text: &str, accepted: &[Accepted]) -> Score {
-        // Where a number is asked for, a place without one holds no answer; where none is, the last number is none.
-        let numeric = accepted.iter().any(|it| it.number.is_some());
-        let textual = self.0.compare != Compare::Number && accepted.iter().any(|it| it.number.is_none());
-        let usable = |place: Place, found: &str| {
-            (textual && place != Place::LastNumber)
-                || (numeric && number::last(found, self.decimal()).is_some())
-                || (numeric && accepted.iter().any(|it| it.text == self.normalised(found)))
-        };
-        let places: Vec<(Place, Option<&str>)> = (self.0.extract.iter())
-            .map(|it| (*it, self.place(*it, text).filter(|found| usable(*it, found))))
-            .collect();
-        let first = places.iter().find_map(|(place, found)| Some((*place, (*found)?)));
-        let right = first.map(|(place, found)| self.right(found, place, accepted));
-        let scores = &self.0.scores;
+    fn judge(&self, text: &str, expected: &Expected) -> Score {
+        let answer = Answer::new(text, self.decimal());
+        let places: Vec<Option<Held>> =
+            self.config.extract.iter().map(|it| self.held(*it, &answer, expected)).collect();
+        let first = places.iter().find_map(|it| *it);
+        let right = first.map(|it| self.right(it, expected));
+        let scores = &self.config.scores;
         let value = match right {
             Some(true) => scores.right,
             Some(false) => scores.wrong,
@@ -312,17 +267,18 @@ impl AnswerMatch {
         let flag = |it: bool| f64::from(u8::from(it));
         let score =
             Score::new(value).with("right", flag(right == Some(true))).with("found", flag(right.is_some()));
-        places.iter().fold(score, |score, (place, found)| {
-            score.with(format!("found/{}", place.name()), flag(found.is_some()))
-        })
+        self.components
+            .iter()
+            .zip(&places)
+            .fold(score, |score, (name, held)| score.with(name.as_str(), flag(held.is_some())))
     }
 }
 
 impl Reward for AnswerMatch {
     fn score(&self, group: &Group) -> Vec<Score> {
-        match self.accepted(&group.columns) {
+        match self.expected(&group.columns) {
             Err(reason) => vec![Score::abstain(reason); group.completions.len()],
-            Ok(accepted) => group.completions.iter().map(|it| self.judge(&it.text, &accepted)).collect(),
+            Ok(expected) => group.completions.iter().map(|it| self.judge(&it.text, &expected)).collect(),
         }
     }
 }

@@ -45,7 +45,13 @@ impl Default for Config {
     }
 }
 
-struct FormatTags(Config);
+struct FormatTags {
+    config: Config,
+    /// Opening and closing tags in the order expected, without the one that the prompt holds.
+    marks: Vec<Mark>,
+    /// The opening tag that the prompt holds: a second one is one too many.
+    opened: Option<String>,
+}
 
 impl TryFrom<Config> for FormatTags {
     type Error = ConfigProblem;
@@ -63,7 +69,15 @@ impl TryFrom<Config> for FormatTags {
                 return Err(ConfigProblem::new(key(), format!("`{tag}` is named twice")));
             }
         }
-        Ok(Self(config))
+        let both = |it: &String| {
+            [
+                Mark { text: format!("<{it}>"), closing: false },
+                Mark { text: format!("</{it}>"), closing: true },
+            ]
+        };
+        let mut marks: Vec<Mark> = config.tags.iter().flat_map(both).collect();
+        let opened = config.opened.then(|| marks.remove(0).text);
+        Ok(Self { config, marks, opened })
     }
 }
 
@@ -73,16 +87,24 @@ struct Mark {
     closing: bool,
 }
 
+/// A tag that stands in a text: where it begins, and its place among the marks.
+struct Standing {
+    at: usize,
+    mark: usize,
+}
+
 impl FormatTags {
-    /// Opening and closing tags in the order expected, without the one that the prompt holds.
-    fn marks(&self) -> Vec<Mark> {
-        let both = self.0.tags.iter().flat_map(|it| {
-            [
-                Mark { text: format!("<{it}>"), closing: false },
-                Mark { text: format!("</{it}>"), closing: true },
-            ]
-        });
-        both.skip(usize::from(self.0.opened)).collect()
+    /// Every mark of the text in order, and whether what the prompt opened is opened again. No tag is part of another.
+    fn standing(&self, text: &str) -> (Vec<Standing>, bool) {
+        let (mut all, mut reopened) = (Vec::with_capacity(self.marks.len()), false);
+        for at in memchr::memchr_iter(b'<', text.as_bytes()) {
+            let rest = &text[at..];
+            match self.marks.iter().position(|it| rest.starts_with(&it.text)) {
+                Some(mark) => all.push(Standing { at, mark }),
+                None => reopened |= self.opened.as_ref().is_some_and(|it| rest.starts_with(it)),
+            }
+        }
+        (all, reopened)
     }
 
     /// Whether the tag at `at` has a line of its own: only the text's ends and line feeds beside it.
@@ -91,41 +113,41 @@ impl FormatTags {
         (before.is_empty() || before.ends_with('\n')) && (after.is_empty() || after.starts_with('\n'))
     }
 
-    fn counts_once(&self, text: &str, mark: &Mark) -> bool {
-        let mut found = text.match_indices(&mark.text).map(|it| it.0);
+    fn counts_once(&self, text: &str, mark: usize, standing: &[Standing]) -> bool {
+        let mut found = standing.iter().filter(|it| it.mark == mark);
         match (found.next(), found.next()) {
-            (Some(at), None) => !self.0.own_lines || Self::has_own_line(text, at, mark),
+            (Some(it), None) => !self.config.own_lines || Self::has_own_line(text, it.at, &self.marks[mark]),
             _ => false,
         }
     }
 
     /// Whether the tags stand in order with only spaces outside, whatever else is wrong with them.
-    fn is_ordered(&self, text: &str, marks: &[Mark]) -> Option<bool> {
+    fn is_ordered(&self, text: &str, standing: &[Standing]) -> Option<bool> {
         let mut from = 0;
         let mut clean = true;
+        let mut standing = standing.iter();
         // What stands before an opening tag is outside; before a closing one it is what the tag holds.
-        for mark in marks {
-            let at = from + text[from..].find(&mark.text)?;
+        for (number, mark) in self.marks.iter().enumerate() {
+            let at = standing.find(|it| it.mark == number)?.at;
             let before = &text[from..at];
             clean &= match mark.closing {
                 false => before.trim().is_empty(),
-                true => self.0.allow_empty || !before.trim().is_empty(),
+                true => self.config.allow_empty || !before.trim().is_empty(),
             };
             from = at + mark.text.len();
         }
-        Some(clean && (self.0.text_after || text[from..].trim().is_empty()))
+        Some(clean && (self.config.text_after || text[from..].trim().is_empty()))
     }
 
     fn judge(&self, text: &str) -> Score {
         let text = text.trim();
-        let marks = self.marks();
-        let once = marks.iter().filter(|it| self.counts_once(text, it)).count() as f64 / marks.len() as f64;
-        let ordered = self.is_ordered(text, &marks);
-        // A second opening of what the prompt opened is one too many.
-        let reopened = self.0.opened && text.contains(&format!("<{}>", self.0.tags[0]));
+        let (standing, reopened) = self.standing(text);
+        let counted = (0..self.marks.len()).filter(|it| self.counts_once(text, *it, &standing)).count();
+        let once = counted as f64 / self.marks.len() as f64;
+        let ordered = self.is_ordered(text, &standing);
         let strict = once == 1.0 && ordered == Some(true) && !reopened;
         let flag = |it: bool| f64::from(u8::from(it));
-        let value = match self.0.mode {
+        let value = match self.config.mode {
             Mode::Strict => flag(strict),
             Mode::Soft => once,
         };

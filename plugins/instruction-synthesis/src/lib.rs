@@ -86,7 +86,7 @@ impl TryFrom<Config> for InstructionSynthesis {
 
 impl InstructionSynthesis {
     fn is_new(&self, seed: &str, instruction: &str) -> bool {
-        let words = text_tools::words(instruction).len();
+        let words = text_tools::word_count(instruction);
         let limit = self.config.max_similarity;
         (self.config.min_words as usize..=self.config.max_words as usize).contains(&words)
             && similarity(seed, instruction) <= limit

@@ -1,7 +1,8 @@
 //! How far an answer is the JSON object that was expected: well-formed, its keys, its values.
 
 use fthost_plugin_sdk::{ConfigProblem, Group, Reward, Score, export};
-use serde_json::{Map, Value};
+use serde_json::Value;
+use text_tools::json::{self, Json, Object};
 
 /// `[plugins.json-match.config]`.
 #[derive(Debug, Clone, serde::Deserialize, schemars::JsonSchema)]
@@ -63,11 +64,11 @@ impl TryFrom<Config> for JsonMatch {
 impl Reward for JsonMatch {
     fn score(&self, group: &Group) -> Vec<Score> {
         let expected = match group.columns.get(&self.0.column) {
-            Some(Value::Object(object)) => Some(object.clone()),
-            Some(Value::String(text)) => object(text),
-            _ => None,
+            Some(Value::String(text)) => json::parse(text.trim()),
+            Some(value) => Some(Json::from(value.clone())),
+            None => None,
         };
-        let Some(expected) = expected else {
+        let Some(Json::Object(expected)) = expected else {
             let reason = format!("column `{}` holds no JSON object", self.0.column);
             return vec![Score::abstain(reason); group.completions.len()];
         };
@@ -76,11 +77,12 @@ impl Reward for JsonMatch {
 }
 
 impl JsonMatch {
-    fn compare(&self, answer: &str, expected: &Map<String, Value>) -> Score {
+    fn compare(&self, answer: &str, expected: &Object) -> Score {
         let text = if self.0.allow_fence { without_fence(answer) } else { answer };
-        let found = object(text);
+        let found = json::parse(text.trim());
+        let found = found.as_ref().and_then(Json::as_object);
         let valid = f64::from(u8::from(found.is_some()));
-        let (keys, values) = match &found {
+        let (keys, values) = match found {
             Some(found) => (key_f1(found, expected), value_share(found, expected)),
             None => (0.0, 0.0),
         };
@@ -91,13 +93,6 @@ impl JsonMatch {
     }
 }
 
-fn object(text: &str) -> Option<Map<String, Value>> {
-    match serde_json::from_str(text.trim()) {
-        Ok(Value::Object(object)) => Some(object),
-        _ => None,
-    }
-}
-
 /// The inside of a text that is one code fence; the text itself otherwise.
 fn without_fence(text: &str) -> &str {
     let inside = text.trim().strip_prefix("```").and_then(|it| it.strip_suffix("```"));
@@ -105,19 +100,19 @@ fn without_fence(text: &str) -> &str {
 }
 
 /// Harmonic mean of the shares of keys that are right and of keys that are there; 1 for two empty objects.
-fn key_f1(found: &Map<String, Value>, expected: &Map<String, Value>) -> f64 {
-    let shared = found.keys().filter(|it| expected.contains_key(*it)).count();
+fn key_f1(found: &Object, expected: &Object) -> f64 {
+    let shared = found.iter().filter(|it| expected.get(it.0).is_some()).count();
     match found.len() + expected.len() {
         0 => 1.0,
         all => 2.0 * shared as f64 / all as f64,
     }
 }
 
-fn value_share(found: &Map<String, Value>, expected: &Map<String, Value>) -> f64 {
+fn value_share(found: &Object, expected: &Object) -> f64 {
     if expected.is_empty() {
         return 1.0;
     }
-    let equal = expected.iter().filter(|(key, value)| found.get(*key) == Some(*value)).count();
+    let equal = expected.iter().filter(|(name, value)| found.get(name) == Some(value)).count();
     equal as f64 / expected.len() as f64
 }
 

@@ -2,17 +2,17 @@
 //!
 //! JSON Schema, draft 2020-12: <https://json-schema.org/draft/2020-12>.
 
-use std::collections::BTreeSet;
-
 use fthost_plugin_sdk::{Columns, ConfigProblem, Group, Reward, Score, export};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use text_tools::extract;
+use text_tools::json::{self, Json};
 
 mod format;
+mod node;
 mod schema;
 mod validate;
 
-use schema::Schema;
+use schema::{Property, Schema};
 use validate::Validation;
 
 /// `[plugins.json-schema.config]`.
@@ -105,7 +105,7 @@ fn made(value: Value, formats: bool) -> Result<Schema, String> {
         Value::String(text) => serde_json::from_str(&text).map_err(|error| format!("no JSON: {error}"))?,
         other => other,
     };
-    Schema::new(value, formats)
+    Schema::new(&value, formats)
         .map_err(|it| format!("at `{}`: {}", if it.at.is_empty() { "/" } else { &it.at }, it.message))
 }
 
@@ -122,15 +122,14 @@ impl JsonSchema {
         }
     }
 
-    fn answer(&self, text: &str) -> Option<Value> {
-        let parsed = |text: &str| serde_json::from_str(text.trim()).ok();
+    fn answer<'a>(&self, text: &'a str) -> Option<Json<'a>> {
         match self.config.place {
-            Place::Whole => parsed(text),
-            Place::Fence => parsed(extract::fence(text).unwrap_or(text)),
+            Place::Whole => json::parse(text.trim()),
+            Place::Fence => json::parse(extract::fence(text).unwrap_or(text).trim()),
             Place::Anywhere => text
                 .match_indices(['{', '['])
                 .take(MOST_BEGINNINGS)
-                .find_map(|(at, _)| serde_json::Deserializer::from_str(&text[at..]).into_iter().next()?.ok()),
+                .find_map(|(at, _)| json::parse_first(&text[at..])),
         }
     }
 
@@ -138,7 +137,8 @@ impl JsonSchema {
         let answer = self.answer(text);
         let flag = |it: bool| f64::from(u8::from(it));
         let parts = answer.as_ref().map(|it| {
-            Ok::<_, String>((Validation::new(schema).is_valid(&schema.root, it)?, properties(schema, it)?))
+            let valid = Validation::new(schema).is_valid(0, it)?;
+            Ok::<_, String>((valid, properties(schema, it, valid)?))
         });
         let (valid, properties) = match parts.transpose() {
             Err(error) => return Score::error(error),
@@ -159,27 +159,27 @@ impl JsonSchema {
 const MOST_BEGINNINGS: usize = 64;
 
 /// The share of the properties named at the top that hold; `None` where none is named.
-fn properties(schema: &Schema, answer: &Value) -> Result<Option<f64>, String> {
-    let empty = Map::new();
-    let parts = schema.root.get("properties").and_then(Value::as_object).unwrap_or(&empty);
-    let required = schema.root.get("required").and_then(Value::as_array).into_iter().flatten();
-    let required: BTreeSet<&str> = required.filter_map(Value::as_str).collect();
-    let names: BTreeSet<&str> = parts.keys().map(String::as_str).chain(required.iter().copied()).collect();
-    if names.is_empty() {
+fn properties(schema: &Schema, answer: &Json, valid: bool) -> Result<Option<f64>, String> {
+    if schema.properties.is_empty() {
         return Ok(None);
     }
+    let object = answer.as_object();
+    // Each of a valid object's properties was found valid with it.
+    if valid && object.is_some() {
+        return Ok(Some(1.0));
+    }
     let mut holding = 0;
-    for name in &names {
-        let holds = match answer.get(name) {
-            None => answer.is_object() && !required.contains(name),
-            Some(value) => match parts.get(*name) {
+    for Property { name, part, required } in &schema.properties {
+        let holds = match object.and_then(|it| it.get(name)) {
+            None => object.is_some() && !required,
+            Some(value) => match part {
                 None => true,
-                Some(part) => Validation::new(schema).is_valid(part, value)?,
+                Some(part) => Validation::new(schema).is_valid(*part, value)?,
             },
         };
         holding += usize::from(holds);
     }
-    Ok(Some(holding as f64 / names.len() as f64))
+    Ok(Some(holding as f64 / schema.properties.len() as f64))
 }
 
 impl Reward for JsonSchema {
@@ -276,11 +276,11 @@ mod tests {
             serde_json::from_str(include_str!("../../../tests/golden/rewards/json_schema.json")).unwrap();
         let (mut failures, mut count) = (Vec::new(), 0);
         for case in suite["cases"].as_array().unwrap() {
-            let schema = Schema::new(case["schema"].clone(), false);
+            let schema = Schema::new(&case["schema"], false);
             let schema = schema.unwrap_or_else(|it| panic!("{}: {it:?}", case["description"]));
             for test in case["tests"].as_array().unwrap() {
                 count += 1;
-                let valid = Validation::new(&schema).is_valid(&schema.root, &test["data"]);
+                let valid = Validation::new(&schema).is_valid(0, &Json::from(test["data"].clone()));
                 if valid != Ok(test["valid"].as_bool().unwrap()) {
                     failures.push(format!("{}: {} ({valid:?})", case["description"], test["description"]));
                 }

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use regex::Regex;
 use serde_json::{Map, Value};
 
+use crate::node::{Compiler, Node};
+
 /// Keywords whose value is a schema.
 const ONE: [&str; 12] = [
     "additionalItems",
@@ -47,12 +49,23 @@ const COUNTS: [&str; 8] = [
 /// A sound schema.
 #[derive(Debug)]
 pub struct Schema {
-    pub(crate) root: Value,
-    /// `$anchor` and `$dynamicAnchor` to JSON pointers.
-    anchors: HashMap<String, String>,
-    patterns: HashMap<String, Regex>,
+    /// Every subschema; the first is the whole.
+    pub(crate) nodes: Vec<Node>,
+    /// Properties named at the top, in `properties` or `required`, each once.
+    pub(crate) properties: Vec<Property>,
+    /// Whether some subschema asks what others have looked at.
+    pub(crate) tracks: bool,
     /// Whether `format` is checked.
     pub(crate) formats: bool,
+}
+
+/// A property named at the top.
+#[derive(Debug)]
+pub(crate) struct Property {
+    pub(crate) name: String,
+    /// What it must be.
+    pub(crate) part: Option<usize>,
+    pub(crate) required: bool,
 }
 
 /// A keyword that is not sound.
@@ -66,14 +79,12 @@ pub struct Unsound {
 
 impl Schema {
     /// Checks every keyword and resolves every reference.
-    pub fn new(root: Value, formats: bool) -> Result<Self, Unsound> {
-        let mut schema =
-            Self { root: Value::Null, anchors: HashMap::new(), patterns: HashMap::new(), formats };
+    pub fn new(root: &Value, formats: bool) -> Result<Self, Unsound> {
+        let mut sources = Sources { root, anchors: HashMap::new(), patterns: HashMap::new() };
         let mut references = Vec::new();
-        schema.collect(&root, "", &mut references)?;
-        schema.root = root;
+        sources.collect(root, "", &mut references)?;
         for (at, reference) in references {
-            if schema.resolve(&reference).is_none() {
+            if sources.resolve(&reference).is_none() {
                 let message = if reference.starts_with('#') {
                     format!("`{reference}` leads nowhere in this schema")
                 } else {
@@ -84,9 +95,19 @@ impl Schema {
                 return Err(Unsound { at, message });
             }
         }
-        Ok(schema)
+        Ok(Compiler::new(&sources).whole(formats))
     }
+}
 
+/// What a schema is made of, and where its parts are.
+pub(crate) struct Sources<'a> {
+    pub(crate) root: &'a Value,
+    /// `$anchor` and `$dynamicAnchor` to JSON pointers.
+    anchors: HashMap<String, String>,
+    patterns: HashMap<String, Regex>,
+}
+
+impl<'a> Sources<'a> {
     fn collect(
         &mut self,
         schema: &Value,
@@ -181,7 +202,7 @@ impl Schema {
     }
 
     /// Where a reference leads.
-    pub(crate) fn resolve(&self, reference: &str) -> Option<&Value> {
+    pub(crate) fn resolve(&self, reference: &str) -> Option<&'a Value> {
         let own = self.root.get("$id").and_then(Value::as_str).map(|it| it.trim_end_matches('#'));
         let fragment = match reference.split_once('#') {
             Some((document, fragment)) if document.is_empty() || Some(document) == own => fragment,
@@ -194,8 +215,9 @@ impl Schema {
         self.root.pointer(self.anchors.get(fragment)?)
     }
 
-    pub(crate) fn pattern(&self, pattern: &str) -> Option<&Regex> {
-        self.patterns.get(pattern)
+    /// What was compiled where keywords were checked.
+    pub(crate) fn pattern(&self, pattern: &str) -> Option<Regex> {
+        self.patterns.get(pattern).cloned()
     }
 }
 

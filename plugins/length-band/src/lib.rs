@@ -86,7 +86,7 @@ impl LengthBand {
     fn length(&self, completion: &Completion) -> f64 {
         match self.0.unit {
             Unit::Tokens => f64::from(completion.token_count),
-            Unit::Words => text_tools::words(&completion.text).len() as f64,
+            Unit::Words => text_tools::word_count(&completion.text) as f64,
             Unit::Characters => completion.text.chars().count() as f64,
         }
     }

@@ -2,9 +2,9 @@
 //!
 //! Appendix C.2 of <https://arxiv.org/abs/2502.03373>, as in open-r1 and TRL.
 
-use std::collections::HashSet;
-
 use fthost_plugin_sdk::{ConfigProblem, Group, Reward, Score, export};
+
+mod distinct;
 
 /// `[plugins.repetition-penalty.config]`.
 #[derive(Debug, Clone, serde::Deserialize, schemars::JsonSchema)]
@@ -53,13 +53,12 @@ impl TryFrom<Config> for RepetitionPenalty {
 }
 
 /// The share of the runs of `n` items that stood before; 0 where there are fewer than `n` items.
-fn repeated_share<T: std::hash::Hash + Eq>(items: &[T], n: usize) -> f64 {
+fn repeated_share(items: &[u32], n: usize) -> f64 {
     let all = (items.len() + 1).saturating_sub(n);
     if all == 0 {
         return 0.0;
     }
-    let unique: HashSet<&[T]> = text_tools::ngrams(items, n).collect();
-    1.0 - unique.len() as f64 / all as f64
+    1.0 - distinct::ngrams(items, n) as f64 / all as f64
 }
 
 impl RepetitionPenalty {
@@ -73,9 +72,10 @@ impl RepetitionPenalty {
         };
         let n = self.0.ngram_size as usize;
         let repeated = match self.0.unit {
-            Unit::Words => repeated_share(&text_tools::tokens(text), n),
+            Unit::Words => repeated_share(&distinct::numbered(text), n),
             Unit::Characters => {
-                repeated_share(&text.chars().filter(|it| !it.is_whitespace()).collect::<Vec<_>>(), n)
+                let characters = text.chars().filter(|it| !it.is_whitespace()).map(u32::from);
+                repeated_share(&characters.collect::<Vec<_>>(), n)
             }
         };
         // No negative zero.

@@ -103,7 +103,7 @@ impl TextChunks {
         };
         let size = |unit: &str| match self.config.measure {
             Measure::Characters => unit.chars().count(),
-            Measure::Words => text_tools::words(unit).len(),
+            Measure::Words => text_tools::word_count(unit),
             Measure::Units => 1,
         };
         units.into_iter().map(|it| Piece { text: it.into(), size: size(it) }).collect()

@@ -2,7 +2,7 @@
 
 use std::hash::Hash;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 /// The n-grams of several texts, of one length after the other.
 pub(crate) struct Ngrams {
@@ -29,7 +29,8 @@ impl Ngrams {
 
     /// N-grams one longer.
     pub(crate) fn lengthen(&mut self) {
-        let mut numbers: FxHashMap<u64, u32> = FxHashMap::default();
+        let all = self.ngrams.iter().map(Vec::len).sum();
+        let mut numbers: FxHashMap<u64, u32> = FxHashMap::with_capacity_and_hasher(all, FxBuildHasher);
         for (ngrams, tokens) in self.ngrams.iter_mut().zip(&self.tokens) {
             ngrams.pop();
             for (ngram, token) in ngrams.iter_mut().zip(tokens.iter().skip(self.n)) {

@@ -1,5 +1,8 @@
 //! sacrebleu's tokenisers: <https://github.com/mjpost/sacrebleu>, `sacrebleu/tokenizers`.
 
+use std::borrow::Cow;
+
+use memchr::{memchr, memchr_iter, memchr2_iter};
 use unicode_general_category::{GeneralCategory as Category, get_general_category};
 
 /// How a line becomes words.
@@ -81,22 +84,80 @@ fn space_around(text: &str, apart: impl Fn(char) -> bool) -> String {
 }
 
 fn v13a(line: &str) -> String {
-    let line = line.replace("<skipped>", "").replace("-\n", "").replace('\n', " ");
+    let mut line = Cow::Borrowed(line);
+    let mut replace = |from: &str, to: &str| {
+        // Most lines hold none: they are not copied.
+        if memchr(from.as_bytes()[0], line.as_bytes()).is_some() {
+            line = line.replace(from, to).into();
+        }
+    };
+    replace("<skipped>", "");
+    replace("-\n", "");
+    replace("\n", " ");
     // In this order, so that `&amp;lt;` becomes `<`, as there.
-    let entities = [("&quot;", "\""), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">")];
-    let line = entities.iter().fold(line, |line, (entity, text)| line.replace(entity, text));
+    [("&quot;", "\""), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">")]
+        .iter()
+        .for_each(|it| replace(it.0, it.1));
     western(&format!(" {line} "))
 }
 
 /// The part of `13a` that knows Western punctuation.
 fn western(line: &str) -> String {
-    let apart = |it| matches!(it, '{'..='~' | '['..='`' | ' '..='&' | '('..='+' | ':'..='@' | '/');
-    let stop = |it| matches!(it, '.' | ',');
-    let digit = |it: char| it.is_ascii_digit();
-    let line = space_around(line, apart);
-    let line = space_pairs(&line, ["", " ", " "], |first, second| !digit(first) && stop(second));
-    let line = space_pairs(&line, [" ", " ", ""], |first, second| stop(first) && !digit(second));
-    space_pairs(&line, ["", " ", " "], |first, second| digit(first) && second == '-')
+    let line = space_signs(line);
+    let stops = memchr2_iter(b'.', b',', line.as_bytes());
+    let line = space_second(&line, stops, |before| !before.is_ascii_digit());
+    let stops = memchr2_iter(b'.', b',', line.as_bytes());
+    let line = space_first(&line, stops, |after| !after.is_ascii_digit());
+    let hyphens = memchr_iter(b'-', line.as_bytes());
+    space_second(&line, hyphens, |before| before.is_ascii_digit())
+}
+
+/// [`space_pairs`] with ASCII as the second, which stands at `signs` and gets spaces on both sides.
+fn space_second(text: &str, signs: impl Iterator<Item = usize>, first: impl Fn(u8) -> bool) -> String {
+    let bytes = text.as_bytes();
+    let mut spaced = String::with_capacity(text.len() + text.len() / 4);
+    let mut rest = 0;
+    for at in signs {
+        // Of a longer character the last byte tells as much as the character: it is no ASCII.
+        if at > rest && first(bytes[at - 1]) {
+            spaced.push_str(&text[rest..at]);
+            spaced.extend([' ', char::from(bytes[at]), ' ']);
+            rest = at + 1;
+        }
+    }
+    spaced.push_str(&text[rest..]);
+    spaced
+}
+
+/// [`space_pairs`] with ASCII as the first, which stands at `signs` and gets spaces on both sides.
+fn space_first(text: &str, signs: impl Iterator<Item = usize>, second: impl Fn(u8) -> bool) -> String {
+    let bytes = text.as_bytes();
+    let mut spaced = String::with_capacity(text.len() + text.len() / 4);
+    // Up to where it is written, and up to where characters belong to a pair.
+    let (mut rest, mut paired) = (0, 0);
+    for at in signs {
+        if at >= paired && bytes.get(at + 1).is_some_and(|it| second(*it)) {
+            spaced.push_str(&text[rest..at]);
+            spaced.extend([' ', char::from(bytes[at]), ' ']);
+            (rest, paired) = (at + 1, at + 2);
+        }
+    }
+    spaced.push_str(&text[rest..]);
+    spaced
+}
+
+/// Puts a space on both sides of each of ASCII's signs, spaces too, but not of `'`, `,`, `-` and `.`.
+fn space_signs(line: &str) -> String {
+    let apart = |it| matches!(it, b'{'..=b'~' | b'['..=b'`' | b' '..=b'&' | b'('..=b'+' | b':'..=b'@' | b'/');
+    let mut spaced = Vec::with_capacity(2 * line.len());
+    for it in line.bytes() {
+        if apart(it) {
+            spaced.extend([b' ', it, b' ']);
+        } else {
+            spaced.push(it);
+        }
+    }
+    String::from_utf8(spaced).expect("ASCII was put between characters")
 }
 
 fn intl(line: &str) -> String {
@@ -153,6 +214,27 @@ fn is_symbol(it: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The patterns of `13a` as sacrebleu has them, one character after the other.
+    fn as_written(line: &str) -> String {
+        let apart = |it| matches!(it, '{'..='~' | '['..='`' | ' '..='&' | '('..='+' | ':'..='@' | '/');
+        let stop = |it| matches!(it, '.' | ',');
+        let digit = |it: char| it.is_ascii_digit();
+        let line = space_around(line, apart);
+        let line = space_pairs(&line, ["", " ", " "], |first, second| !digit(first) && stop(second));
+        let line = space_pairs(&line, [" ", " ", ""], |first, second| stop(first) && !digit(second));
+        space_pairs(&line, ["", " ", " "], |first, second| digit(first) && second == '-')
+    }
+
+    #[test]
+    fn western_punctuation_is_found_as_the_patterns_find_it() {
+        let parts = ["", ".", ",", "-", "1", "a", " ", "é", "字", "'", "{", "x.", "1,", "\n", "5-"];
+        let count = parts.len().pow(4);
+        for number in 0..count {
+            let text: String = (0..4).map(|it| parts[number / parts.len().pow(it) % parts.len()]).collect();
+            assert_eq!(western(&text), as_written(&text), "{text:?}");
+        }
+    }
 
     #[test]
     fn pairs_do_not_overlap() {

@@ -1,7 +1,8 @@
 //! Numbers as people and models write them, compared exactly where that is possible.
 
 use crate::numerals;
-use crate::script::{begins_no_number, half_width};
+
+pub use crate::find::{all, last, whole};
 
 /// A number: its value, and a fraction in lowest terms where it is one of 128 bits.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,6 +16,9 @@ impl Number {
     pub fn ratio(numerator: i128, denominator: i128) -> Option<Self> {
         if denominator == 0 {
             return None;
+        }
+        if denominator == 1 {
+            return Some(Self { value: numerator as f64, fraction: Some((numerator, 1)) });
         }
         let divisor = gcd(numerator.unsigned_abs(), denominator.unsigned_abs());
         let divisor = i128::try_from(divisor).ok()? * denominator.signum();
@@ -34,7 +38,8 @@ impl Number {
             return None;
         }
         let exact = || {
-            let unscaled: i128 = format!("{whole}{part}").parse().ok()?;
+            let unscaled =
+                if part.is_empty() { unsigned(whole)? } else { unsigned(&format!("{whole}{part}"))? };
             let scale = exponent.checked_sub(i32::try_from(part.len()).ok()?)?;
             let power = 10i128.checked_pow(scale.unsigned_abs())?;
             if scale < 0 {
@@ -107,6 +112,11 @@ impl Number {
     }
 }
 
+/// Digits as a number; 18 of them fit in 64 bits, whose arithmetic is faster.
+fn unsigned(digits: &str) -> Option<i128> {
+    if digits.len() <= 18 { digits.parse::<i64>().ok().map(i128::from) } else { digits.parse().ok() }
+}
+
 fn gcd(a: u128, b: u128) -> u128 {
     if b == 0 { a.max(1) } else { gcd(b, a % b) }
 }
@@ -130,88 +140,10 @@ pub enum Decimal {
     Comma,
 }
 
-/// The whole text as one number, apart from spaces, a currency sign and a closing full stop.
-pub fn whole(text: &str, decimal: Decimal) -> Option<Found> {
-    let text = prepared(text, decimal);
-    let text = text.trim().trim_matches('$').trim();
-    let (found, end) = at(text, 0)?;
-    let rest = text[end..].trim().trim_end_matches(['.', '。']);
-    rest.is_empty().then_some(found)
-}
-
-/// The last number in the text.
-pub fn last(text: &str, decimal: Decimal) -> Option<Found> {
-    // No number goes over a line's end: most texts need a look at few lines.
-    text.lines().rev().find_map(|line| all(line, decimal).pop())
-}
-
-/// Every number in the text, in order.
-pub fn all(text: &str, decimal: Decimal) -> Vec<Found> {
-    let text = prepared(text, decimal);
-    let mut found = Vec::new();
-    let mut from = 0;
-    while from < text.len() {
-        // Most of a text is letters and spaces, none of which begins a number.
-        if begins_no_number(text.as_bytes()[from]) {
-            from += 1;
-            continue;
-        }
-        // After a slash no fraction begins: that is a date's middle.
-        let slash = text[..from].ends_with('/').then(|| text[from..].find('/')).flatten();
-        let seen = &text[..slash.map_or(text.len(), |it| from + it)];
-        match starts_number(seen, from).then(|| at(seen, from)).flatten() {
-            Some((number, end)) => {
-                found.push(number);
-                from = end;
-            }
-            None => from += text[from..].chars().next().map_or(1, char::len_utf8),
-        }
-    }
-    found
-}
-
-/// Half-width, LaTeX's spacing and braces around separators gone, the decimal sign a point.
-fn prepared(text: &str, decimal: Decimal) -> String {
-    let text = half_width(text);
-    let text = if text.contains('\\') || text.contains("{,}") { without_latex(&text) } else { text };
-    if decimal == Decimal::Point {
-        return text;
-    }
-    let swap = |it| match it {
-        ',' => '.',
-        '.' => ',',
-        other => other,
-    };
-    text.chars().map(swap).collect()
-}
-
-fn without_latex(text: &str) -> String {
-    let text = text.replace("{,}", ",").replace("\\,", "").replace("\\!", "").replace("\\%", "%");
-    let text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac");
-    text.replace("\\$", "$").replace("\\times", "×").replace("\\cdot", "×")
-}
-
-/// A number begins neither within a word (`x2`) nor within another number; a sign belongs to it only where it is no
-/// operator (`3-4`).
-fn starts_number(text: &str, at: usize) -> bool {
-    let before = text[..at].chars().next_back();
-    match before {
-        None => true,
-        Some(it) if it.is_ascii_digit() => {
-            !text[at..].starts_with(|it: char| it.is_ascii_digit() || "+-.".contains(it))
-        }
-        Some(it) if it.is_ascii_alphabetic() || it == '_' => {
-            !text[at..].starts_with(|it: char| it.is_ascii_digit())
-        }
-        Some(')' | ']') => !text[at..].starts_with(['+', '-']),
-        Some(_) => true,
-    }
-}
-
-const CURRENCIES: [char; 5] = ['$', '€', '£', '¥', '₹'];
+pub(crate) const CURRENCIES: [char; 5] = ['$', '€', '£', '¥', '₹'];
 
 /// The number that begins at `from`, and where it ends.
-fn at(text: &str, from: usize) -> Option<(Found, usize)> {
+pub(crate) fn at(text: &str, from: usize) -> Option<(Found, usize)> {
     let mut rest = &text[from..];
     let mut negative = false;
     let mut percent = false;
@@ -290,7 +222,7 @@ fn arabic(text: &str) -> Option<(Number, usize)> {
     Some((number, used))
 }
 
-const VULGAR: [(char, i128, i128); 17] = [
+pub(crate) const VULGAR: [(char, i128, i128); 17] = [
     ('½', 1, 2),
     ('⅓', 1, 3),
     ('⅔', 2, 3),

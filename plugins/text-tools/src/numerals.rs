@@ -37,6 +37,16 @@ fn big_unit(character: char) -> Option<i128> {
     })
 }
 
+/// Whether a numeral may begin with it.
+pub(crate) fn begins(character: char) -> bool {
+    digit(character).is_some() || small_unit(character) == Some(10)
+}
+
+/// Whether it stands in numerals.
+pub(crate) fn is_part(character: char) -> bool {
+    digit(character).is_some() || small_unit(character).is_some() || big_unit(character).is_some()
+}
+
 /// A unit written after digits, and its bytes.
 pub(crate) fn large_unit(text: &str) -> Option<(Number, usize)> {
     let first = text.chars().next()?;
@@ -87,13 +97,9 @@ fn big(text: &str) -> Option<(i128, usize)> {
 const LONGEST: usize = 64;
 
 fn integer(text: &str) -> Option<(i128, usize)> {
-    let numeral: String = text
-        .chars()
-        .take(LONGEST)
-        .take_while(|it| digit(*it).is_some() || small_unit(*it).is_some() || big_unit(*it).is_some())
-        .collect();
+    let numeral: String = text.chars().take(LONGEST).take_while(|it| is_part(*it)).collect();
     let first = numeral.chars().next()?;
-    if digit(first).is_none() && small_unit(first) != Some(10) {
+    if !begins(first) {
         return None;
     }
     let digits: Option<Vec<i128>> = numeral.chars().map(digit).collect();

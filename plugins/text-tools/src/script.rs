@@ -1,5 +1,9 @@
 //! Which script a character belongs to, as far as taking texts apart needs it.
 
+use std::borrow::Cow;
+
+use crate::scan::beyond_ascii;
+
 /// Han and kana, which are written without spaces; each character counts as a word. Hangul has spaces.
 pub fn is_ideographic(character: char) -> bool {
     matches!(u32::from(character),
@@ -16,20 +20,31 @@ pub fn is_ideographic(character: char) -> bool {
 
 /// Full-width letters, digits and signs as their ASCII equals, the ideographic space as a space, the minus sign as a
 /// hyphen. Everything else stays.
-pub fn half_width(text: &str) -> String {
-    let narrow = |it: char| match u32::from(it) {
-        code @ 0xFF01..=0xFF5E => char::from_u32(code - 0xFEE0).unwrap_or(it),
+pub fn half_width(text: &str) -> Cow<'_, str> {
+    let wide = |it: &(usize, char)| narrow(it.1) != it.1;
+    let first = beyond_ascii(text.as_bytes())
+        .and_then(|begin| text[begin..].char_indices().find(wide).map(|it| begin + it.0));
+    let Some(first) = first else { return Cow::Borrowed(text) };
+    let mut narrowed = String::with_capacity(text.len());
+    let mut kept = 0;
+    for (at, character) in text[first..].char_indices().filter(wide) {
+        narrowed.push_str(&text[kept..first + at]);
+        narrowed.push(narrow(character));
+        kept = first + at + character.len_utf8();
+    }
+    narrowed.push_str(&text[kept..]);
+    narrowed.into()
+}
+
+/// [`half_width`] of one character.
+pub fn narrow(character: char) -> char {
+    match u32::from(character) {
+        code @ 0xFF01..=0xFF5E => char::from_u32(code - 0xFEE0).unwrap_or(character),
         0x3000 | 0x00A0 | 0x2009 | 0x202F => ' ',
         0x2212 | 0xFE63 => '-',
         0xFFE5 => '¥',
-        _ => it,
-    };
-    text.chars().map(narrow).collect()
-}
-
-/// Whether a number can't begin with this ASCII character; beyond ASCII there are numerals and signs.
-pub(crate) fn begins_no_number(byte: u8) -> bool {
-    byte.is_ascii() && !byte.is_ascii_digit() && !b"+-.$\\".contains(&byte)
+        _ => character,
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! One check: what may be written, and what is ready to run.
 
+use std::cell::OnceCell;
+
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
+use text_tools::json::{self, Json as Found};
 use text_tools::number::{self, Decimal};
 
 use crate::path::Path;
@@ -127,7 +130,7 @@ pub struct Ready {
 
 enum Test {
     Pattern { pattern: Regex, absent: bool },
-    Json { path: Path, json: Box<Json>, pattern: Option<Regex> },
+    Json { path: Path, json: Box<Json>, equals: Option<Found<'static>>, pattern: Option<Regex> },
     Amount { of: fn(&str) -> Option<f64>, amount: Amount },
     Script { letter: Regex, share: f64 },
 }
@@ -182,7 +185,7 @@ impl Check {
             amount("lines", self.lines, |text| {
                 Some(text.lines().filter(|it| !it.trim().is_empty()).count() as f64)
             }),
-            amount("words", self.words, |text| Some(text_tools::words(text).len() as f64)),
+            amount("words", self.words, |text| Some(text_tools::word_count(text) as f64)),
             amount("sentences", self.sentences, |text| {
                 Some(text_tools::sentences(text).iter().filter(|it| !it.trim().is_empty()).count() as f64)
             }),
@@ -225,20 +228,21 @@ impl Json {
         if let Some(length) = &self.length {
             length.checked("json.length")?;
         }
-        Ok(Test::Json { path, json: Box::new(self.clone()), pattern })
+        let equals = self.equals.clone().map(Found::from);
+        Ok(Test::Json { path, json: Box::new(self.clone()), equals, pattern })
     }
 
-    fn holds(&self, value: &Value, pattern: Option<&Regex>) -> bool {
+    fn holds(&self, value: &Found, equals: Option<&Found>, pattern: Option<&Regex>) -> bool {
         let kind = self.kind.is_none_or(|it| it.is_of(value));
-        let equal = self.equals.as_ref().is_none_or(|it| same(it, value));
+        let equal = equals.is_none_or(|it| same(it, value));
         let number = |bound: Option<f64>, holds: fn(f64, f64) -> bool| {
-            bound.is_none_or(|bound| value.as_f64().is_some_and(|it| holds(it, bound)))
+            bound.is_none_or(|bound| as_f64(value).is_some_and(|it| holds(it, bound)))
         };
-        let matches = pattern.is_none_or(|it| value.as_str().is_some_and(|text| it.is_match(text)));
+        let matches = pattern.is_none_or(|it| matches!(value, Found::Text(text) if it.is_match(text)));
         let length = || match value {
-            Value::Array(all) => Some(all.len()),
-            Value::Object(all) => Some(all.len()),
-            Value::String(text) => Some(text.chars().count()),
+            Found::List(all) => Some(all.len()),
+            Found::Object(all) => Some(all.len()),
+            Found::Text(text) => Some(text.chars().count()),
             _ => None,
         };
         let length = self.length.is_none_or(|it| length().is_some_and(|length| it.holds(length as f64)));
@@ -250,28 +254,35 @@ impl Json {
     }
 }
 
+fn as_f64(value: &Found) -> Option<f64> {
+    match value {
+        Found::Number(number) => number.as_f64(),
+        _ => None,
+    }
+}
+
 /// As JSON Schema compares: 1 and 1.0 are the same number.
-fn same(a: &Value, b: &Value) -> bool {
+fn same(a: &Found, b: &Found) -> bool {
     match (a, b) {
-        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
-        (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
+        (Found::Number(a), Found::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        (Found::List(a), Found::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Found::Object(a), Found::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
         }
         _ => a == b,
     }
 }
 
 impl Kind {
-    fn is_of(self, value: &Value) -> bool {
+    fn is_of(self, value: &Found) -> bool {
         match self {
-            Self::Object => value.is_object(),
-            Self::Array => value.is_array(),
-            Self::String => value.is_string(),
-            Self::Number => value.is_number(),
-            Self::Integer => value.as_f64().is_some_and(|it| it.fract() == 0.0),
-            Self::Boolean => value.is_boolean(),
-            Self::Null => value.is_null(),
+            Self::Object => matches!(value, Found::Object(_)),
+            Self::Array => matches!(value, Found::List(_)),
+            Self::String => matches!(value, Found::Text(_)),
+            Self::Number => matches!(value, Found::Number(_)),
+            Self::Integer => as_f64(value).is_some_and(|it| it.fract() == 0.0),
+            Self::Boolean => matches!(value, Found::Bool(_)),
+            Self::Null => matches!(value, Found::Null),
         }
     }
 }
@@ -289,15 +300,29 @@ impl Script {
     }
 }
 
+/// An answer, read as JSON where a check first asks for it.
+pub struct Answer<'a> {
+    text: &'a str,
+    json: OnceCell<Option<Found<'a>>>,
+}
+
+impl<'a> Answer<'a> {
+    /// Of this text.
+    pub fn new(text: &'a str) -> Self {
+        Self { text, json: OnceCell::new() }
+    }
+}
+
 impl Ready {
     /// Whether the answer is as asked.
-    pub fn passes(&self, text: &str) -> bool {
+    pub fn passes(&self, answer: &Answer) -> bool {
+        let text = answer.text;
         let passes = match &self.test {
             Test::Pattern { pattern, absent } => pattern.is_match(text) != *absent,
-            Test::Json { path, json, pattern } => {
-                let answer: Option<Value> = serde_json::from_str(text.trim()).ok();
-                let value = answer.as_ref().and_then(|it| path.find(it));
-                value.is_some_and(|it| json.holds(it, pattern.as_ref()))
+            Test::Json { path, json, equals, pattern } => {
+                let root = answer.json.get_or_init(|| json::parse(text.trim()));
+                let value = root.as_ref().and_then(|it| path.find(it));
+                value.is_some_and(|it| json.holds(it, equals.as_ref(), pattern.as_ref()))
             }
             Test::Amount { of, amount } => of(text).is_some_and(|it| amount.holds(it)),
             Test::Script { letter, share } => {

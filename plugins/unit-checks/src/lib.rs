@@ -7,7 +7,7 @@ use serde_json::Value;
 mod check;
 mod path;
 
-use check::{Check, Ready};
+use check::{Answer, Check, Ready};
 
 /// `[plugins.unit-checks.config]`.
 #[derive(Debug, Clone, Default, serde::Deserialize, schemars::JsonSchema)]
@@ -75,7 +75,8 @@ impl UnitChecks {
 
     fn judge(&self, text: &str, own: &[Ready]) -> Score {
         let checks = || self.checks.iter().chain(own);
-        let passed: Vec<bool> = checks().map(|it| it.passes(text)).collect();
+        let answer = Answer::new(text);
+        let passed: Vec<bool> = checks().map(|it| it.passes(&answer)).collect();
         let weight = |only_passed: bool| -> f64 {
             checks().zip(&passed).filter(|it| *it.1 || !only_passed).map(|it| it.0.weight).sum()
         };

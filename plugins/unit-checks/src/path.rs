@@ -1,6 +1,6 @@
 //! Where a value stands in JSON: a singular query of RFC 9535 (`$.a['b'][0]`) or a pointer of RFC 6901 (`/a/b/0`).
 
-use serde_json::Value;
+use text_tools::json::Json;
 
 /// The way from the root to one value.
 pub struct Path(Vec<Step>);
@@ -34,11 +34,11 @@ impl Path {
     }
 
     /// The value there.
-    pub fn find<'a>(&self, root: &'a Value) -> Option<&'a Value> {
+    pub fn find<'a, 'b>(&self, root: &'a Json<'b>) -> Option<&'a Json<'b>> {
         self.0.iter().try_fold(root, |value, step| match (step, value) {
-            (Step::Name(name) | Step::Either(name), Value::Object(object)) => object.get(name),
-            (Step::Either(index), Value::Array(all)) => all.get(index.parse::<usize>().ok()?),
-            (Step::Index(index), Value::Array(all)) => {
+            (Step::Name(name) | Step::Either(name), Json::Object(object)) => object.get(name),
+            (Step::Either(index), Json::List(all)) => all.get(index.parse::<usize>().ok()?),
+            (Step::Index(index), Json::List(all)) => {
                 let at = if *index < 0 { index.checked_add(i64::try_from(all.len()).ok()?)? } else { *index };
                 all.get(usize::try_from(at).ok()?)
             }
@@ -70,12 +70,12 @@ mod tests {
 
     #[test]
     fn both_notations_lead_to_the_same_value() {
-        let root = json!({"a": {"b c": [1, {"d": 2}]}, "": 3});
+        let root = Json::from(json!({"a": {"b c": [1, {"d": 2}]}, "": 3}));
         for path in ["$.a['b c'][1].d", "$['a'][\"b c\"][-1]['d']", "/a/b c/1/d"] {
-            assert_eq!(Path::parse(path).unwrap().find(&root), Some(&json!(2)), "{path}");
+            assert_eq!(Path::parse(path).unwrap().find(&root), Some(&Json::from(json!(2))), "{path}");
         }
         assert_eq!(Path::parse("$").unwrap().find(&root), Some(&root));
-        assert_eq!(Path::parse("/").unwrap().find(&root), Some(&json!(3)));
+        assert_eq!(Path::parse("/").unwrap().find(&root), Some(&Json::from(json!(3))));
         assert_eq!(Path::parse("$.a[0]").unwrap().find(&root), None);
         for path in ["a.b", "$..a", "$.a[*]", "$.", "$[1"] {
             assert!(Path::parse(path).is_err(), "{path}");
