@@ -257,7 +257,7 @@ fn plugins_are_listed_and_inspected() {
       from      plugins/dist/json-match.wasm
       digest    sha256:DIGEST
       signature none: a component in no package
-      contract  0.2
+      contract  1
       roles     reward
       imports   log
       grants    none needed

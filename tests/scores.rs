@@ -194,7 +194,7 @@ fn a_run_is_audited() {
         )
         .collect();
     insta::assert_snapshot!(text, @r"
-    judge 0.1.0 (data-builder, reward, contract 0.2)
+    judge 0.1.0 (data-builder, reward, contract 1)
       digest    DIGEST
       signer    none: not signed
       granted   embed(run)

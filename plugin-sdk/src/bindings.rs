@@ -7,13 +7,13 @@ pub mod host {
         inline: "
             package fthost:guest;
             world imports {
-                import fthost:plugin/types@0.2.0;
-                import fthost:plugin/log@0.2.0;
-                import fthost:plugin/random@0.2.0;
-                import fthost:plugin/resources@0.2.0;
-                import fthost:plugin/generate@0.2.0;
-                import fthost:plugin/logprobs@0.2.0;
-                import fthost:plugin/embed@0.2.0;
+                import fthost:plugin/types@1.0.0;
+                import fthost:plugin/log@1.0.0;
+                import fthost:plugin/random@1.0.0;
+                import fthost:plugin/resources@1.0.0;
+                import fthost:plugin/generate@1.0.0;
+                import fthost:plugin/logprobs@1.0.0;
+                import fthost:plugin/embed@1.0.0;
             }
         ",
         path: "../wit",
@@ -29,15 +29,15 @@ macro_rules! interface {
             wit_bindgen::generate!({
                 inline: $inline,
                 path: "../wit",
-                with: { "fthost:plugin/types@0.2.0": crate::bindings::types },
+                with: { "fthost:plugin/types@1.0.0": crate::bindings::types },
                 pub_export_macro: true,
             });
         }
     };
 }
 
-interface!(about, "package fthost:guest; world only-about { export fthost:plugin/about@0.2.0; }");
-interface!(build, "package fthost:guest; world only-build { export fthost:plugin/build@0.2.0; }");
-interface!(augment, "package fthost:guest; world only-augment { export fthost:plugin/augment@0.2.0; }");
-interface!(score, "package fthost:guest; world only-score { export fthost:plugin/score@0.2.0; }");
-interface!(evaluate, "package fthost:guest; world only-evaluate { export fthost:plugin/evaluate@0.2.0; }");
+interface!(about, "package fthost:guest; world only-about { export fthost:plugin/about@1.0.0; }");
+interface!(build, "package fthost:guest; world only-build { export fthost:plugin/build@1.0.0; }");
+interface!(augment, "package fthost:guest; world only-augment { export fthost:plugin/augment@1.0.0; }");
+interface!(score, "package fthost:guest; world only-score { export fthost:plugin/score@1.0.0; }");
+interface!(evaluate, "package fthost:guest; world only-evaluate { export fthost:plugin/evaluate@1.0.0; }");

@@ -76,7 +76,7 @@ pub use fthost_plugin_macros::plugin_config;
 pub use host::{log, model, random, resources};
 pub use record::{
     Answer, Augmented, Columns, Completion, Content, Detail, Direction, Example, Finish, Group, Message,
-    Metric, Prompt, Role, Row, Sample, Score, Variant,
+    Metric, Prompt, Purpose, Role, Row, Sample, Score, Variant,
 };
 pub use role::{Augmenter, DataBuilder, Evaluator, Reward};
 pub use {schemars, serde, serde_json};

@@ -7,7 +7,7 @@ use crate::bindings::types as wit;
 /// A row's columns by name, in the file's order.
 pub type Columns = Map<String, Value>;
 
-pub use wit::{Finish, Message, Role};
+pub use wit::{Finish, Message, Purpose, Role};
 
 /// What a model is asked.
 #[derive(Debug, Clone)]
@@ -133,10 +133,16 @@ pub struct Group {
     pub id: u64,
     /// Optimizer step; 0 before training.
     pub step: u64,
+    /// Optimizer steps planned; 0 where nothing is trained.
+    pub steps: u64,
+    /// What becomes of the scores.
+    pub purpose: Purpose,
     /// What was asked.
     pub prompt: Prompt,
     /// The answers.
     pub completions: Vec<Completion>,
+    /// Tokens that a completion could have at most; 0 where that is not known.
+    pub max_tokens: u32,
     /// The row's other columns.
     pub columns: Columns,
 }
@@ -148,6 +154,8 @@ pub struct Sample {
     pub id: u64,
     /// Optimizer step; 0 before training.
     pub step: u64,
+    /// Optimizer steps planned; 0 where nothing is trained.
+    pub steps: u64,
     /// What was asked.
     pub prompt: Prompt,
     /// What the model answered.
@@ -343,8 +351,11 @@ impl TryFrom<wit::Group> for Group {
         Ok(Self {
             id: it.id,
             step: it.step,
+            steps: it.steps,
+            purpose: it.purpose,
             prompt: it.prompt.into(),
             completions: it.completions.into_iter().map(Completion::from).collect(),
+            max_tokens: it.max_tokens,
             columns: columns(&it.columns)?,
         })
     }
@@ -356,6 +367,7 @@ impl TryFrom<wit::Sample> for Sample {
         Ok(Self {
             id: it.id,
             step: it.step,
+            steps: it.steps,
             prompt: it.prompt.into(),
             completion: it.completion.into(),
             reference: it.reference,

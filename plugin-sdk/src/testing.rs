@@ -56,7 +56,8 @@ use crate::config::ConfigProblem;
 use crate::glue;
 use crate::host::{log::Level, model::Model, model::Sampling, model::TextLogprob, resources::File};
 use crate::record::{
-    Augmented, Columns, Completion, Detail, Example, Finish, Group, Prompt, Row, Sample, Score, Variant,
+    Augmented, Columns, Completion, Detail, Example, Finish, Group, Prompt, Purpose, Row, Sample, Score,
+    Variant,
 };
 use crate::role::{Augmenter, DataBuilder, Evaluator, Reward};
 
@@ -189,7 +190,16 @@ pub fn row(value: Value) -> Row {
 /// As [`columns`].
 pub fn group(value: Value, answers: &[&str]) -> Group {
     let completions = answers.iter().map(|it| completion(it)).collect();
-    Group { id: 0, step: 0, prompt: Prompt::Text("?".into()), completions, columns: columns(value) }
+    Group {
+        id: 0,
+        step: 0,
+        steps: 0,
+        purpose: Purpose::Evaluation,
+        prompt: Prompt::Text("?".into()),
+        completions,
+        max_tokens: 0,
+        columns: columns(value),
+    }
 }
 
 /// An answer with what was expected.
@@ -197,6 +207,7 @@ pub fn sample(reference: Option<&str>, answer: &str) -> Sample {
     Sample {
         id: 0,
         step: 0,
+        steps: 0,
         prompt: Prompt::Text("?".into()),
         completion: completion(answer),
         reference: reference.map(Into::into),
@@ -228,6 +239,9 @@ pub fn score(plugin: &mut impl Reward, groups: Vec<Group>) -> Result<Vec<Vec<Sco
     let groups = groups.into_iter().map(|it| wit::Group {
         id: it.id,
         step: it.step,
+        steps: it.steps,
+        purpose: it.purpose,
+        max_tokens: it.max_tokens,
         prompt: it.prompt.into(),
         completions: it.completions.into_iter().map(candidate).collect(),
         columns: text(&it.columns),
@@ -244,6 +258,7 @@ pub fn grade(plugin: &mut impl Evaluator, samples: Vec<Sample>) -> Result<Vec<De
     let samples = samples.into_iter().map(|it| wit::Sample {
         id: it.id,
         step: it.step,
+        steps: it.steps,
         prompt: it.prompt.into(),
         completion: candidate(it.completion),
         reference: it.reference,

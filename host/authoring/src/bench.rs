@@ -124,6 +124,7 @@ fn items(role: RoleKind, count: usize) -> Items {
             let group = |(id, completions): (u64, &[usize])| Group {
                 id,
                 step: 0,
+                occasion: Default::default(),
                 prompt: prompt(),
                 completions: completions.iter().map(|it| candidate(*it)).collect(),
                 columns: columns(),
@@ -135,6 +136,7 @@ fn items(role: RoleKind, count: usize) -> Items {
             let sample = |index| EvalSample {
                 id: 0,
                 step: 0,
+                steps: 0,
                 prompt: prompt(),
                 completion: candidate(index),
                 reference: Some(text(index / 2)),

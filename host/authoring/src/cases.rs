@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use fthost_data::{Candidate, Columns, EvalSample, Example, Finish, Group, Origin, Prompt, Record};
+use fthost_data::{
+    Candidate, Columns, EvalSample, Example, Finish, Group, Occasion, Origin, Prompt, Purpose, Record,
+};
 use fthost_sandbox::RoleKind;
 use serde::Deserialize;
 use serde_json::Value;
@@ -56,6 +58,14 @@ struct Written {
     completions: Option<Vec<WrittenCompletion>>,
     #[serde(default)]
     columns: Columns,
+    #[serde(default)]
+    step: u64,
+    #[serde(default)]
+    steps: u64,
+    #[serde(default)]
+    purpose: Purpose,
+    #[serde(default)]
+    max_tokens: u32,
     expected: Option<Vec<Value>>,
     samples: Option<Vec<WrittenSample>>,
     expected_metrics: Option<Columns>,
@@ -132,12 +142,15 @@ fn played(written: Written, roles: &[RoleKind]) -> std::result::Result<Kind, Str
             let expected = written.expected.ok_or("`expected` is missing: one outcome a completion")?;
             count("expected", expected.len(), "completions", completions.len())?;
             let prompt = written.prompt.unwrap_or_else(|| Prompt::Text("?".into()));
-            let group = Group { id: 0, step: 0, prompt, completions, columns: written.columns };
+            let Written { step, steps, purpose, max_tokens, columns, .. } = written;
+            let occasion = Occasion { purpose, steps, max_tokens };
+            let group = Group { id: 0, step, occasion, prompt, completions, columns };
             (Items::Groups(vec![group]), Some(vec![Value::Array(expected)]), None)
         }
         RoleKind::Evaluator => {
             let samples = written.samples.unwrap_or_default().into_iter().zip(0..);
-            let samples: Vec<EvalSample> = samples.map(|(it, id)| sample(it, id)).collect();
+            let of = (written.step, written.steps);
+            let samples: Vec<EvalSample> = samples.map(|(it, id)| sample(it, id, of)).collect();
             if let Some(details) = &written.expected_details {
                 count("expected_details", details.len(), "samples", samples.len())?;
             }
@@ -214,10 +227,10 @@ fn origin(line: u64) -> Origin {
     Origin { source: "case".into(), line }
 }
 
-fn sample(written: WrittenSample, id: u64) -> EvalSample {
-    let prompt = written.prompt.unwrap_or_else(|| Prompt::Text("?".into()));
-    let completion = written.completion.into();
-    EvalSample { id, step: 0, prompt, completion, reference: written.reference, columns: written.columns }
+fn sample(written: WrittenSample, id: u64, (step, steps): (u64, u64)) -> EvalSample {
+    let WrittenSample { prompt, completion, reference, columns } = written;
+    let (prompt, completion) = (prompt.unwrap_or_else(|| Prompt::Text("?".into())), completion.into());
+    EvalSample { id, step, steps, prompt, completion, reference, columns }
 }
 
 /// A known row with its other columns under `columns`.

@@ -151,6 +151,7 @@ fn odd_items(role: RoleKind) -> Items {
             let group = |it: String, columns: Columns, completions: Vec<Candidate>| Group {
                 id: 0,
                 step: 0,
+                occasion: Default::default(),
                 prompt: prompt(&it),
                 completions,
                 columns,
@@ -164,6 +165,7 @@ fn odd_items(role: RoleKind) -> Items {
             let sample = |(index, it): (usize, String)| EvalSample {
                 id: 0,
                 step: 0,
+                steps: 0,
                 prompt: prompt(&it),
                 reference: (index % 2 == 0).then(|| it.clone()),
                 completion: candidate(it),

@@ -224,7 +224,7 @@ fn description(role: RoleKind) -> &'static str {
     }
 }
 
-/// `0.2`, of the SDK's contract.
+/// `1.0`, of the SDK's contract.
 fn contract_version() -> String {
     let host = sdk::text("wit/host.wit");
     let version = host.split_once('@').map_or("", |it| it.1.split(';').next().unwrap_or(""));

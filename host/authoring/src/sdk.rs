@@ -166,6 +166,6 @@ mod tests {
     fn the_contract_is_that_of_the_sdk() {
         let files: Vec<&str> = contract().map(|it| it.0).collect();
         assert_eq!(files, ["host.wit", "roles.wit", "types.wit", "worlds.wit"]);
-        assert!(version().starts_with("0."));
+        assert!(version().starts_with("1."));
     }
 }

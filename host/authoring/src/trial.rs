@@ -106,7 +106,8 @@ fn items(role: RoleKind, records: Vec<Record>) -> Result<(Items, Vec<String>)> {
             for (record, id) in records.into_iter().zip(0..) {
                 let Asked { prompt, completions, columns, .. } = asked(record)?;
                 given.push(completions.iter().map(|it| it.text.as_str()).collect::<Vec<_>>().join(" | "));
-                groups.push(Group { id, step: 0, prompt, completions, columns });
+                let occasion = Default::default();
+                groups.push(Group { id, step: 0, occasion, prompt, completions, columns });
             }
             Items::Groups(groups)
         }
@@ -124,7 +125,7 @@ fn items(role: RoleKind, records: Vec<Record>) -> Result<(Items, Vec<String>)> {
                         hint: "give `completion`, and `reference` where there is an expected answer".into(),
                     })?;
                 given.push(completion.text.clone());
-                samples.push(EvalSample { id, step: 0, prompt, completion, reference, columns });
+                samples.push(EvalSample { id, step: 0, steps: 0, prompt, completion, reference, columns });
             }
             Items::Samples(samples)
         }

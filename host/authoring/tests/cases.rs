@@ -210,7 +210,7 @@ fn a_case_that_cant_be_understood_is_named_by_file_and_line() {
     cases/reward.jsonl:2: a case has one of `rows` (data-builder), `examples` (augmenter), `completions` (reward), `samples` (evaluator), or `expected_problem`
     cases/reward.jsonl:2: `expected` has 0 entries for 1 completions
     cases/reward.jsonl:2: a case for evaluator, but the plugin plays reward
-    cases/reward.jsonl:2: unknown field `completion`, expected one of `name`, `config`, `role`, `tolerance`, `host`, `random`, `expected_problem`, `prompt`, `completions`, `columns`, `expected`, `samples`, `expected_metrics`, `expected_details`, `rows`, `expected_finish`, `examples` at line 1 column 26
+    cases/reward.jsonl:2: unknown field `completion`, expected one of `name`, `config`, `role`, `tolerance`, `host`, `random`, `expected_problem`, `prompt`, `completions`, `columns`, `step`, `steps`, `purpose`, `max_tokens`, `expected`, `samples`, `expected_metrics`, `expected_details`, `rows`, `expected_finish`, `examples` at line 1 column 26
     cases/reward.jsonl:2: EOF while parsing a value at line 1 column 9
     ");
 }

@@ -36,7 +36,7 @@ pub use record::{
 pub use reward_sum::{RewardTerm, reward_sum};
 pub use role::{
     Augmented, Augmenter, BuildOutcome, Candidate, DataBuilder, Detail, Direction, EvalSample, Evaluator,
-    Finish, Group, Metric, Outcome, PluginIdentity, Reward, Score,
+    Finish, Group, Metric, Occasion, Outcome, PluginIdentity, Purpose, Reward, Score,
 };
 pub use token_rows::{MappedRow, TokenRows};
 pub use tokenizer::{Encoded, Tokenizer};

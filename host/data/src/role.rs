@@ -80,6 +80,34 @@ pub struct Candidate {
     pub finish: Finish,
 }
 
+/// What becomes of scores.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// The model learns from them.
+    Training,
+    /// They are figures.
+    #[default]
+    Evaluation,
+}
+
+/// What a group is sampled for, and how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Occasion {
+    /// What becomes of the scores.
+    pub purpose: Purpose,
+    /// Optimizer steps planned; 0 where nothing is trained.
+    pub steps: u64,
+    /// Tokens that a completion could have at most; 0 where that is not known.
+    pub max_tokens: u32,
+}
+
+impl Occasion {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A prompt with every completion sampled for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Group {
@@ -87,6 +115,10 @@ pub struct Group {
     pub id: u64,
     /// Optimizer step, 0 before training.
     pub step: u64,
+    /// What it is sampled for. Not written where nothing is known of it, so that groups that were recorded before it
+    /// was known keep their digests.
+    #[serde(default, skip_serializing_if = "Occasion::is_default")]
+    pub occasion: Occasion,
     /// What was asked.
     pub prompt: Prompt,
     /// The answers.
@@ -150,6 +182,8 @@ pub struct EvalSample {
     pub id: u64,
     /// Optimizer step, 0 before training.
     pub step: u64,
+    /// Optimizer steps planned; 0 where nothing is trained.
+    pub steps: u64,
     /// What was asked.
     pub prompt: Prompt,
     /// What the model answered.

@@ -15,7 +15,7 @@ use crate::name::PackageName;
 pub const MANIFEST: &str = "plugin.toml";
 
 /// Contracts that a plugin may be written for, as `<major>.<minor>`.
-const CONTRACTS: [&str; 2] = ["0.1", "0.2"];
+const CONTRACTS: [&str; 3] = ["0.1", "0.2", "1.0"];
 
 const KEYS: [&str; 10] = [
     "name",
@@ -43,7 +43,7 @@ pub struct Manifest {
     pub license: String,
     /// One line.
     pub description: String,
-    /// The contract it is written for: `0.2`.
+    /// The contract it is written for: `1.0`.
     pub contract: String,
     /// The component's file in the package; `<last part of name>.wasm` if absent.
     pub component: Option<String>,
@@ -369,7 +369,7 @@ words = "/etc/passwd"
         `roles` names `reward` twice
         `license` must be an SPDX expression, got `Apache 2`: unknown term
         `description` is missing
-        `contract` must be one of `0.1`, `0.2`, got `9.1`
+        `contract` must be one of `0.1`, `0.2`, `1.0`, got `9.1`
         `component` must be a file inside the package, as in `resources/words.txt`, got `../bleu.wasm`
         `grants.generate`: `gpt` is no model; known are `run`, `reference` and `judges.<name>`
         `grants.embed`: true, or a list of `run`, `reference` and `judges.<name>`

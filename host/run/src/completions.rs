@@ -206,6 +206,7 @@ mod tests {
         let group = Group {
             id: 3,
             step: 10,
+            occasion: Default::default(),
             prompt: Prompt::Text("2 + \"2\"\n=".into()),
             completions: ["4", "", "五"].map(completion).to_vec(),
             columns: Columns::from_iter([("answer".to_string(), json!(4))]),

@@ -64,8 +64,13 @@ pub fn run(
     let mut evaluation =
         held_out.evaluate(&state, &Method::of(config, &reference))?.ok_or(RunError::NothingHeldOut)?;
     let asked = plugins.ask_the_reference().then(|| reference.clone());
-    let asking =
-        JudgeSettings { eval: &config.eval, judges: &config.judges, device, reference: asked.as_ref() };
+    let asking = JudgeSettings {
+        eval: &config.eval,
+        judges: &config.judges,
+        device,
+        reference: asked.as_ref(),
+        steps: 0,
+    };
     let judgement = Judge::new(plugins, &tokenizer, asking, &held_out.examples)?.judge(
         plugins,
         &state.model,

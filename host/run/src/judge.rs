@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use fthost_data::{
-    Candidate, Detail, Direction, EvalSample, Evaluator, Example, Group, Metric, Outcome, Reward, RewardTerm,
-    RoleError, Then, Tokenizer, reward_sum,
+    Candidate, Detail, Direction, EvalSample, Evaluator, Example, Group, Metric, Occasion, Outcome, Purpose,
+    Reward, RewardTerm, RoleError, Then, Tokenizer, reward_sum,
 };
 use fthost_engine::device::DeviceKind;
 use fthost_engine::generate::generate;
@@ -87,6 +87,8 @@ pub struct JudgeSettings<'a> {
     pub device: DeviceKind,
     /// The model before training, for whom plugins may ask; none where none of them may.
     pub reference: Option<&'a CausalLm>,
+    /// Optimizer steps planned; 0 where nothing is trained.
+    pub steps: u64,
 }
 
 /// Asks a model the held-out questions and plugins for their opinion.
@@ -124,7 +126,7 @@ impl<'a> Judge<'a> {
         if self.questions.is_empty() {
             return Ok(None);
         }
-        let JudgeSettings { eval, judges, device, reference } = self.settings;
+        let JudgeSettings { eval, judges, device, reference, .. } = self.settings;
         let prompts: Vec<Vec<u32>> = self.questions.iter().map(|it| it.prompt_ids.clone()).collect();
         let decoding = model.for_decoding(eval.weights);
         let completions = generate(&decoding, self.tokenizer, &prompts, &eval.generation, eval.batch_size)?;
@@ -150,11 +152,17 @@ impl<'a> Judge<'a> {
         candidates: Vec<Vec<Candidate>>,
         step: u64,
     ) -> Result<Judgement> {
+        let occasion = Occasion {
+            purpose: Purpose::Evaluation,
+            steps: self.settings.steps,
+            max_tokens: self.settings.eval.generation.max_new_tokens as u32,
+        };
         let groups: Vec<Group> = (0..)
             .zip(self.questions.iter().zip(&candidates))
             .map(|(id, (question, completions))| Group {
                 id,
                 step,
+                occasion,
                 prompt: question.prompt.clone(),
                 completions: completions.clone(),
                 columns: question.columns.clone(),
@@ -162,7 +170,7 @@ impl<'a> Judge<'a> {
             .collect();
         let mut answers = self.answers(&candidates);
         let (mut metrics, scores) = rewards(plugins, &groups, &mut answers)?;
-        let samples = samples(step, &self.questions, &candidates);
+        let samples = samples((step, self.settings.steps), &self.questions, &candidates);
         for evaluator in &mut plugins.evaluators {
             metrics.extend(evaluated(evaluator.as_mut(), &samples, &mut answers)?);
         }

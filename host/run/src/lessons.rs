@@ -69,7 +69,8 @@ impl<'a> Lessons<'a> {
         let count = rows.train.len();
         let seed = config.train.seed;
         let windows = |window: usize| Windows::resume(count, window, seed, epoch, seen as usize);
-        match Policy::of(config, tokenizer, device, reference, progress.penalty) {
+        let steps = config.train.total_steps(count);
+        match Policy::of(config, tokenizer, device, reference, steps, progress.penalty) {
             Some(policy) => Self::Rollouts(Box::new(Rollouts {
                 windows: windows(policy.prompts()),
                 policy,

@@ -37,6 +37,8 @@ struct Source<'a> {
     tokenizer: &'a Tokenizer,
     device: DeviceKind,
     reference: CausalLm,
+    /// Optimizer steps planned.
+    steps: u64,
 }
 
 enum Learner<'a> {
@@ -79,13 +81,14 @@ struct Sampled {
 }
 
 impl<'a> Policy<'a> {
-    /// That of `config`, where its objective samples. `reference` is the model before training, `penalty` what a checkpoint
-    /// says of [`Policy::penalty`].
+    /// That of `config`, where its objective samples. `reference` is the model before training, `steps` how many
+    /// optimizer steps are planned, `penalty` what a checkpoint says of [`Policy::penalty`].
     pub(crate) fn of(
         config: &'a RunConfig,
         tokenizer: &'a Tokenizer,
         device: DeviceKind,
         reference: &CausalLm,
+        steps: u64,
         penalty: Option<Penalty>,
     ) -> Option<Self> {
         let learner = match &config.objective {
@@ -93,7 +96,7 @@ impl<'a> Policy<'a> {
             Objective::Ppo(objective) => Learner::Actor(ActorCritic::new(objective, penalty)),
             _ => return None,
         };
-        let source = Source { config, tokenizer, device, reference: reference.clone() };
+        let source = Source { config, tokenizer, device, reference: reference.clone(), steps };
         Some(Self { source, learner })
     }
 
@@ -129,6 +132,7 @@ impl<'a> Policy<'a> {
             batch_size: config.batch_size,
             tokenizer: source.tokenizer,
             step: state.step,
+            steps: source.steps,
         };
         let lease = plugins.lend(&Lent {
             run: &state.model,

@@ -57,11 +57,17 @@ pub(crate) fn last_turn(prompt: &Prompt) -> String {
 }
 
 /// A sample an answer; ids count answers, so that several to one question are told apart.
-pub(crate) fn samples(step: u64, questions: &[Question], candidates: &[Vec<Candidate>]) -> Vec<EvalSample> {
+/// `step` of `steps` optimizer steps are done.
+pub(crate) fn samples(
+    (step, steps): (u64, u64),
+    questions: &[Question],
+    candidates: &[Vec<Candidate>],
+) -> Vec<EvalSample> {
     let of_question = questions.iter().zip(candidates).flat_map(|(question, all)| {
         all.iter().map(move |completion| EvalSample {
             id: 0,
             step,
+            steps,
             prompt: question.prompt.clone(),
             completion: completion.clone(),
             reference: question.reference.clone(),

@@ -8,7 +8,7 @@ pub(crate) mod figures;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use fthost_data::{Group, Outcome, RewardTerm, Tokenizer, reward_sum};
+use fthost_data::{Group, Occasion, Outcome, Purpose, RewardTerm, Tokenizer, reward_sum};
 use fthost_engine::generate::{Completion, GenerateConfig, generate_groups};
 use fthost_engine::models::CausalLm;
 use serde::{Deserialize, Serialize};
@@ -184,6 +184,15 @@ pub struct RolloutSettings<'a> {
     pub tokenizer: &'a Tokenizer,
     /// Optimizer steps done.
     pub step: u64,
+    /// Optimizer steps planned.
+    pub steps: u64,
+}
+
+impl RolloutSettings<'_> {
+    fn occasion(&self) -> Occasion {
+        let max_tokens = self.generation.max_new_tokens as u32;
+        Occasion { purpose: Purpose::Training, steps: self.steps, max_tokens }
+    }
 }
 
 /// Samples from `policy` for each of `questions`, which stand beside their rows' positions in the data set, and lets
@@ -217,7 +226,7 @@ pub(crate) fn roll_out(
         });
         let mut done = |index: usize, sampled: Vec<Completion>| {
             // Where scoring has ended with an error, nobody listens any more.
-            let _ = sender.send((index, group(questions[index], &sampled, settings.step)));
+            let _ = sender.send((index, group(questions[index], &sampled, settings)));
             completions[index] = sampled;
         };
         let RolloutSettings { generation, batch_size, tokenizer, .. } = settings;
@@ -232,7 +241,7 @@ pub(crate) fn roll_out(
     let wait = began.elapsed().saturating_sub(generate);
     scored.sort_by_key(|it| it.0);
     let outcomes: Vec<Scored> = scored.into_iter().map(|it| it.1).collect();
-    let mut scores = recorded(plugins, questions, &completions, &outcomes, settings.step);
+    let mut scores = recorded(plugins, questions, &completions, &outcomes, settings);
     let groups = rolled(plugins, prompts, completions, &outcomes);
     scores.sums = groups.iter().map(|it| it.rewards.clone()).collect();
     Ok(Rollout { groups, scores, times: RolloutTimes { generate, reward, wait } })
@@ -241,10 +250,11 @@ pub(crate) fn roll_out(
 /// The outcomes of a group, by reward, then by completion.
 type Scored = Vec<Vec<Outcome>>;
 
-fn group((id, question): (u64, &Question), sampled: &[Completion], step: u64) -> Group {
+fn group((id, question): (u64, &Question), sampled: &[Completion], settings: &RolloutSettings<'_>) -> Group {
     Group {
         id,
-        step,
+        step: settings.step,
+        occasion: settings.occasion(),
         prompt: question.prompt.clone(),
         completions: sampled.iter().cloned().map(EngineModel::candidate).collect(),
         columns: question.columns.clone(),
@@ -275,14 +285,14 @@ fn recorded(
     questions: &[(u64, &Question)],
     completions: &[Vec<Completion>],
     outcomes: &[Scored],
-    step: u64,
+    settings: &RolloutSettings<'_>,
 ) -> Scores {
     let groups: Vec<Group> = questions
         .iter()
         .zip(completions)
-        .map(|(question, sampled)| group(*question, sampled, step))
+        .map(|(question, sampled)| group(*question, sampled, settings))
         .collect();
-    let mut scores = Scores::of_rollout(step, &groups);
+    let mut scores = Scores::of_rollout(settings.step, &groups);
     for (index, reward) in plugins.rewards.iter().enumerate() {
         scores.rewards.push(RewardScores {
             plugin: reward.identity().clone(),

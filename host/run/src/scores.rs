@@ -167,6 +167,7 @@ mod tests {
         let group = Group {
             id: 3,
             step: 2,
+            occasion: Default::default(),
             prompt: Prompt::Text("2 + 2".into()),
             completions: vec![completion],
             columns: fthost_data::Columns::new(),

@@ -79,6 +79,7 @@ pub fn run(
         judges: &config.judges,
         device: options.device,
         reference: asked.as_ref(),
+        steps: plan.steps,
     };
     let mut judge = Judge::new(plugins, &tokenizer, asking, &held_out.examples)?;
     let method = Method::of(config, &reference);

@@ -199,6 +199,7 @@ mod tests {
         let group = Group {
             id: 0,
             step: 0,
+            occasion: Default::default(),
             prompt: Prompt::Text("p".into()),
             completions: lengths.iter().map(completion).collect(),
             columns: Columns::new(),

@@ -87,6 +87,7 @@ fn groups(arguments: &Arguments) -> Vec<Group> {
     let group = |id: usize| Group {
         id: id as u64,
         step: 1,
+        occasion: Default::default(),
         prompt: Prompt::Text(text(id)),
         completions: (0..GROUP).map(|it| completion(id * GROUP + it)).collect(),
         columns: arguments.columns.clone(),

@@ -1,8 +1,8 @@
 //! Guests of released versions beside those of the version in work, and guests that need WASI.
 
 use fthost_data::{
-    Candidate, Columns, Content, EvalSample, Example, Finish, Group, HostModel, ModelName, Origin, Outcome,
-    Prompt, Sampling, TextLogprob,
+    Candidate, Columns, Content, EvalSample, Example, Finish, Group, HostModel, ModelName, Occasion, Origin,
+    Outcome, Prompt, Purpose, Sampling, TextLogprob,
 };
 use fthost_sandbox::{Contract, PluginConfig};
 use serde_json::json;
@@ -38,17 +38,48 @@ fn values(outcomes: &[Outcome]) -> Vec<f64> {
 }
 
 #[test]
-fn a_guest_of_0_1_and_one_of_0_2_play_on_one_host() {
+fn guests_of_every_version_play_on_one_host() {
     let (sandbox, _, model) = sandbox();
     let toml = "grants.logprobs = true";
     let old = sandbox.load("old", &component("tests/guests", "contract-0-1"), &config(toml)).unwrap();
+    let next = sandbox.load("next", &component("tests/guests", "contract-0-2"), &config(toml)).unwrap();
     let new = sandbox.load("new", &component("tests/guests", "hostile"), &config(toml)).unwrap();
-    assert_eq!((old.contract(), new.contract()), (Contract::V0_1, Contract::V0_2));
-    let (mut old, mut new) = (old.reward().unwrap(), new.reward().unwrap());
+    let contracts = [&old, &next, &new].map(|it| it.contract());
+    assert_eq!(contracts, [Contract::V0_1, Contract::V0_2, Contract::V1]);
+    let (mut old, mut next, mut new) = (old.reward().unwrap(), next.reward().unwrap(), new.reward().unwrap());
     assert_eq!(values(&old.score(&[group(json!({}), &["four", "sixsix"])])[0]), [4.0, 6.0]);
     model.set(ModelName::Run, Some(Box::new(Counting::default())));
     assert_eq!(values(&old.score(&[group(json!({}), &["ask"])])[0]), [-1.0]);
-    assert_eq!(values(&new.score(&[group(json!({}), &["logprobs"])])[0]), [-2.0]);
+    assert_eq!(values(&next.score(&[group(json!({}), &["four", "ask"])])[0]), [4.0, -2.0]);
+    assert_eq!(values(&new.score(&[group(json!({}), &["logprobs"])])[0]), [-3.0]);
+}
+
+#[test]
+fn an_augmenter_of_0_2_leaves_examples_out() {
+    let example = Example {
+        content: Content::Text("ab".into()),
+        columns: Columns::new(),
+        origin: Origin { source: "rows.jsonl".into(), line: 3 },
+        provenance: Vec::new(),
+    };
+    let plugin = load("contract-0-2", "tests/guests", "");
+    let augmented = plugin.augmenter().unwrap().augment(&[example]).unwrap().remove(0);
+    assert_eq!(augmented.dropped.as_deref(), Some("doubled"));
+    assert_eq!(augmented.variants[0].content, Content::Text("abab".into()));
+}
+
+#[test]
+fn a_reward_of_1_knows_what_a_group_is_scored_for() {
+    let mut reward = load("hostile", "tests/guests", "").reward().unwrap();
+    let occasion = Occasion { purpose: Purpose::Training, steps: 30, max_tokens: 6 };
+    let groups = [Group { step: 4, occasion, ..order("occasion") }, order("occasion")];
+    let found: Vec<Outcome> = reward.score(&groups).into_iter().map(|mut it| it.remove(0)).collect();
+    let of = |outcome: &Outcome| match outcome {
+        Outcome::Ok(score) => (score.value, score.components.iter().map(|it| it.1).collect::<Vec<_>>()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(of(&found[0]), (1.0, vec![4.0, 30.0, 6.0]));
+    assert_eq!(of(&found[1]), (0.0, vec![0.0, 0.0, 0.0]));
 }
 
 #[test]
@@ -67,6 +98,7 @@ fn every_role_of_0_1_is_played() {
     let sample = EvalSample {
         id: 7,
         step: 1,
+        steps: 2,
         prompt: Prompt::Text("?".into()),
         completion: Candidate { text: "a".into(), token_count: 1, finish: Finish::Stop },
         reference: None,

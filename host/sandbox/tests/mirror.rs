@@ -66,6 +66,7 @@ impl Mirror {
         let group = Group {
             id: u64::MAX,
             step: 1,
+            occasion: Default::default(),
             prompt: Prompt::Text(text.to_string()),
             completions: vec![completion],
             columns,

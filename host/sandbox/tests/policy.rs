@@ -12,6 +12,7 @@ fn groups(count: u64, what: impl Fn(u64) -> &'static str) -> Vec<Group> {
     let group = |id| Group {
         id,
         step: 1,
+        occasion: Default::default(),
         prompt: Prompt::Text("?".into()),
         completions: vec![completion(id)],
         columns: fthost_data::Columns::new(),

@@ -23,7 +23,7 @@ fn from_text(text: &str) -> (tempfile::TempDir, PathBuf) {
 #[test]
 fn a_component_of_another_world() {
     let (_folder, path) = from_text("(component)");
-    insta::assert_snapshot!(refused("x", path, ""), @"plugin `x` exports none of the roles of contract 0.1, 0.2 (roles: data-builder, augmenter, reward, evaluator); it exports nothing");
+    insta::assert_snapshot!(refused("x", path, ""), @"plugin `x` exports none of the roles of contract 0.1, 0.2, 1 (roles: data-builder, augmenter, reward, evaluator); it exports nothing");
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn a_component_of_another_version_of_the_contract() {
             (export "fthost:plugin/about@0.9.0" (instance $i))
             (export "fthost:plugin/score@0.9.0" (instance $i)))"#,
     );
-    insta::assert_snapshot!(refused("x", path, ""), @"plugin `x` exports none of the roles of contract 0.1, 0.2 (roles: data-builder, augmenter, reward, evaluator); it exports fthost:plugin/about@0.9.0, fthost:plugin/score@0.9.0");
+    insta::assert_snapshot!(refused("x", path, ""), @"plugin `x` exports none of the roles of contract 0.1, 0.2, 1 (roles: data-builder, augmenter, reward, evaluator); it exports fthost:plugin/about@0.9.0, fthost:plugin/score@0.9.0");
 }
 
 /// A component with the exports of a reward, empty, that imports `import`.
@@ -45,8 +45,8 @@ fn importing(import: &str) -> (tempfile::TempDir, PathBuf) {
             (import "{import}" (instance))
             (component $empty)
             (instance $i (instantiate $empty))
-            (export "fthost:plugin/about@0.2.0" (instance $i))
-            (export "fthost:plugin/score@0.2.0" (instance $i)))"#
+            (export "fthost:plugin/about@1.0.0" (instance $i))
+            (export "fthost:plugin/score@1.0.0" (instance $i)))"#
     ))
 }
 
@@ -58,7 +58,7 @@ fn a_component_that_wants_the_network() {
         let (_folder, path) = importing(import);
         let told = refused("x", path, "");
         let offered = ["log", "random", "resources", "generate", "logprobs", "embed"];
-        let offered: Vec<String> = offered.iter().map(|it| format!("fthost:plugin/{it}@0.2")).collect();
+        let offered: Vec<String> = offered.iter().map(|it| format!("fthost:plugin/{it}@1")).collect();
         let expected = format!(
             "plugin `x` imports `{import}`, which no plugin is given (given: {}, and WASI 0.2 without sockets)",
             offered.join(", ")

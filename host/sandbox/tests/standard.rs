@@ -94,6 +94,7 @@ fn the_evaluator_grades_and_sums_up() {
     let sample = |id, answer: &str| EvalSample {
         id,
         step: 0,
+        steps: 0,
         prompt: Prompt::Text("?".into()),
         completion: Candidate { text: answer.into(), token_count: 1, finish: Finish::Stop },
         reference: Some("Rome and Oslo".into()),

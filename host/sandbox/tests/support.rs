@@ -47,6 +47,7 @@ pub fn group(columns: serde_json::Value, texts: &[&str]) -> Group {
     Group {
         id: 0,
         step: 0,
+        occasion: Default::default(),
         prompt: Prompt::Text("?".into()),
         completions: texts.iter().map(candidate).collect(),
         columns,

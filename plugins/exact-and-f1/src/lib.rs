@@ -123,6 +123,7 @@ mod tests {
         let mut evaluator = ExactAndF1::from(config);
         let sample = |(id, (answer, reference)): (usize, &(&str, &str))| Sample {
             step: 0,
+            steps: 0,
             id: id as u64,
             prompt: Prompt::Text("?".into()),
             completion: Completion { text: answer.to_string(), token_count: 1, finish: Finish::Stop },

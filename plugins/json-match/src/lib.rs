@@ -121,21 +121,12 @@ export!(reward: JsonMatch from Config);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fthost_plugin_sdk::{Completion, Finish, Prompt};
+    use fthost_plugin_sdk::testing;
     use serde_json::json;
 
     fn scores(config: Value, columns: Value, answers: &[&str]) -> Vec<Score> {
         let config: Config = serde_json::from_value(config).unwrap();
-        let Value::Object(columns) = columns else { unreachable!() };
-        let completion =
-            |text: &&str| Completion { text: text.to_string(), token_count: 1, finish: Finish::Stop };
-        JsonMatch::try_from(config).unwrap().score(&Group {
-            id: 0,
-            step: 0,
-            prompt: Prompt::Text("?".into()),
-            completions: answers.iter().map(completion).collect(),
-            columns,
-        })
+        JsonMatch::try_from(config).unwrap().score(&testing::group(columns, answers))
     }
 
     #[test]

@@ -33,8 +33,8 @@ enum Unit {
 #[derive(Debug, Clone, Copy, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Overlong {
-    /// From here on the punishment is -1: `L_max`.
-    max: u32,
+    /// From here on the punishment is -1: `L_max`. Without it, the length at which a completion is cut off.
+    max: Option<u32>,
     /// The punishment begins so far below `max`: `L_cache`.
     cache: u32,
 }
@@ -46,15 +46,17 @@ impl Default for Config {
 }
 
 impl Overlong {
-    fn punishment(self, length: f64) -> f64 {
-        let (max, cache) = (f64::from(self.max), f64::from(self.cache));
-        if length <= max - cache {
+    /// `None` where nothing bounds the length.
+    fn punishment(self, length: f64, max_tokens: u32) -> Option<f64> {
+        let max = self.max.or((max_tokens > 0).then_some(max_tokens))?;
+        let (max, cache) = (f64::from(max), f64::from(self.cache));
+        Some(if length <= max - cache {
             0.0
         } else if length <= max {
             (max - cache - length) / cache
         } else {
             -1.0
-        }
+        })
     }
 }
 
@@ -72,7 +74,13 @@ impl TryFrom<Config> for LengthBand {
         {
             return Err(ConfigProblem::new("min", format!("must be at most `max`, got `{min}` and `{max}`")));
         }
-        if let Some(Overlong { max, cache }) = config.overlong
+        if let Some(Overlong { max: None, .. }) = config.overlong
+            && config.unit != Unit::Tokens
+        {
+            let message = "must be given where no tokens are counted: only they are bounded by the run";
+            return Err(ConfigProblem::new("overlong.max", message));
+        }
+        if let Some(Overlong { max: Some(max), cache }) = config.overlong
             && cache > max
         {
             let message = format!("must be at most `overlong.max`, got `{cache}` and `{max}`");
@@ -104,11 +112,15 @@ impl LengthBand {
         }
     }
 
-    fn judge(&self, completion: &Completion) -> Score {
+    fn judge(&self, completion: &Completion, max_tokens: u32) -> Score {
         let length = self.length(completion);
         let has_band = self.0.min.is_some() || self.0.max.is_some();
         let band = has_band.then(|| self.band(length));
-        let overlong = self.0.overlong.map(|it| it.punishment(length));
+        let overlong = match self.0.overlong.map(|it| it.punishment(length, max_tokens)) {
+            Some(None) => return Score::abstain("`overlong.max` is not set, and nothing bounds the length"),
+            Some(punishment) => punishment,
+            None => None,
+        };
         let mut score = Score::new(band.unwrap_or(0.0) + overlong.unwrap_or(0.0)).with("length", length);
         for (name, part) in [("band", band), ("overlong", overlong)] {
             score = part.map_or(score.clone(), |part| score.with(name, part));
@@ -119,7 +131,7 @@ impl LengthBand {
 
 impl Reward for LengthBand {
     fn score(&self, group: &Group) -> Vec<Score> {
-        group.completions.iter().map(|it| self.judge(it)).collect()
+        group.completions.iter().map(|it| self.judge(it, group.max_tokens)).collect()
     }
 }
 
@@ -166,7 +178,7 @@ mod tests {
         for case in cases {
             let mut answer = completion("");
             answer.token_count = case["length"].as_u64().unwrap() as u32;
-            let value = reward.judge(&answer).value().unwrap();
+            let value = reward.judge(&answer, 0).value().unwrap();
             assert!((value - case["reward"].as_f64().unwrap()).abs() < 1e-12, "{case}");
         }
     }
@@ -175,9 +187,19 @@ mod tests {
     fn band_and_punishment_are_added_and_told() {
         let reward =
             made(json!({"unit": "characters", "max": 2, "overlong": {"max": 4, "cache": 2}})).unwrap();
-        let score = reward.judge(&completion("abc"));
+        let score = reward.judge(&completion("abc"), 0);
         assert_eq!((score.value(), score.component("band")), (Some(-0.5), Some(0.0)));
         assert_eq!((score.component("overlong"), score.component("length")), (Some(-0.5), Some(3.0)));
+    }
+
+    #[test]
+    fn the_run_bounds_the_length_where_the_configuration_does_not() {
+        let reward = made(json!({"overlong": {"cache": 20}})).unwrap();
+        let mut answer = completion("");
+        answer.token_count = 90;
+        assert_eq!(reward.judge(&answer, 100).value(), Some(-0.5));
+        assert_eq!(reward.judge(&answer, 200).value(), Some(0.0));
+        assert_eq!(reward.judge(&answer, 0).value(), None);
     }
 
     #[test]
@@ -185,5 +207,7 @@ mod tests {
         assert_eq!(made(json!({})).err().unwrap().key, "min");
         assert_eq!(made(json!({"min": 3, "max": 2})).err().unwrap().key, "min");
         assert_eq!(made(json!({"overlong": {"max": 1, "cache": 2}})).err().unwrap().key, "overlong.cache");
+        let words = json!({"unit": "words", "overlong": {"cache": 2}});
+        assert_eq!(made(words).err().unwrap().key, "overlong.max");
     }
 }

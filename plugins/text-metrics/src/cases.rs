@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use fthost_plugin_sdk::model::{Model, Sampling, TextLogprob};
 use fthost_plugin_sdk::resources::File;
 use fthost_plugin_sdk::serde::de::DeserializeOwned;
-use fthost_plugin_sdk::testing::{Host, completion, configure, grade, score, with_host};
+use fthost_plugin_sdk::testing::{Host, completion, configure, grade, group, score, with_host};
 use fthost_plugin_sdk::{
     Columns, Completion, ConfigProblem, Detail, Evaluator, Group, Metric, Prompt, Reward, Sample, Score,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Files of the package by name.
 pub type Resources = &'static [(&'static str, &'static str)];
@@ -125,6 +125,7 @@ where
         let sample = |(id, it): (usize, &CaseSample)| Sample {
             id: id as u64,
             step: 0,
+            steps: 0,
             prompt: Prompt::Text(it.prompt.clone().unwrap_or("?".into())),
             completion: completion(&it.completion),
             reference: it.reference.clone(),
@@ -151,8 +152,7 @@ where
     each(text, resources, |case| {
         let Some(mut reward) = configured::<C, R>(case) else { return };
         let completions = case.completions.iter().map(|it| completion(it)).collect();
-        let prompt = Prompt::Text("?".into());
-        let group = Group { id: 0, step: 0, prompt, completions, columns: case.columns.clone() };
+        let group = Group { completions, columns: case.columns.clone(), ..group(json!({}), &[]) };
         let scores = score(&mut reward, vec![group])
             .unwrap_or_else(|error| panic!("{}: {error}", case.name))
             .remove(0);

@@ -55,7 +55,7 @@ impl Eight {
 
     /// Letters, digits and `_`.
     pub(crate) fn word(self) -> u64 {
-        let small = Self(self.0 | 0x20 * Self::ONES);
+        let small = Self(self.0 | (0x20 * Self::ONES));
         small.between(b'a', b'z') | self.between(b'0', b'9') | self.between(b'_', b'_')
     }
 

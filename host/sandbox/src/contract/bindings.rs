@@ -121,6 +121,21 @@ macro_rules! contract_guest {
     };
 }
 
+/// Rewards learned later what a group is scored for.
+macro_rules! contract_groups_before_1 {
+    () => {
+        fn group_to(it: &fthost_data::Group) -> wit::Group {
+            wit::Group {
+                id: it.id,
+                step: it.step,
+                prompt: prompt_to(&it.prompt),
+                completions: it.completions.iter().map(candidate_to).collect(),
+                columns: crate::contract::json(&it.columns),
+            }
+        }
+    };
+}
+
 /// Conversions between the version's records and those of `fthost-data`.
 macro_rules! contract_records {
     () => {
@@ -228,11 +243,7 @@ macro_rules! contract_records {
         }
 
         fn rows_to(rows: &[(u64, &fthost_data::Columns)]) -> Vec<wit::Row> {
-            let row = |(id, columns): &(u64, &fthost_data::Columns)| wit::Row {
-                id: *id,
-                columns: crate::contract::json(columns),
-            };
-            rows.iter().map(row).collect()
+            rows.iter().map(|it| wit::Row { id: it.0, columns: crate::contract::json(it.1) }).collect()
         }
 
         /// Rows are numbered by position: a variant's parent is known by where it stands in the answer.
@@ -254,14 +265,7 @@ macro_rules! contract_records {
         }
 
         fn groups_to(groups: &[fthost_data::Group]) -> Vec<wit::Group> {
-            let group = |it: &fthost_data::Group| wit::Group {
-                id: it.id,
-                step: it.step,
-                prompt: prompt_to(&it.prompt),
-                completions: it.completions.iter().map(candidate_to).collect(),
-                columns: crate::contract::json(&it.columns),
-            };
-            groups.iter().map(group).collect()
+            groups.iter().map(group_to).collect()
         }
 
         /// A number that is none is the plugin's breach of the contract, never a score.
@@ -329,11 +333,8 @@ macro_rules! contract_records {
         }
 
         fn logprobs_to(all: Vec<fthost_data::TextLogprob>) -> Vec<host::logprobs::TextLogprob> {
-            let to = |it: fthost_data::TextLogprob| host::logprobs::TextLogprob {
-                sum: it.sum,
-                token_count: it.token_count,
-            };
-            all.into_iter().map(to).collect()
+            use host::logprobs::TextLogprob;
+            all.into_iter().map(|it| TextLogprob { sum: it.sum, token_count: it.token_count }).collect()
         }
 
         impl crate::contract::BuildGuest for Builder {

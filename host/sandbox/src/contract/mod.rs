@@ -4,8 +4,11 @@
 
 #[macro_use]
 mod bindings;
+#[macro_use]
+mod since_0_2;
 mod v0_1;
 mod v0_2;
+mod v1;
 
 use fthost_data::{Columns, Content, Detail, EvalSample, Example, Group, Metric, Outcome};
 use wasmtime::component::{InstancePre, Linker};
@@ -15,7 +18,7 @@ use crate::component::RoleKind;
 use crate::state::State;
 
 /// The contract's version in work.
-pub const CONTRACT_VERSION: &str = "0.2.0";
+pub const CONTRACT_VERSION: &str = "1.0.0";
 
 /// A version of the contract that this host speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -23,9 +26,12 @@ pub enum Contract {
     /// `wit/released/0.1.0`.
     #[serde(rename = "0.1")]
     V0_1,
-    /// `wit`.
+    /// `wit/released/0.2.0`.
     #[serde(rename = "0.2")]
     V0_2,
+    /// `wit`: every version of the major 1.
+    #[serde(rename = "1")]
+    V1,
 }
 
 /// What a call gave: a trap, the plugin's own failure, or a result.
@@ -118,6 +124,7 @@ macro_rules! bind {
                 Ok(match contract {
                     Contract::V0_1 => Box::new(v0_1::$role::bind(store, pre)?),
                     Contract::V0_2 => Box::new(v0_2::$role::bind(store, pre)?),
+                    Contract::V1 => Box::new(v1::$role::bind(store, pre)?),
                 })
             }
         }
@@ -134,13 +141,14 @@ bind!(
 
 impl Contract {
     /// Every version, the newest last.
-    pub const ALL: [Self; 2] = [Self::V0_1, Self::V0_2];
+    pub const ALL: [Self; 3] = [Self::V0_1, Self::V0_2, Self::V1];
 
-    /// `major.minor`.
+    /// What versions that are compatible have in common: `0.minor`, or the major version.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::V0_1 => "0.1",
             Self::V0_2 => "0.2",
+            Self::V1 => "1",
         }
     }
 
@@ -148,15 +156,15 @@ impl Contract {
     pub(crate) fn offered(self) -> &'static [&'static str] {
         match self {
             Self::V0_1 => &["log", "random", "generate", "logprobs"],
-            Self::V0_2 => &["log", "random", "resources", "generate", "logprobs", "embed"],
+            Self::V0_2 | Self::V1 => &["log", "random", "resources", "generate", "logprobs", "embed"],
         }
     }
 
     /// The version and interface of a name such as `fthost:plugin/score@0.2.0`; `None` for anything else.
     pub(crate) fn interface(name: &str) -> Option<(Self, &str)> {
         let (interface, version) = name.strip_prefix("fthost:plugin/")?.split_once('@')?;
-        let (minor, _patch) = version.rsplit_once('.')?;
-        Self::ALL.into_iter().find(|it| it.as_str() == minor).map(|it| (it, interface))
+        let compatible = |it: &Self| version.strip_prefix(it.as_str()).is_some_and(|it| it.starts_with('.'));
+        Self::ALL.into_iter().find(compatible).map(|it| (it, interface))
     }
 
     /// The roles among `exports`, and the version they are of: that of `about`.
@@ -180,6 +188,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     v0_1::add_to_linker(&mut linker)?;
     v0_2::add_to_linker(&mut linker)?;
+    v1::add_to_linker(&mut linker)?;
     crate::wasi::add_to_linker(&mut linker)?;
     Ok(linker)
 }

@@ -13,6 +13,8 @@ contract_bindings!(
     "
 );
 
+contract_groups_before_1!();
+
 use fthost_data::{EvalSample, Example, ModelName};
 use wasmtime::Store;
 

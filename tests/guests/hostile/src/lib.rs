@@ -3,8 +3,8 @@
 use std::hint::black_box;
 
 use fthost_plugin_sdk::{
-    Answer, ConfigProblem, Content, DataBuilder, Example, Group, Prompt, Reward, Row, Score, export, log,
-    model, random, resources,
+    Answer, ConfigProblem, Content, DataBuilder, Example, Group, Prompt, Purpose, Reward, Row, Score, export,
+    log, model, random, resources,
 };
 
 #[derive(Default, serde::Deserialize, schemars::JsonSchema)]
@@ -105,6 +105,14 @@ fn misbehave(how: &str, group: &Group) -> Vec<Score> {
             Ok(all) => vec![Score::from(f64::from(all[1][0])); group.completions.len()],
             Err(reason) => vec![Score::error(reason); group.completions.len()],
         },
+        "occasion" => {
+            let training = f64::from(u8::from(group.purpose == Purpose::Training));
+            let score = Score::from(training)
+                .with("step", group.step as f64)
+                .with("steps", group.steps as f64)
+                .with("max_tokens", f64::from(group.max_tokens));
+            vec![score; group.completions.len()]
+        }
         "calls" => loop {
             random::next_u64();
         },

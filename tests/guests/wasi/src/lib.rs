@@ -4,7 +4,7 @@ wit_bindgen::generate!({
     inline: "
         package fthost:guest;
         world guest {
-            include fthost:plugin/reward@0.2.0;
+            include fthost:plugin/reward@1.0.0;
             import wasi:clocks/wall-clock@0.2.0;
             import wasi:clocks/monotonic-clock@0.2.0;
             import wasi:random/random@0.2.0;
