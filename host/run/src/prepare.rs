@@ -85,7 +85,7 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
         Some(Adapter::Peft { .. }) | None => begun,
     };
     let mut state = TrainState::new(model, adapter);
-    attach_heads(&config.objective, &mut state);
+    attach_heads(config, &mut state);
     let trainable_parameters = count_parameters(|visit| state.visit_trained(visit));
     state.optimizer = AdamW::new(config.optimizer.storage());
     state.seed = config.train.seed;
@@ -93,10 +93,14 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
     Ok(Prepared { tokenizer, rows, state, reference, plan, settings, notes })
 }
 
-/// The scalar heads that `objective` trains besides.
-fn attach_heads(objective: &Objective, state: &mut TrainState) {
-    match objective {
-        Objective::Ppo(objective) => attach_value_model(state, objective.value_model),
+/// The scalar heads that the objective trains besides.
+fn attach_heads(config: &RunConfig, state: &mut TrainState) {
+    match &config.objective {
+        Objective::Ppo(objective) => {
+            attach_value_model(state, objective.value_model);
+            let rate = config.optimizer.adamw().learning_rate;
+            state.value_lr_ratio = objective.value_learning_rate.map_or(1.0, |it| it / rate);
+        }
         Objective::Reward(_) => attach_reward_head(&mut state.model),
         _ => {}
     }

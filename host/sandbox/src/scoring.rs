@@ -129,7 +129,8 @@ impl Reward for RewardRole {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(batch) = batches.get(index) else { return };
                 let groups = &groups[batch.clone()];
-                let number = groups.first().map_or(0, |it| first_call(it.step) + it.id);
+                // It seeds what is drawn: any number will do, and so will any id.
+                let number = groups.first().map_or(0, |it| first_call(it.step).wrapping_add(it.id));
                 let scored = score_by_policy(worker, number, groups, policy);
                 *results[index].lock().unwrap_or_else(PoisonError::into_inner) = scored;
             }

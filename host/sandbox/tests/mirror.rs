@@ -10,7 +10,7 @@ use fthost_data::{
 use fthost_sandbox::{ModelSlot, PluginConfig, Sandbox, SandboxConfig};
 use serde_json::Value;
 
-/// A builder that copies columns (contract 0.2), an augmenter that doubles text and a reward that counts bytes (0.1).
+/// A builder that copies columns (the newest contract), an augmenter that doubles text and a reward that counts bytes (0.1).
 pub struct Mirror {
     builder: Box<dyn DataBuilder>,
     augmenter: Box<dyn Augmenter>,

@@ -6,4 +6,4 @@ pub mod score;
 
 pub use config::LlamaConfig;
 pub use llama::{Block, BlockContext, CausalLm, Parameter};
-pub use score::{ScoreHead, ScoreRole};
+pub use score::{SCORE, SCORE_BIAS, ScoreHead, ScoreRole};

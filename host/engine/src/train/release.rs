@@ -29,13 +29,8 @@ pub(super) fn step(
 ) -> Result<StepMetrics> {
     let targets = batch.targets();
     let tokens = targets.positions.len() as f64;
-    let ratio = state.adapter.as_ref().map_or(1.0, |it| it.loraplus_lr_ratio);
-    let update = Update {
-        config: &config.adamw,
-        learning_rate: config.learning_rate,
-        loraplus_lr_ratio: ratio,
-        gradient_scale: 1.0 / tokens,
-    };
+    let rates = state.rates(config.learning_rate);
+    let update = Update { config: &config.adamw, rates, gradient_scale: 1.0 / tokens };
     if let Some(dropped) = dropped {
         state.model = dropped;
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::adapters::LoraConfig;
-use crate::models::{CausalLm, Parameter};
+use crate::models::{CausalLm, Parameter, SCORE, SCORE_BIAS};
 use crate::optim::{AdamW, AdamWConfig};
 
 /// What the names of a value model's weights begin with.
@@ -16,6 +16,8 @@ pub struct TrainState {
     pub model: CausalLm,
     /// A value model with a trunk of its own, where an objective has one.
     pub value_model: Option<CausalLm>,
+    /// The learning rate of what values are learned with, over that of everything else; 1 unless set.
+    pub value_lr_ratio: f64,
     /// How the adapter was made; `None` is full fine-tuning.
     pub adapter: Option<LoraConfig>,
     /// Moments and the number of updates.
@@ -34,6 +36,7 @@ impl TrainState {
         Self {
             model,
             value_model: None,
+            value_lr_ratio: 1.0,
             adapter,
             optimizer: AdamW::default(),
             step: 0,
@@ -59,6 +62,12 @@ impl TrainState {
         }
     }
 
+    /// Learning rates where the schedule is at `learning_rate`.
+    pub(crate) fn rates(&self, learning_rate: f64) -> LearningRates {
+        let loraplus_lr_ratio = self.adapter.as_ref().map_or(1.0, |it| it.loraplus_lr_ratio);
+        LearningRates { learning_rate, loraplus_lr_ratio, value_lr_ratio: self.value_lr_ratio }
+    }
+
     /// One AdamW update. `gradients` stand in the order of [`TrainState::visit_trained`], flat; each is
     /// multiplied by `gradient_scale`.
     pub(crate) fn update(
@@ -68,10 +77,10 @@ impl TrainState {
         gradient_scale: f64,
         gradients: Vec<burn::tensor::Tensor<1>>,
     ) {
-        let ratio = self.adapter.as_ref().map_or(1.0, |it| it.loraplus_lr_ratio);
+        let rates = self.rates(learning_rate);
         let Self { model, value_model, optimizer, .. } = self;
         optimizer.begin();
-        let update = Update { config, learning_rate, loraplus_lr_ratio: ratio, gradient_scale };
+        let update = Update { config, rates, gradient_scale };
         let mut gradients = gradients.into_iter();
         visit_trained(model, value_model.as_mut(), &mut |name, parameter| {
             let gradient = gradients.next().expect("one gradient a trained parameter");
@@ -92,12 +101,30 @@ fn visit_trained(
     }
 }
 
+/// The learning rate of a step, and what it is multiplied by for some parameters.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LearningRates {
+    learning_rate: f64,
+    loraplus_lr_ratio: f64,
+    value_lr_ratio: f64,
+}
+
+impl LearningRates {
+    /// Of a parameter, by its name.
+    fn of(self, name: &str) -> f64 {
+        let is_of_values = name.starts_with(VALUE_MODEL) || [SCORE, SCORE_BIAS].contains(&name);
+        let of = |holds: bool, ratio: f64| if holds { ratio } else { 1.0 };
+        self.learning_rate
+            * of(is_of_values, self.value_lr_ratio)
+            * of(name.ends_with("lora_B.weight"), self.loraplus_lr_ratio)
+    }
+}
+
 /// What all parameters of one update share.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Update<'a> {
     pub config: &'a AdamWConfig,
-    pub learning_rate: f64,
-    pub loraplus_lr_ratio: f64,
+    pub rates: LearningRates,
     pub gradient_scale: f64,
 }
 
@@ -110,9 +137,7 @@ impl Update<'_> {
         parameter: Parameter<'_>,
         gradient: burn::tensor::Tensor<1>,
     ) {
-        let of_b = name.ends_with("lora_B.weight");
-        let rate = if of_b { self.learning_rate * self.loraplus_lr_ratio } else { self.learning_rate };
-        let (config, scale) = (self.config, self.gradient_scale);
+        let (config, scale, rate) = (self.config, self.gradient_scale, self.rates.of(name));
         match parameter {
             Parameter::Vector(value) => {
                 value.inplace(|it| optimizer.update(config, rate, scale, name, it, gradient));

@@ -133,6 +133,33 @@ fn a_detached_head_changes_nothing_in_the_trunk() {
     }
 }
 
+/// An update is a multiple of the learning rate: with five times the rate values move five times as far, and nothing else does.
+#[test]
+fn values_learn_at_a_rate_of_their_own() {
+    let golden = golden_json("ppo/ppo.json");
+    for (name, value_model) in KINDS {
+        let begun = trained(&begin(&golden, value_model, lora()));
+        let moved = |ratio| {
+            let mut state = begin(&golden, value_model, lora());
+            state.value_lr_ratio = ratio;
+            learn(&mut state, &golden, value_model, 0);
+            let change = |((name, after), (_, before)): ((String, Vec<f32>), &(_, Vec<f32>))| {
+                (name, after.iter().zip(before).map(|it| it.0 - it.1).collect::<Vec<f32>>())
+            };
+            trained(&state).into_iter().zip(&begun).map(change).collect::<Vec<_>>()
+        };
+        let (mut of_values, plain, faster) = (0, moved(1.0), moved(5.0));
+        for ((weight, by), (_, further)) in plain.iter().zip(&faster) {
+            let is_of_values = weight.starts_with("value_model.") || weight.starts_with("score.");
+            of_values += usize::from(is_of_values);
+            let factor = if is_of_values { 5.0 } else { 1.0 };
+            let worst = by.iter().zip(further).map(|(by, further)| (factor * by - further).abs());
+            assert!(worst.fold(0.0, f32::max) < 1e-6, "{name}: {weight}");
+        }
+        assert!(of_values >= 2 && of_values < plain.len(), "{name}");
+    }
+}
+
 /// Bit for bit, adapter and whole model, with the values' weights and moments.
 #[test]
 fn resume_equals_uninterrupted_with_values() {

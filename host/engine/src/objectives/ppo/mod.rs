@@ -57,6 +57,9 @@ pub struct PpoConfig {
     pub cliprange_value: f64,
     /// Factor of the value loss.
     pub vf_coef: f64,
+    /// Learning rate of the value model, or of the head alone where it has no trunk of its own; that of the policy if absent.
+    /// It follows the same schedule. OpenRLHF's `critic_learning_rate`; not in TRL.
+    pub value_learning_rate: Option<f64>,
     /// Factor of the policy's entropy, which is rewarded; not in TRL, where it is 0.
     pub entropy_coef: f64,
     /// Bring rewards to unit variance, with their mean kept.
@@ -83,6 +86,7 @@ impl Default for PpoConfig {
             cliprange: 0.2,
             cliprange_value: 0.2,
             vf_coef: 0.1,
+            value_learning_rate: None,
             entropy_coef: 0.0,
             whiten_rewards: false,
             whiten_advantages: true,
@@ -104,6 +108,7 @@ impl PpoConfig {
             .number("cliprange", self.cliprange, self.cliprange > 0.0, "> 0")
             .number("cliprange_value", self.cliprange_value, self.cliprange_value > 0.0, "> 0")
             .number("vf_coef", self.vf_coef, self.vf_coef >= 0.0, ">= 0")
+            .optional("value_learning_rate", self.value_learning_rate, |it| it > 0.0, "> 0")
             .number("entropy_coef", self.entropy_coef, self.entropy_coef >= 0.0, ">= 0")
             .optional("missing_eos_penalty", self.missing_eos_penalty, |it| it > 0.0, "> 0")
             .optional("score_clip", self.score_clip, |it| it > 0.0, "> 0")
@@ -144,6 +149,7 @@ mod tests {
             cliprange: 0.0,
             cliprange_value: 0.0,
             vf_coef: -1.0,
+            value_learning_rate: Some(0.0),
             entropy_coef: -1.0,
             missing_eos_penalty: Some(-1.0),
             score_clip: Some(0.0),
@@ -157,6 +163,7 @@ mod tests {
         `cliprange` must be > 0, got `0`
         `cliprange_value` must be > 0, got `0`
         `vf_coef` must be >= 0, got `-1`
+        `value_learning_rate` must be > 0, got `0`
         `entropy_coef` must be >= 0, got `-1`
         `missing_eos_penalty` must be > 0, got `-1`
         `score_clip` must be > 0, got `0`
