@@ -25,7 +25,7 @@ pub fn preview(args: &PreviewArgs) -> Result<()> {
         };
         let rows = config.objective.refusal(example).map_or_else(
             || config.objective.shown(example).into_iter().map(shown).collect(),
-            |reason| Err(DataError::BadRow { origin: example.origin.clone(), reason: reason.to_string() }),
+            |reason| Err(DataError::BadRow { origin: example.origin.clone(), reason }),
         );
         let rows: std::result::Result<Vec<Preview>, DataError> = rows;
         match (rows, config.data.on_bad_row) {

@@ -17,6 +17,12 @@ use crate::record::Origin;
 /// Label of a token that carries no loss.
 pub const IGNORED: i64 = -100;
 
+/// Judgement of a completion that is as it should be.
+pub const GOOD: f32 = 1.0;
+
+/// Judgement of a completion that is not.
+pub const BAD: f32 = -1.0;
+
 /// One example as tokens: one sequence, or the two of a preference pair end to end.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sequence {
@@ -26,8 +32,9 @@ pub struct Sequence {
     pub labels: Vec<i64>,
     /// Where the second sequence begins: prompt and rejected answer, after prompt and chosen one. 0 where there is one.
     pub cut: usize,
-    /// By how much the first of a pair is the better one, where that was judged; otherwise 0.
-    pub margin: f32,
+    /// What was judged of it: by how much the first of a pair is the better one; of a completion alone [`GOOD`] or [`BAD`]. 0
+    /// where nothing was.
+    pub judgement: f32,
     /// The row it was made from.
     pub origin: Arc<Origin>,
 }
@@ -50,8 +57,8 @@ pub trait TokenRow {
     fn unlabelled(&self, from: usize) -> usize;
     /// As [`Sequence::cut`].
     fn cut(&self) -> usize;
-    /// As [`Sequence::margin`].
-    fn margin(&self) -> f32;
+    /// As [`Sequence::judgement`].
+    fn judgement(&self) -> f32;
     /// The row of the data it was made from.
     fn origin(&self) -> Arc<Origin>;
 }
@@ -73,8 +80,8 @@ impl TokenRow for Sequence {
         self.cut
     }
 
-    fn margin(&self) -> f32 {
-        self.margin
+    fn judgement(&self) -> f32 {
+        self.judgement
     }
 
     fn origin(&self) -> Arc<Origin> {
@@ -99,8 +106,8 @@ impl<R: TokenRow + ?Sized> TokenRow for &R {
         (**self).cut()
     }
 
-    fn margin(&self) -> f32 {
-        (**self).margin()
+    fn judgement(&self) -> f32 {
+        (**self).judgement()
     }
 
     fn origin(&self) -> Arc<Origin> {
@@ -124,8 +131,8 @@ pub struct Batch {
     pub parents: Vec<Option<usize>>,
     /// The row of each sequence.
     pub origins: Vec<Arc<Origin>>,
-    /// As [`Sequence::margin`], of the pair that each sequence is of: `[sequences]`.
-    pub margins: Vec<f32>,
+    /// As [`Sequence::judgement`], of the row that each sequence is of: `[sequences]`.
+    pub judgements: Vec<f32>,
 }
 
 /// Where a sequence lies in a batch.
@@ -163,7 +170,7 @@ impl Batch {
             for tokens in sequences_of(&row) {
                 batch.push(&row.input_ids()[tokens.clone()], &labels[tokens], None);
                 batch.origins.push(row.origin());
-                batch.margins.push(row.margin());
+                batch.judgements.push(row.judgement());
             }
         }
         batch
@@ -194,7 +201,7 @@ impl Batch {
                 let own = start + shared..end;
                 batch.push(&row.input_ids()[own.clone()], &labels[own], parent);
                 batch.origins.push(row.origin());
-                batch.margins.push(row.margin());
+                batch.judgements.push(row.judgement());
             }
         }
         batch
@@ -275,7 +282,7 @@ mod tests {
             .map(|(i, &id)| if i < supervised_from { IGNORED } else { i64::from(id) })
             .collect();
         let origin = Arc::new(Origin { source: "rows.jsonl".into(), line: 1 });
-        Sequence { input_ids: input_ids.to_vec(), labels, cut: 0, margin: 0.0, origin }
+        Sequence { input_ids: input_ids.to_vec(), labels, cut: 0, judgement: 0.0, origin }
     }
 
     #[test]
@@ -285,7 +292,7 @@ mod tests {
             input_ids: [&chosen.input_ids[..], &rejected.input_ids].concat(),
             labels: [&chosen.labels[..], &rejected.labels].concat(),
             cut: 3,
-            margin: 0.0,
+            judgement: 0.0,
             origin: Arc::clone(&chosen.origin),
         };
         let apart = Batch::new([&chosen, &rejected, &chosen]);
@@ -318,7 +325,7 @@ mod tests {
             input_ids: [&first.input_ids[..], &second.input_ids].concat(),
             labels: [&first.labels[..], &second.labels].concat(),
             cut: 7,
-            margin: 0.0,
+            judgement: 0.0,
             origin: Arc::clone(&first.origin),
         };
         let batch = Batch::shared([&pair, &sequence(&[2, 2], 1)]);

@@ -1,11 +1,14 @@
 //! Examples as tokens, with the labels that say what is learned.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::batch::{IGNORED, Sequence};
+use serde_json::Value;
+
+use crate::batch::{BAD, GOOD, IGNORED, Sequence};
 use crate::chat_template::Rendered;
 use crate::error::{DataError, Result};
-use crate::record::{Completion, Content, Example, Message, Origin, Prompt};
+use crate::record::{Columns, Completion, Content, Example, Message, Origin, Prompt};
 use crate::tokenizer::Tokenizer;
 
 /// An example as tokens: assistant turns with their end of turn, or the completion with the end of text, supervised.
@@ -45,6 +48,48 @@ pub fn encode_pair(example: &Example, tokenizer: &Tokenizer, max_length: usize) 
     Ok(both)
 }
 
+/// A judged completion as tokens: a prompt and its answer as [`encode`] makes them, good or bad by the column `label`. A
+/// preference pair is taken apart into a good and a bad one, as by TRL's `unpair_preference_dataset`.
+///
+/// # Errors
+/// [`DataError::BadRow`] as [`encode`] and [`encode_pair`]; for an example of another shape, and for a `label` that is
+/// missing or neither true nor false.
+pub fn encode_judged(example: &Example, tokenizer: &Tokenizer, max_length: usize) -> Result<Vec<Sequence>> {
+    let bad = |reason: String| DataError::BadRow { origin: example.origin.clone(), reason };
+    match &example.content {
+        Content::Preference(_) => {
+            let pair = encode_pair(example, tokenizer, max_length)?;
+            let one = |tokens: Range<usize>, judgement: f32| Sequence {
+                input_ids: pair.input_ids[tokens.clone()].to_vec(),
+                labels: pair.labels[tokens].to_vec(),
+                cut: 0,
+                judgement,
+                origin: Arc::clone(&pair.origin),
+            };
+            Ok(vec![one(0..pair.cut, GOOD), one(pair.cut..pair.input_ids.len(), BAD)])
+        }
+        Content::PromptCompletion { .. } => {
+            let judgement = if label(&example.columns).map_err(bad)? { GOOD } else { BAD };
+            Ok(vec![Sequence { judgement, ..encode(example, tokenizer, max_length)? }])
+        }
+        _ => Err(bad(NOT_JUDGED.into())),
+    }
+}
+
+/// The column `label`: whether a completion is as it should be.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn label(columns: &Columns) -> std::result::Result<bool, String> {
+    match columns.get("label") {
+        Some(Value::Bool(good)) => Ok(*good),
+        None | Some(Value::Null) => {
+            Err("it has no `label`: whether its completion is good, `true` or `false`".to_string())
+        }
+        Some(other) => Err(format!("`label` must be true or false, got `{other}`")),
+    }
+}
+
 fn encode_content(
     content: &Content,
     origin: &Origin,
@@ -69,7 +114,7 @@ fn encode_content(
         labels: labels.collect(),
         input_ids: encoded.ids,
         cut: 0,
-        margin: 0.0,
+        judgement: 0.0,
         origin: Arc::new(origin.clone()),
     };
     sequence.input_ids.truncate(max_length);
@@ -102,6 +147,10 @@ pub const NO_PAIR: &str = "it is no preference pair: `prompt`, `chosen` and `rej
 
 /// Why a row is no example for supervised fine-tuning.
 pub const NO_ANSWER: &str = "a row without one answer can't be learned by `[objective.sft]`";
+
+/// Why a row is no example for an objective over completions that are judged alone.
+pub const NOT_JUDGED: &str =
+    "it is no judged completion: `prompt`, `completion` and `label`, or a pair of `chosen` and `rejected`";
 
 /// The text of an example and what of it is supervised.
 ///

@@ -11,6 +11,7 @@ pub mod error;
 pub mod failure;
 pub mod gguf_tokenizer;
 pub mod host_model;
+pub mod mismatched;
 pub mod pack;
 mod prefix;
 pub mod preview;
@@ -23,11 +24,12 @@ pub mod source;
 pub mod token_rows;
 pub mod tokenizer;
 
-pub use batch::{Batch, IGNORED, Place, Sequence, Targets, TokenRow};
+pub use batch::{BAD, Batch, GOOD, IGNORED, Place, Sequence, Targets, TokenRow};
 pub use chat_template::{ChatTemplate, Rendered};
 pub use error::{DataError, Result};
 pub use failure::{Failure, OnFailure, RoleError, Then};
 pub use host_model::{HostModel, ModelName, Sampling, TextLogprob};
+pub use mismatched::mismatched;
 pub use pack::Layout;
 pub use preview::{Preview, Segment};
 pub use record::{

@@ -148,7 +148,7 @@ mod tests {
             input_ids: [vec![prompt; 20], vec![9; 10]].concat(),
             labels: [[IGNORED; 20].as_slice(), &[9; 10]].concat(),
             cut: 0,
-            margin: 0.0,
+            judgement: 0.0,
             origin: Arc::new(Origin { source: "rows.jsonl".into(), line: 1 }),
         };
         let rows: Vec<Sequence> = (0..12).map(|it| row(it / 4)).collect();
@@ -166,7 +166,7 @@ mod tests {
             input_ids: [&rows[0].input_ids[..], &rows[1].input_ids].concat(),
             labels: [&rows[0].labels[..], &rows[1].labels].concat(),
             cut: 30,
-            margin: 0.0,
+            judgement: 0.0,
             origin: rows[0].origin.clone(),
         };
         assert_eq!(Layout::Packed(80).groups(&[&pair, &pair]), [[0, 1]]);

@@ -24,7 +24,7 @@ pub struct TokenRows {
     spans: Column<[u32; 2]>,
     /// Where each row's ids and spans begin, and last where all end: `[rows + 1]`.
     bounds: Column<[u64; 2]>,
-    /// Position in `sources` and line of each row's origin, and where it is cut in two, below the bits of its margin:
+    /// Position in `sources` and line of each row's origin, and where it is cut in two, below the bits of its judgement:
     /// `[rows]`.
     places: Column<[u64; 3]>,
     sources: Vec<Arc<str>>,
@@ -38,7 +38,7 @@ pub struct MappedRow<'a> {
     source: &'a Arc<str>,
     line: u64,
     cut: usize,
-    margin: f32,
+    judgement: f32,
 }
 
 /// Bytes of each array of [`TokenRows`], in the order of [`TokenRows::bytes`].
@@ -69,7 +69,7 @@ impl TokenRows {
                 self.sources.len() - 1
             }
         };
-        let cut = row.cut as u64 | u64::from(row.margin.to_bits()) << 32;
+        let cut = row.cut as u64 | u64::from(row.judgement.to_bits()) << 32;
         self.places.make_mut().push([source as u64, row.origin.line, cut]);
     }
 
@@ -113,7 +113,7 @@ impl TokenRows {
             source: &self.sources[source as usize],
             line,
             cut: cut as u32 as usize,
-            margin: f32::from_bits((cut >> 32) as u32),
+            judgement: f32::from_bits((cut >> 32) as u32),
         }
     }
 
@@ -122,8 +122,8 @@ impl TokenRows {
         let row = self.row(index);
         let mut labels = Vec::with_capacity(row.input_ids.len());
         row.extend_labels(&mut labels);
-        let (cut, margin, origin) = (row.cut, row.margin, row.origin());
-        Sequence { input_ids: row.input_ids.to_vec(), labels, cut, margin, origin }
+        let (cut, judgement, origin) = (row.cut, row.judgement, row.origin());
+        Sequence { input_ids: row.input_ids.to_vec(), labels, cut, judgement, origin }
     }
 
     /// Files that rows come from.
@@ -215,8 +215,8 @@ impl TokenRow for MappedRow<'_> {
         self.cut
     }
 
-    fn margin(&self) -> f32 {
-        self.margin
+    fn judgement(&self) -> f32 {
+        self.judgement
     }
 
     fn origin(&self) -> Arc<Origin> {
@@ -294,7 +294,7 @@ mod tests {
             input_ids: (0..labels.len()).map(|it| labels[it].max(100) as u32).collect(),
             labels: labels.iter().map(|it| if *it == IGNORED { IGNORED } else { (*it).max(100) }).collect(),
             cut: [0, 0, 3][row],
-            margin: [0.0, 0.0, -1.5][row],
+            judgement: [0.0, 0.0, -1.5][row],
             origin: Arc::new(Origin { source: ["a", "b", "a"][row].into(), line: row as u64 + 5 }),
         };
         labels.iter().enumerate().map(sequence).collect()

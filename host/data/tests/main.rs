@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use fthost_data::{
-    Batch, ChatTemplate, Columns, Completion, Content, Example, IGNORED, Message, Origin, PreferencePair,
-    Prompt, Role, Tokenizer, encode,
+    BAD, Batch, ChatTemplate, Columns, Completion, Content, Example, GOOD, IGNORED, Message, Origin,
+    PreferencePair, Prompt, Role, Sequence, Tokenizer, encode,
 };
 use serde_json::Value;
 
@@ -168,4 +168,44 @@ fn a_pair_that_prefers_nothing_is_told() {
     rows.jsonl:3: no supervised token within max_length = 4: nothing would be learned
     rows.jsonl:3: it is no preference pair: `prompt`, `chosen` and `rejected`
     ");
+}
+
+#[test]
+fn a_completion_is_judged_by_its_label_and_a_pair_is_taken_apart() {
+    let tokenizer = tokenizer(None);
+    let judged = |label: Option<Value>| {
+        let content = Content::PromptCompletion {
+            prompt: Prompt::Text("Ask: why?\n".into()),
+            completion: Completion::Text(" Because.".into()),
+        };
+        let columns = label.map(|it| ("label".to_string(), it)).into_iter().collect();
+        Example { columns, ..example(content) }
+    };
+    let encoded = |example: &Example| encode::encode_judged(example, &tokenizer, 1000);
+    let plain = encode::encode(&judged(None), &tokenizer, 1000).unwrap();
+    for (label, judgement) in [(true, GOOD), (false, BAD)] {
+        let expected = Sequence { judgement, ..plain.clone() };
+        assert_eq!(encoded(&judged(Some(label.into()))).unwrap(), [expected]);
+    }
+    let pair = pair("Ask: why?\n", " Because.", " No idea, friend.");
+    let apart = encoded(&pair).unwrap();
+    assert_eq!(apart[0], Sequence { judgement: GOOD, ..plain });
+    assert_eq!((apart.len(), apart[1].judgement, apart[1].cut), (2, BAD, 0));
+    let together = Batch::new([&encode::encode_pair(&pair, &tokenizer, 1000).unwrap()]);
+    assert_eq!(Batch { judgements: vec![0.0; 2], ..Batch::new(&apart) }, together);
+
+    let said = |example: &Example| encoded(example).unwrap_err().to_string();
+    insta::assert_snapshot!([
+        said(&judged(None)),
+        said(&judged(Some(Value::Null))),
+        said(&judged(Some("yes".into()))),
+        said(&judged(Some(1.into()))),
+        said(&example(Content::Text("plain".into()))),
+    ].join("\n"), @r#"
+    rows.jsonl:3: it has no `label`: whether its completion is good, `true` or `false`
+    rows.jsonl:3: it has no `label`: whether its completion is good, `true` or `false`
+    rows.jsonl:3: `label` must be true or false, got `"yes"`
+    rows.jsonl:3: `label` must be true or false, got `1`
+    rows.jsonl:3: it is no judged completion: `prompt`, `completion` and `label`, or a pair of `chosen` and `rejected`
+    "#);
 }

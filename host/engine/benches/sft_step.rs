@@ -84,7 +84,7 @@ fn random_batch(vocab: usize, arguments: &Arguments, rng: &mut ChaCha8Rng) -> Ba
             let input_ids: Vec<u32> =
                 (0..arguments.length).map(|_| rng.random_range(0..vocab as u32)).collect();
             let labels = input_ids.iter().map(|&it| i64::from(it)).collect();
-            Sequence { input_ids, labels, cut: 0, margin: 0.0, origin: Arc::clone(&origin) }
+            Sequence { input_ids, labels, cut: 0, judgement: 0.0, origin: Arc::clone(&origin) }
         })
         .collect();
     Batch::new(&rows)

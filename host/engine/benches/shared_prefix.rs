@@ -71,7 +71,7 @@ fn answers(vocab: u32, count: usize, arguments: &Arguments, rng: &mut ChaCha8Rng
         input_ids: [&prompt[..], &answer].concat(),
         labels: [vec![IGNORED; prompt.len()], answer.iter().map(|it| i64::from(*it)).collect()].concat(),
         cut: 0,
-        margin: 0.0,
+        judgement: 0.0,
         origin: Arc::clone(&origin),
     };
     (0..count).map(|_| one(tokens(arguments.answer))).collect()

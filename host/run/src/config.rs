@@ -282,19 +282,34 @@ impl RunConfig {
         if self.train.gradient_release && self.data.packing {
             problems.push("`train.gradient_release` needs `data.packing` = false: a packed step may be several micro-batches".into());
         }
+        problems.extend(self.problems_of_objective());
+        for name in self.rewards.keys().filter(|name| self.plugins.0.iter().any(|it| it.0 == **name)) {
+            problems.push(format!("`rewards.{name}` has the name of a plugin: scores are told apart by it"));
+        }
+        problems.extend(self.needs_evaluations());
+        problems
+    }
+
+    /// Keys that don't fit the objective.
+    fn problems_of_objective(&self) -> Vec<String> {
+        let mut problems = Vec::new();
         if self.train.gradient_release && self.objective != Objective::default() {
             let objective = self.objective.name();
             problems.push(format!(
                 "`train.gradient_release` is for `objective.sft`, got `objective.{objective}`"
             ));
         }
+        if self.objective.has_mismatched() && self.train.global_batch_size() == 1 {
+            problems.push(
+                "`train.micro_batch_size` * `train.gradient_accumulation_steps` must be > 1 for `objective.kto`, got `1`: \
+                 its divergence is estimated from completions of other rows of the step; \
+                 `loss_type = \"apo_zero_unpaired\"` needs none"
+                    .into(),
+            );
+        }
         if self.objective.samples() {
             problems.extend(self.rollout.problems_with(&self.train));
         }
-        for name in self.rewards.keys().filter(|name| self.plugins.0.iter().any(|it| it.0 == **name)) {
-            problems.push(format!("`rewards.{name}` has the name of a plugin: scores are told apart by it"));
-        }
-        problems.extend(self.needs_evaluations());
         problems
     }
 
@@ -380,7 +395,7 @@ mod tests {
     fn a_wrong_type_is_told_with_key_and_place() {
         insta::assert_snapshot!(parsed(&format!("{FILE}[train]\nseed = \"x\"\n"), &["eval.before=true"]).unwrap_err(), @r#"`train.seed` (line 8): invalid type: string "x", expected u64"#);
         insta::assert_snapshot!(parsed(FILE, &["train.seed=x"]).unwrap_err(), @r#"`train.seed` (`--set train.seed=x`): invalid type: string "x", expected u64"#);
-        insta::assert_snapshot!(parsed(FILE, &["objective.dop.beta=1"]).unwrap_err(), @"`objective` (`--set objective.dop.beta=1`): unknown variant `dop`, expected one of `sft`, `dpo`, `orpo`, `simpo`, `cpo`, `reward`, `grpo`, `ppo`");
+        insta::assert_snapshot!(parsed(FILE, &["objective.dop.beta=1"]).unwrap_err(), @"`objective` (`--set objective.dop.beta=1`): unknown variant `dop`, expected one of `sft`, `dpo`, `orpo`, `simpo`, `cpo`, `kto`, `reward`, `grpo`, `ppo`");
         insta::assert_snapshot!(parsed(&format!("{FILE}[objective.dpo]\n[objective.grpo]\n"), &[]).unwrap_err(), @"`objective` (line 7): wanted exactly 1 element, more than 1 element");
         insta::assert_snapshot!(parsed(FILE, &["data.held_out=3"]).unwrap_err(), @"`data.held_out` (`--set data.held_out=3`): wanted string or table");
         insta::assert_snapshot!(parsed(FILE, &["model.path.x=3"]).unwrap_err(), @"`--set model.path.x=3`: `path` is not a table");

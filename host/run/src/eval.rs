@@ -41,15 +41,15 @@ pub fn run(
             encoded(&config.objective, &example, &tokenizer, config.data.max_length),
             config.data.on_bad_row,
         ) {
-            (Ok(sequence), _) => {
-                rows.push(&sequence);
-                examples.push(example);
+            (Ok(sequences), _) => {
+                sequences.iter().for_each(|it| rows.push(it));
+                examples.push(config.objective.asked(example));
             }
             (Err(DataError::BadRow { .. }), OnBadRow::Skip) => {}
             (Err(error), _) => return Err(error.into()),
         }
     }
-    let held_out = HeldOutRows::new(examples, &rows, config.layout());
+    let held_out = HeldOutRows::new(examples, &rows, config.laying());
     let mut model = load_model(config.model.folder(), &opened)?;
     model.compute_dtype = config.train.compute_dtype;
     let mut reference = model.clone();

@@ -1,6 +1,6 @@
 //! What a model makes of the held-out rows.
 
-use fthost_data::{Batch, Example, Layout, MappedRow, TokenRows};
+use fthost_data::{Example, TokenRows};
 use fthost_engine::EngineError;
 use fthost_engine::train::TrainState;
 use serde::Serialize;
@@ -8,14 +8,15 @@ use serde::Serialize;
 use crate::error::{Result, RunError};
 use crate::judge::Judgement;
 use crate::method::Method;
+use crate::rows::{Laid, Laying};
 
 /// Held-out rows, laid into batches once for every evaluation of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeldOutRows {
-    /// In the files' order.
+    /// As the model is asked them, in the files' order.
     pub examples: Vec<Example>,
     /// Their tokens.
-    pub batches: Vec<Batch>,
+    pub laid: Laid,
 }
 
 /// Figures of one evaluation.
@@ -31,10 +32,10 @@ pub struct Evaluation {
 pub const BEST_METRIC: &str = "eval_loss";
 
 impl HeldOutRows {
-    /// `rows`, one an example, in micro-batches of `layout`.
-    pub fn new(examples: Vec<Example>, rows: &TokenRows, layout: Layout) -> Self {
-        let rows: Vec<MappedRow<'_>> = (0..rows.len()).map(|it| rows.row(it)).collect();
-        Self { examples, batches: layout.micro_batches(&rows) }
+    /// `rows`, which were made of the `examples`, in micro-batches.
+    pub fn new(examples: Vec<Example>, rows: &TokenRows, laying: Laying) -> Self {
+        let all: Vec<usize> = (0..rows.len()).collect();
+        Self { examples, laid: laying.lay(rows, &all) }
     }
 
     /// What `method` says of them; `None` where nothing is held out.
@@ -42,7 +43,7 @@ impl HeldOutRows {
     /// # Errors
     /// A loss that is not finite, with its rows and the last good checkpoint.
     pub(crate) fn evaluate(&self, state: &TrainState, method: &Method) -> Result<Option<Evaluation>> {
-        let figures = method.evaluate(state, &self.batches).map_err(|error| match error {
+        let figures = method.evaluate(state, &self.laid).map_err(|error| match error {
             RunError::Engine(EngineError::NotFiniteStep { what, value, step, rows, last_checkpoint: _ }) => {
                 let last_checkpoint = state.last_checkpoint.clone();
                 EngineError::NotFiniteStep { what, value, step, rows, last_checkpoint }.into()

@@ -80,7 +80,7 @@ impl<'a> Lessons<'a> {
             })),
             None => {
                 let windows = windows(config.train.global_batch_size());
-                Self::Rows(Prefetch::start(Arc::clone(&rows.train), config.layout(), windows))
+                Self::Rows(Prefetch::start(Arc::clone(&rows.train), config.laying(), windows))
             }
         }
     }
@@ -107,7 +107,7 @@ impl<'a> Lessons<'a> {
         match self {
             Self::Rows(windows) => {
                 let Some(window) = windows.next_window() else { return Ok(None) };
-                let metrics = method.step(state, &window.batches, config)?;
+                let metrics = method.step(state, &window.laid, config)?;
                 let (position, waited) = (window.position, window.waited);
                 Ok(Some(Lesson { metrics, position, waited, rollout: None, sampled: None, whole: true }))
             }

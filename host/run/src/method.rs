@@ -1,16 +1,16 @@
 //! Methods that learn from rows that are given: what a step minimises, and what held-out rows say.
 
-use fthost_data::Batch;
 use fthost_engine::models::CausalLm;
-use fthost_engine::objectives::RewardConfig;
+use fthost_engine::objectives::{KtoConfig, RewardConfig};
 use fthost_engine::train::{
-    PreferenceLoss, StepConfig, StepMetrics, TrainState, evaluate, evaluate_preferences, evaluate_rewards,
-    preference_step, reward_step, step,
+    KtoReference, PreferenceLoss, StepConfig, StepMetrics, TrainState, evaluate, evaluate_kto,
+    evaluate_preferences, evaluate_rewards, kto_divergence, kto_step, preference_step, reward_step, step,
 };
 
 use crate::config::{Objective, RunConfig};
 use crate::error::Result;
 use crate::reference::Reference;
+use crate::rows::Laid;
 
 /// One of them, with what it needs besides rows.
 pub(crate) enum Method {
@@ -18,6 +18,11 @@ pub(crate) enum Method {
     Preference {
         loss: PreferenceLoss,
         reference: Option<Box<Reference>>,
+    },
+    /// Of completions that were judged alone.
+    Kto {
+        objective: KtoConfig,
+        reference: Box<Reference>,
     },
     Reward(RewardConfig),
     /// It learns from completions that are sampled: rewards and evaluators say how good they are.
@@ -29,6 +34,10 @@ impl Method {
     pub(crate) fn of(config: &RunConfig, reference: &CausalLm) -> Self {
         if let Objective::Reward(objective) = &config.objective {
             return Self::Reward(objective.clone());
+        }
+        if let Objective::Kto(objective) = &config.objective {
+            let reference = Box::new(Reference::new(reference.clone()));
+            return Self::Kto { objective: objective.clone(), reference };
         }
         match config.objective.preference() {
             Some(loss) => {
@@ -47,15 +56,21 @@ impl Method {
     pub(crate) fn step(
         &self,
         state: &mut TrainState,
-        batches: &[Batch],
+        laid: &Laid,
         config: &StepConfig,
     ) -> Result<StepMetrics> {
+        let batches = &laid.batches[..];
         match self {
             Self::Sft | Self::Rollouts => Ok(step(state, batches, config)?),
             Self::Reward(objective) => Ok(reward_step(state, batches, objective, config)?),
             Self::Preference { loss, reference } => {
                 let references = reference.as_ref().map_or_else(Vec::new, |it| it.logps(batches));
                 Ok(preference_step(state, batches, &references, loss, config)?)
+            }
+            Self::Kto { objective, reference } => {
+                let (logps, kl) = held_against(state, laid, objective, reference);
+                let reference = KtoReference { logps: &logps, kl };
+                Ok(kto_step(state, batches, reference, objective, config)?)
             }
         }
     }
@@ -64,11 +79,8 @@ impl Method {
     ///
     /// # Errors
     /// A loss that is not finite.
-    pub(crate) fn evaluate(
-        &self,
-        state: &TrainState,
-        batches: &[Batch],
-    ) -> Result<Option<Vec<(String, f64)>>> {
+    pub(crate) fn evaluate(&self, state: &TrainState, laid: &Laid) -> Result<Option<Vec<(String, f64)>>> {
+        let batches = &laid.batches[..];
         let figures = match self {
             Self::Sft => evaluate(&state.model, batches, state.step)?.map(|it| {
                 let named = [
@@ -82,6 +94,10 @@ impl Method {
                 let references = reference.as_ref().map_or_else(Vec::new, |it| it.logps(batches));
                 evaluate_preferences(&state.model, batches, &references, loss)
             }
+            Self::Kto { objective, reference } => {
+                let (logps, kl) = held_against(state, laid, objective, reference);
+                evaluate_kto(&state.model, batches, KtoReference { logps: &logps, kl }, objective)
+            }
             Self::Reward(objective) => evaluate_rewards(&state.model, batches, objective),
             Self::Rollouts => (!batches.is_empty()).then(Vec::new),
         };
@@ -89,4 +105,17 @@ impl Method {
             |all: Vec<(String, f64)>| all.into_iter().map(|(name, value)| (format!("eval_{name}"), value));
         Ok(figures.map(|all| named(all).collect()))
     }
+}
+
+/// What the reference says of rows that were judged alone, and how far the policy is from it, where that is asked.
+fn held_against(
+    state: &TrainState,
+    laid: &Laid,
+    objective: &KtoConfig,
+    reference: &Reference,
+) -> (Vec<Vec<f32>>, Option<f32>) {
+    let kl = objective
+        .needs_divergence()
+        .then(|| kto_divergence(&state.model, &laid.mismatched, &reference.logps(&laid.mismatched)));
+    (reference.logps(&laid.batches), kl)
 }

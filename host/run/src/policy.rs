@@ -256,6 +256,6 @@ fn sampled_of(
     labels.extend(ids.iter().map(|it| i64::from(*it)));
     let input_ids = [&group.prompt_ids[..], &ids].concat();
     let origin = Arc::new(question.origin.clone());
-    let sequence = Sequence { input_ids, labels, cut: 0, margin: 0.0, origin };
+    let sequence = Sequence { input_ids, labels, cut: 0, judgement: 0.0, origin };
     Sampled { sequence, old, finish: completion.finish, reward }
 }

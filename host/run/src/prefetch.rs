@@ -6,11 +6,11 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use fthost_data::TokenRows;
 use fthost_data::sampler::Windows;
-use fthost_data::{Batch, Layout, TokenRows};
 use fthost_engine::checkpoint::training::DataPosition;
 
-use crate::rows::micro_batches;
+use crate::rows::{Laid, Laying};
 
 /// Optimizer steps whose micro-batches wait to be taken.
 const AHEAD: usize = 2;
@@ -18,7 +18,7 @@ const AHEAD: usize = 2;
 /// What an optimizer step takes.
 pub struct Window {
     /// Its micro-batches.
-    pub batches: Vec<Batch>,
+    pub laid: Laid,
     /// Where the run is once they are learned.
     pub position: DataPosition,
     /// How long the step had to wait for them.
@@ -27,19 +27,19 @@ pub struct Window {
 
 /// A thread that lays out rows; it ends when this is dropped.
 pub struct Prefetch {
-    windows: Option<Receiver<(Vec<Batch>, DataPosition)>>,
+    windows: Option<Receiver<(Laid, DataPosition)>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Prefetch {
     /// Begins to lay out `rows` in the order of `windows`.
-    pub fn start(rows: Arc<TokenRows>, layout: Layout, mut windows: Windows) -> Self {
+    pub fn start(rows: Arc<TokenRows>, laying: Laying, mut windows: Windows) -> Self {
         let (sender, receiver) = sync_channel(AHEAD);
         let thread = std::thread::spawn(move || {
             while let Some(window) = windows.next() {
-                let batches = micro_batches(&rows, &window, layout);
+                let laid = laying.lay(&rows, &window);
                 let position = DataPosition { epoch: windows.epoch(), rows: windows.row() as u64 };
-                if sender.send((batches, position)).is_err() {
+                if sender.send((laid, position)).is_err() {
                     break;
                 }
             }
@@ -54,7 +54,7 @@ impl Prefetch {
     pub fn next_window(&mut self) -> Option<Window> {
         let began = Instant::now();
         match self.windows.as_ref()?.recv() {
-            Ok((batches, position)) => Some(Window { batches, position, waited: began.elapsed() }),
+            Ok((laid, position)) => Some(Window { laid, position, waited: began.elapsed() }),
             Err(_) => {
                 if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
                     resume_unwind(panic);
@@ -77,7 +77,7 @@ impl Drop for Prefetch {
 
 #[cfg(test)]
 mod tests {
-    use fthost_data::{Origin, Sequence};
+    use fthost_data::{Layout, Origin, Sequence};
 
     use super::*;
 
@@ -87,7 +87,7 @@ mod tests {
             input_ids: vec![it; it as usize % 5 + 2],
             labels: vec![i64::from(it); it as usize % 5 + 2],
             cut: 0,
-            margin: 0.0,
+            judgement: 0.0,
             origin: Arc::clone(&origin),
         };
         Arc::new((0..10).map(row).collect())
@@ -95,13 +95,14 @@ mod tests {
 
     #[test]
     fn windows_made_ahead_are_those_made_when_needed() {
-        let (rows, layout) = (rows(), Layout::Packed(8));
+        let (rows, laying) = (rows(), Laying { layout: Layout::Packed(8), mismatched: Some(5) });
         let mut windows = Windows::new(10, 4, 7);
-        let mut prefetch = Prefetch::start(Arc::clone(&rows), layout, windows.clone());
+        let mut prefetch = Prefetch::start(Arc::clone(&rows), laying, windows.clone());
         for _ in 0..7 {
             let window = prefetch.next_window().unwrap();
             let expected = windows.next().unwrap();
-            assert_eq!(window.batches, micro_batches(&rows, &expected, layout));
+            assert_eq!(window.laid, laying.lay(&rows, &expected));
+            assert!(!window.laid.mismatched.is_empty());
             let position = DataPosition { epoch: windows.epoch(), rows: windows.row() as u64 };
             assert_eq!(window.position, position);
         }
@@ -110,7 +111,8 @@ mod tests {
     #[test]
     fn a_panic_of_the_thread_is_not_the_end_of_the_data() {
         let missing = Windows::new(20, 4, 7);
-        let mut prefetch = Prefetch::start(rows(), Layout::Rows(2), missing);
+        let mut prefetch =
+            Prefetch::start(rows(), Laying { layout: Layout::Rows(2), mismatched: None }, missing);
         let taken =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(
                 || {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fthost_data::{
-    Batch, DataError, Example, IGNORED, Layout, MappedRow, Sequence, TokenRows, Tokenizer, encode,
+    Batch, DataError, Example, IGNORED, Layout, MappedRow, Sequence, TokenRows, Tokenizer, encode, mismatched,
 };
 use rayon::prelude::*;
 
@@ -21,7 +21,7 @@ pub struct Rows {
     pub train: Arc<TokenRows>,
     /// Held out.
     pub held_out: TokenRows,
-    /// The example of each row that is held out.
+    /// What is held out as the model is asked it, in the files' order.
     pub examples: Vec<Example>,
     /// An example of what is trained on, for a person to look at.
     pub sample: Example,
@@ -70,12 +70,12 @@ impl Rows {
     pub fn encode(dataset: Dataset, tokenizer: &Tokenizer, config: &RunConfig) -> Result<Self> {
         let data = &config.data;
         let mut skipped = dataset.skipped;
-        let mut tokens = |examples: &[Example]| -> Result<Vec<Option<Sequence>>> {
+        let mut tokens = |examples: &[Example]| -> Result<Vec<Option<Vec<Sequence>>>> {
             let one = |it: &Example| encoded(&config.objective, it, tokenizer, data.max_length);
             // Rows in parallel; what comes of them is looked at in their order.
             let encoded: Vec<_> = examples.par_iter().map(one).collect();
             let judged = encoded.into_iter().map(|it| match (it, data.on_bad_row) {
-                (Ok(sequence), _) => Ok(Some(sequence)),
+                (Ok(sequences), _) => Ok(Some(sequences)),
                 (Err(DataError::BadRow { origin, reason }), OnBadRow::Skip) => {
                     skipped.push(Skipped { origin, reason });
                     Ok(None)
@@ -95,7 +95,7 @@ impl Rows {
         }
         let sample = first.and_then(|it| dataset.train.into_iter().nth(it));
         let kept = dataset.held_out.into_iter().zip(&held_out).filter(|it| it.1.is_some());
-        let examples = kept.map(|it| it.0).collect();
+        let examples = kept.map(|it| config.objective.asked(it.0)).collect();
         skipped.sort_by(|a, b| (&a.origin.source, a.origin.line).cmp(&(&b.origin.source, b.origin.line)));
         let Some(sample) = sample else {
             let path = data.files.first().cloned().unwrap_or_default();
@@ -105,29 +105,31 @@ impl Rows {
             };
             return Err(DataError::Damaged { path, reason }.into());
         };
-        let (train, held_out) =
-            (train.into_iter().flatten().collect(), held_out.into_iter().flatten().collect());
+        let [train, held_out] = [train, held_out].map(|it| it.into_iter().flatten().flatten().collect());
         let digest = dataset.digest;
         Ok(Self { train: Arc::new(train), held_out, examples, sample, skipped, digest, questions })
     }
 }
 
-/// An example as what `objective` learns from: a sequence, a pair, or a prompt.
+/// An example as what `objective` learns from: a sequence, a pair, a prompt, or judged completions, two of a pair.
 pub(crate) fn encoded(
     objective: &Objective,
     example: &Example,
     tokenizer: &Tokenizer,
     max_length: usize,
-) -> fthost_data::Result<Sequence> {
+) -> fthost_data::Result<Vec<Sequence>> {
+    if objective.has_labels() {
+        return encode::encode_judged(example, tokenizer, max_length);
+    }
     if objective.has_pairs() {
         let mut pair = encode::encode_pair(example, tokenizer, max_length)?;
         if objective.has_margins() {
-            pair.margin = margin(example)?;
+            pair.judgement = margin(example)?;
         }
-        return Ok(pair);
+        return Ok(vec![pair]);
     }
     if !objective.samples() {
-        return encode::encode(example, tokenizer, max_length);
+        return Ok(vec![encode::encode(example, tokenizer, max_length)?]);
     }
     let bad = |reason: String| DataError::BadRow { origin: example.origin.clone(), reason };
     let question = question(example, tokenizer).map_err(|error| bad(error.to_string()))?;
@@ -137,7 +139,8 @@ pub(crate) fn encoded(
         return Err(bad(format!("a prompt of {length} tokens; `data.max_length` = {max_length}")));
     }
     let labels = vec![IGNORED; input_ids.len()];
-    Ok(Sequence { input_ids, labels, cut: 0, margin: 0.0, origin: Arc::new(example.origin.clone()) })
+    let origin = Arc::new(example.origin.clone());
+    Ok(vec![Sequence { input_ids, labels, cut: 0, judgement: 0.0, origin }])
 }
 
 /// The column `margin`; 0 where there is none.
@@ -150,13 +153,41 @@ fn margin(example: &Example) -> fthost_data::Result<f32> {
     })
 }
 
-/// Micro-batches of the rows at `indices`.
-pub fn micro_batches(rows: &TokenRows, indices: &[usize], layout: Layout) -> Vec<Batch> {
-    let rows: Vec<MappedRow<'_>> = indices.iter().map(|&row| rows.row(row)).collect();
-    layout.micro_batches(&rows)
+/// How the rows of an optimizer step, or of an evaluation, become batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Laying {
+    /// Which rows share a micro-batch.
+    pub layout: Layout,
+    /// Tokens of a prompt with another row's completion at most, where an objective needs such: [`fthost_data::mismatched`].
+    pub mismatched: Option<usize>,
+}
+
+/// Rows as batches.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Laid {
+    /// Micro-batches.
+    pub batches: Vec<Batch>,
+    /// Each prompt with the completion of another row, in micro-batches of their own; empty where nothing needs them.
+    pub mismatched: Vec<Batch>,
+}
+
+impl Laying {
+    /// The rows at `indices`. Which completion a prompt is given besides its own is decided by their order alone, not by the
+    /// layout.
+    pub fn lay(&self, rows: &TokenRows, indices: &[usize]) -> Laid {
+        let rows: Vec<MappedRow<'_>> = indices.iter().map(|&row| rows.row(row)).collect();
+        let others = self.mismatched.map(|max_length| mismatched(&rows, max_length)).unwrap_or_default();
+        Laid { batches: self.layout.micro_batches(&rows), mismatched: self.layout.micro_batches(&others) }
+    }
 }
 
 impl RunConfig {
+    /// How rows become batches.
+    pub fn laying(&self) -> Laying {
+        let mismatched = self.objective.has_mismatched().then_some(self.data.max_length);
+        Laying { layout: self.layout(), mismatched }
+    }
+
     /// How the rows of an optimizer step are laid into micro-batches.
     pub fn layout(&self) -> Layout {
         match self.data.packing {

@@ -221,6 +221,7 @@ fn made_of(config: &RunConfig, plugins: &Plugins) -> Result<Value> {
         "files": data.files, "held_out": data.held_out, "contents": contents, "max_length": data.max_length,
         "on_bad_row": data.on_bad_row, "split_seed": data.split_seed,
         "pairs": config.objective.has_pairs(), "margins": config.objective.has_margins(),
+        "labels": config.objective.has_labels(),
         "plugins": making, "seed": seed, "tokenizer": tokenizer, "model": model,
     }))
 }
@@ -255,7 +256,8 @@ fn parse(map: &Arc<Mmap>, key: &[u8; 32]) -> std::result::Result<Rows, String> {
     };
     let (train, held_out) = (rows(description.train)?, rows(description.held_out)?);
     let Description { examples, sample, skipped, digest, .. } = description;
-    if train.is_empty() || examples.len() != held_out.len() {
+    // Of a pair that was taken apart there are two rows.
+    if train.is_empty() || examples.len() > held_out.len() || examples.is_empty() != held_out.is_empty() {
         return Err("its parts don't fit".into());
     }
     Ok(Rows { train: Arc::new(train), held_out, examples, sample, skipped, digest, questions: Vec::new() })

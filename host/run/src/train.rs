@@ -72,7 +72,7 @@ pub fn run(
         settings.write(folder)?;
         MetricSink::create(folder)?
     };
-    let held_out = HeldOutRows::new(std::mem::take(&mut rows.examples), &rows.held_out, config.layout());
+    let held_out = HeldOutRows::new(std::mem::take(&mut rows.examples), &rows.held_out, config.laying());
     let asked = plugins.ask_the_reference().then(|| reference.clone());
     let asking = JudgeSettings {
         eval: &config.eval,

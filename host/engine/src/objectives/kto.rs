@@ -50,6 +50,11 @@ impl KtoConfig {
             .number("undesirable_weight", self.undesirable_weight, self.undesirable_weight >= 0.0, ">= 0")
             .problems()
     }
+
+    /// Whether rewards are compared with a divergence, [`kto_kl`].
+    pub fn needs_divergence(&self) -> bool {
+        self.loss_type == KtoLossType::Kto
+    }
 }
 
 /// KTO's loss with the implicit rewards of the completions.

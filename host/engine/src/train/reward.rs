@@ -54,7 +54,7 @@ fn share(
     metrics: &mut RewardMetrics,
 ) -> Tensor<1> {
     let [chosen, rejected] = pairs(rewards);
-    let margins: Vec<f32> = batch.margins.iter().step_by(2).copied().collect();
+    let margins: Vec<f32> = batch.judgements.iter().step_by(2).copied().collect();
     metrics.add(&floats(&chosen), &floats(&rejected));
     reward_loss(&chosen, &rejected, Some(&margins), pairs_of_step, objective)
 }

@@ -66,7 +66,7 @@ fn batch() -> Batch {
             let input_ids: Vec<u32> =
                 (0..TOKENS as u32 / 2).map(|it| (it * 7 + row) % VOCAB as u32).collect();
             let labels = input_ids.iter().map(|it| i64::from(*it)).collect();
-            Sequence { input_ids, labels, cut: 0, margin: 0.0, origin: Arc::clone(&origin) }
+            Sequence { input_ids, labels, cut: 0, judgement: 0.0, origin: Arc::clone(&origin) }
         })
         .collect();
     Batch::new(&rows)

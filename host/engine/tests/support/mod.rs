@@ -40,7 +40,7 @@ pub fn sequence(input_ids: Vec<u32>, labels: Vec<i64>, line: u64) -> Sequence {
         input_ids,
         labels,
         cut: 0,
-        margin: 0.0,
+        judgement: 0.0,
         origin: Arc::new(Origin { source: "rows.json".into(), line }),
     }
 }

@@ -3,6 +3,7 @@
 mod golden;
 mod in_place;
 mod invariants;
+mod kto;
 mod optimizer;
 mod ppo;
 mod prefix;

@@ -26,7 +26,7 @@ fn tokens(count: usize, seed: u32) -> Vec<u32> {
 fn row(prompt: &[u32], answer: &[u32], line: u64) -> Sequence {
     let labels = [vec![IGNORED; prompt.len()], answer.iter().map(|it| i64::from(*it)).collect()].concat();
     let origin = Arc::new(Origin { source: "rows.jsonl".into(), line });
-    Sequence { input_ids: [prompt, answer].concat(), labels, cut: 0, margin: 0.0, origin }
+    Sequence { input_ids: [prompt, answer].concat(), labels, cut: 0, judgement: 0.0, origin }
 }
 
 /// One prompt of 20 tokens and another that begins as it does.

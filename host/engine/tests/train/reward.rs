@@ -25,7 +25,7 @@ fn pairs(margin: f32) -> Vec<Batch> {
             input_ids: [&chosen.input_ids[..], &rejected.input_ids].concat(),
             labels: [&chosen.labels[..], &rejected.labels].concat(),
             cut: chosen.input_ids.len(),
-            margin,
+            judgement: margin,
             origin: chosen.origin.clone(),
         }
     };
@@ -63,7 +63,7 @@ fn accumulation_equals_one_large_batch_of_pairs() {
                     input_ids: batch.input_ids.clone(),
                     labels: batch.labels.clone(),
                     cut: batch.cu_seqlens[1],
-                    margin: batch.margins[0],
+                    judgement: batch.judgements[0],
                     origin: batch.origins[0].clone(),
                 }
             })

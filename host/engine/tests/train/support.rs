@@ -84,7 +84,7 @@ pub fn steps() -> Vec<Vec<Vec<Sequence>>> {
             input_ids: numbers("input_ids").map(|it| it as u32).collect(),
             labels: numbers("labels").collect(),
             cut: 0,
-            margin: 0.0,
+            judgement: 0.0,
             origin: Arc::new(Origin { source: "golden.jsonl".into(), line }),
         }
     };

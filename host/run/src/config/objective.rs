@@ -1,9 +1,9 @@
 //! `[objective.<kind>]`: what is minimised.
 
-use fthost_data::encode::{NO_ANSWER, NO_PAIR};
-use fthost_data::{Content, Example};
+use fthost_data::encode::{NO_ANSWER, NO_PAIR, NOT_JUDGED};
+use fthost_data::{Content, Example, encode};
 use fthost_engine::objectives::{
-    CpoConfig, DpoConfig, GrpoConfig, OrpoConfig, PpoConfig, RewardConfig, SimPoConfig,
+    CpoConfig, DpoConfig, GrpoConfig, KtoConfig, OrpoConfig, PpoConfig, RewardConfig, SimPoConfig,
 };
 use fthost_engine::train::PreferenceLoss;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,8 @@ pub enum Objective {
     Simpo(SimPoConfig),
     /// Contrastive preference optimisation.
     Cpo(CpoConfig),
+    /// Kahneman-Tversky optimisation, from completions that were judged alone.
+    Kto(KtoConfig),
     /// A reward model, from pairs.
     Reward(RewardConfig),
     /// Group-relative policy optimisation, and its relatives.
@@ -45,6 +47,7 @@ impl Objective {
             Self::Orpo(_) => "orpo",
             Self::Simpo(_) => "simpo",
             Self::Cpo(_) => "cpo",
+            Self::Kto(_) => "kto",
             Self::Reward(_) => "reward",
             Self::Grpo(_) => "grpo",
             Self::Ppo(_) => "ppo",
@@ -58,7 +61,7 @@ impl Objective {
             Self::Orpo(config) => Some(PreferenceLoss::Orpo(config.clone())),
             Self::Simpo(config) => Some(PreferenceLoss::Simpo(config.clone())),
             Self::Cpo(config) => Some(PreferenceLoss::Cpo(config.clone())),
-            Self::Sft {} | Self::Reward(_) | Self::Grpo(_) | Self::Ppo(_) => None,
+            Self::Sft {} | Self::Kto(_) | Self::Reward(_) | Self::Grpo(_) | Self::Ppo(_) => None,
         }
     }
 
@@ -72,20 +75,38 @@ impl Objective {
         matches!(self, Self::Reward(_))
     }
 
+    /// Whether a row is a completion that was judged alone, or a pair that is taken apart into two.
+    pub fn has_labels(&self) -> bool {
+        matches!(self, Self::Kto(_))
+    }
+
+    /// Whether it holds rows against completions of the other rows of a step: [`fthost_data::mismatched`].
+    pub fn has_mismatched(&self) -> bool {
+        matches!(self, Self::Kto(config) if config.needs_divergence())
+    }
+
     /// Whether it learns from completions that the policy samples.
     pub fn samples(&self) -> bool {
         matches!(self, Self::Grpo(_) | Self::Ppo(_))
     }
 
     /// Why an example is of no shape that can be learned from; `None` where it is.
-    pub fn refusal(&self, example: &Example) -> Option<&'static str> {
+    pub fn refusal(&self, example: &Example) -> Option<String> {
         let is_pair = matches!(example.content, Content::Preference(_));
-        match (self.samples(), self.has_pairs(), &example.content) {
+        if self.has_labels() {
+            return match example.content {
+                Content::Preference(_) => None,
+                Content::PromptCompletion { .. } => encode::label(&example.columns).err(),
+                _ => Some(NOT_JUDGED.to_string()),
+            };
+        }
+        let refused = match (self.samples(), self.has_pairs(), &example.content) {
             (true, ..) => None,
             (_, true, _) => (!is_pair).then_some(NO_PAIR),
             (.., Content::Preference(_) | Content::Prompt(_)) => Some(NO_ANSWER),
             _ => None,
-        }
+        };
+        refused.map(str::to_string)
     }
 
     /// What a person should see of an example before it is learned from.
@@ -96,11 +117,24 @@ impl Objective {
         }
     }
 
+    /// What the model is asked of a held-out example: a completion that is not as it should be is no answer to expect.
+    pub(crate) fn asked(&self, example: Example) -> Example {
+        match &example.content {
+            Content::PromptCompletion { prompt, .. }
+                if self.has_labels() && encode::label(&example.columns) == Ok(false) =>
+            {
+                Example { content: Content::Prompt(prompt.clone()), ..example }
+            }
+            _ => example,
+        }
+    }
+
     /// Every impossible value, each with its key.
     pub fn problems(&self) -> Vec<String> {
         match self {
             Self::Grpo(config) => config.problems(),
             Self::Ppo(config) => config.problems(),
+            Self::Kto(config) => config.problems(),
             Self::Reward(config) => config.problems(),
             other => other.preference().map_or_else(Vec::new, |it| it.problems()),
         }
