@@ -7,6 +7,7 @@ use fthost_run::RunError;
 use fthost_run::evaluate::Evaluation;
 use fthost_run::event::{Event, Plan, Stepped};
 use fthost_run::plugins::PluginUsage;
+use fthost_run::reference::PrecomputedRows;
 use fthost_run::summary::Summary;
 use fthost_run::{metrics, performance};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -83,12 +84,15 @@ impl Renderer {
                     )
                 });
             }
-            Event::Evaluating { rows } => {
-                if let Self::Terminal(bar) = self {
-                    bar.set_message(format!("evaluating {rows} held-out rows"));
-                    bar.tick();
-                }
+            Event::Precomputing { done, rows } => {
+                self.busy(format!("asking the reference: {done} of {rows} rows"));
             }
+            Event::Precomputed(rows) => {
+                let mut told = json!(rows);
+                told["event"] = json!("precomputed");
+                self.say(told, || precomputed_line(rows));
+            }
+            Event::Evaluating { rows } => self.busy(format!("evaluating {rows} held-out rows")),
             Event::Evaluated(evaluation) => {
                 self.say(evaluation_json(evaluation), || evaluation_line(evaluation));
             }
@@ -100,6 +104,14 @@ impl Renderer {
                 let told = json!({"event": "stopped_early", "step": step});
                 self.say(told, || format!("evaluations no longer improve: stopped after step {step}"));
             }
+        }
+    }
+
+    /// What goes on now and may take long; nothing that stays.
+    fn busy(&self, message: String) {
+        if let Self::Terminal(bar) = self {
+            bar.set_message(message);
+            bar.tick();
         }
     }
 
@@ -294,6 +306,11 @@ fn evaluation_json(evaluation: &Evaluation) -> Value {
         told[name] = json!(value);
     }
     told
+}
+
+fn precomputed_line(rows: &PrecomputedRows) -> String {
+    let PrecomputedRows { computed, cached, seconds, .. } = rows;
+    format!("reference: {computed} rows computed, {cached} read from the cache, in {seconds:.1} s")
 }
 
 fn evaluation_line(evaluation: &Evaluation) -> String {

@@ -49,7 +49,7 @@ pub fn run(
             (Err(error), _) => return Err(error.into()),
         }
     }
-    let held_out = HeldOutRows::new(examples, &rows, config.laying());
+    let held_out = HeldOutRows::new(examples, &rows, config.laying(), None);
     let mut model = load_model(config.model.folder(), &opened)?;
     model.compute_dtype = config.train.compute_dtype;
     let mut reference = model.clone();
@@ -62,7 +62,7 @@ pub fn run(
     }
     let state = TrainState::new(model, adapter);
     let mut evaluation =
-        held_out.evaluate(&state, &Method::of(config, &reference))?.ok_or(RunError::NothingHeldOut)?;
+        held_out.evaluate(&state, &Method::of(config, &reference, false))?.ok_or(RunError::NothingHeldOut)?;
     let asked = plugins.ask_the_reference().then(|| reference.clone());
     let asking = JudgeSettings {
         eval: &config.eval,

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::error::{Result, RunError};
 use crate::judge::Judgement;
 use crate::method::Method;
+use crate::reference::ReferenceLogps;
 use crate::rows::{Laid, Laying};
 
 /// Held-out rows, laid into batches once for every evaluation of a run.
@@ -32,10 +33,15 @@ pub struct Evaluation {
 pub const BEST_METRIC: &str = "eval_loss";
 
 impl HeldOutRows {
-    /// `rows`, which were made of the `examples`, in micro-batches.
-    pub fn new(examples: Vec<Example>, rows: &TokenRows, laying: Laying) -> Self {
+    /// `rows`, which were made of the `examples`, in micro-batches, with what is `known` of the reference.
+    pub fn new(
+        examples: Vec<Example>,
+        rows: &TokenRows,
+        laying: Laying,
+        known: Option<&ReferenceLogps>,
+    ) -> Self {
         let all: Vec<usize> = (0..rows.len()).collect();
-        Self { examples, laid: laying.lay(rows, &all) }
+        Self { examples, laid: laying.lay(rows, &all, known) }
     }
 
     /// What `method` says of them; `None` where nothing is held out.

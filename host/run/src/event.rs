@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::dataset::Skipped;
 use crate::evaluate::Evaluation;
+use crate::reference::PrecomputedRows;
 use crate::rollout::RolloutTimes;
 use crate::scores::Scores;
 use crate::trouble::Trouble;
@@ -29,6 +30,15 @@ pub enum Event<'a> {
         /// Where from.
         checkpoint: &'a Path,
     },
+    /// The reference is being asked of all rows, before the first step.
+    Precomputing {
+        /// Rows done.
+        done: usize,
+        /// Rows there are.
+        rows: usize,
+    },
+    /// The reference was asked of all rows, now or by an earlier run.
+    Precomputed(&'a PrecomputedRows),
     /// An optimizer step was done.
     Stepped(&'a Stepped),
     /// Completions that the step before learned from, every so many steps.

@@ -18,6 +18,7 @@ use crate::plugins::Plugins;
 use crate::policy::{Learned, MiniBatch, Policy};
 use crate::prefetch::Prefetch;
 use crate::questions::Question;
+use crate::reference::ReferenceLogps;
 use crate::rollout::RolloutTimes;
 use crate::rows::Rows;
 use crate::scores::Scores;
@@ -55,11 +56,12 @@ pub(crate) struct Rollouts<'a> {
 }
 
 impl<'a> Lessons<'a> {
-    /// From where `progress` is. `reference` is the model before training.
+    /// From where `progress` is. `reference` is the model before training, `known` what it says of the rows where that is known.
     pub(crate) fn start(
         config: &'a RunConfig,
         tokenizer: &'a Tokenizer,
         rows: &mut Rows,
+        known: Option<Arc<ReferenceLogps>>,
         device: DeviceKind,
         reference: &CausalLm,
         progress: &Progress,
@@ -80,7 +82,7 @@ impl<'a> Lessons<'a> {
             })),
             None => {
                 let windows = windows(config.train.global_batch_size());
-                Self::Rows(Prefetch::start(Arc::clone(&rows.train), config.laying(), windows))
+                Self::Rows(Prefetch::start(Arc::clone(&rows.train), known, config.laying(), windows))
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Methods that learn from rows that are given: what a step minimises, and what held-out rows say.
 
+use std::borrow::Cow;
+
 use fthost_engine::models::CausalLm;
 use fthost_engine::objectives::{KtoConfig, RewardConfig};
 use fthost_engine::train::{
@@ -22,7 +24,7 @@ pub(crate) enum Method {
     /// Of completions that were judged alone.
     Kto {
         objective: KtoConfig,
-        reference: Box<Reference>,
+        reference: Option<Box<Reference>>,
     },
     Reward(RewardConfig),
     /// It learns from completions that are sampled: rewards and evaluators say how good they are.
@@ -30,18 +32,21 @@ pub(crate) enum Method {
 }
 
 impl Method {
-    /// That of `config`'s objective. `reference` is the model before training.
-    pub(crate) fn of(config: &RunConfig, reference: &CausalLm) -> Self {
+    /// That of `config`'s objective. `reference` is the model before training; it is kept where it will be asked, not where
+    /// all that it says is `known` already.
+    pub(crate) fn of(config: &RunConfig, reference: &CausalLm, known: bool) -> Self {
         if let Objective::Reward(objective) = &config.objective {
             return Self::Reward(objective.clone());
         }
         if let Objective::Kto(objective) = &config.objective {
-            let reference = Box::new(Reference::new(reference.clone()));
+            let asked = !known || objective.needs_divergence();
+            let reference = asked.then(|| Box::new(Reference::new(reference.clone())));
             return Self::Kto { objective: objective.clone(), reference };
         }
         match config.objective.preference() {
             Some(loss) => {
-                let reference = loss.needs_reference().then(|| Box::new(Reference::new(reference.clone())));
+                let asked = loss.needs_reference() && !known;
+                let reference = asked.then(|| Box::new(Reference::new(reference.clone())));
                 Self::Preference { loss, reference }
             }
             None if config.objective.samples() => Self::Rollouts,
@@ -64,11 +69,11 @@ impl Method {
             Self::Sft | Self::Rollouts => Ok(step(state, batches, config)?),
             Self::Reward(objective) => Ok(reward_step(state, batches, objective, config)?),
             Self::Preference { loss, reference } => {
-                let references = reference.as_ref().map_or_else(Vec::new, |it| it.logps(batches));
+                let references = said_of(laid, reference.as_deref());
                 Ok(preference_step(state, batches, &references, loss, config)?)
             }
             Self::Kto { objective, reference } => {
-                let (logps, kl) = held_against(state, laid, objective, reference);
+                let (logps, kl) = held_against(state, laid, objective, reference.as_deref());
                 let reference = KtoReference { logps: &logps, kl };
                 Ok(kto_step(state, batches, reference, objective, config)?)
             }
@@ -91,11 +96,11 @@ impl Method {
                 named.map(|(name, value)| (name.to_string(), value)).to_vec()
             }),
             Self::Preference { loss, reference } => {
-                let references = reference.as_ref().map_or_else(Vec::new, |it| it.logps(batches));
+                let references = said_of(laid, reference.as_deref());
                 evaluate_preferences(&state.model, batches, &references, loss)
             }
             Self::Kto { objective, reference } => {
-                let (logps, kl) = held_against(state, laid, objective, reference);
+                let (logps, kl) = held_against(state, laid, objective, reference.as_deref());
                 evaluate_kto(&state.model, batches, KtoReference { logps: &logps, kl }, objective)
             }
             Self::Reward(objective) => evaluate_rewards(&state.model, batches, objective),
@@ -107,15 +112,25 @@ impl Method {
     }
 }
 
+/// What the reference says of each micro-batch: as it is known, or asked now; nothing where there is none.
+fn said_of<'a>(laid: &'a Laid, reference: Option<&Reference>) -> Cow<'a, [Vec<f32>]> {
+    match (&laid.references, reference) {
+        (Some(known), _) => Cow::Borrowed(known),
+        (None, Some(reference)) => Cow::Owned(reference.logps(&laid.batches)),
+        (None, None) => Cow::Borrowed(&[]),
+    }
+}
+
 /// What the reference says of rows that were judged alone, and how far the policy is from it, where that is asked.
-fn held_against(
+fn held_against<'a>(
     state: &TrainState,
-    laid: &Laid,
+    laid: &'a Laid,
     objective: &KtoConfig,
-    reference: &Reference,
-) -> (Vec<Vec<f32>>, Option<f32>) {
-    let kl = objective
-        .needs_divergence()
-        .then(|| kto_divergence(&state.model, &laid.mismatched, &reference.logps(&laid.mismatched)));
-    (reference.logps(&laid.batches), kl)
+    reference: Option<&Reference>,
+) -> (Cow<'a, [Vec<f32>]>, Option<f32>) {
+    let divergence = |reference: &Reference| {
+        kto_divergence(&state.model, &laid.mismatched, &reference.logps(&laid.mismatched))
+    };
+    let kl = reference.filter(|_| objective.needs_divergence()).map(divergence);
+    (said_of(laid, reference), kl)
 }

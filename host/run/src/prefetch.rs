@@ -10,6 +10,7 @@ use fthost_data::TokenRows;
 use fthost_data::sampler::Windows;
 use fthost_engine::checkpoint::training::DataPosition;
 
+use crate::reference::ReferenceLogps;
 use crate::rows::{Laid, Laying};
 
 /// Optimizer steps whose micro-batches wait to be taken.
@@ -32,12 +33,17 @@ pub struct Prefetch {
 }
 
 impl Prefetch {
-    /// Begins to lay out `rows` in the order of `windows`.
-    pub fn start(rows: Arc<TokenRows>, laying: Laying, mut windows: Windows) -> Self {
+    /// Begins to lay out `rows` in the order of `windows`, with what is `known` of the reference.
+    pub fn start(
+        rows: Arc<TokenRows>,
+        known: Option<Arc<ReferenceLogps>>,
+        laying: Laying,
+        mut windows: Windows,
+    ) -> Self {
         let (sender, receiver) = sync_channel(AHEAD);
         let thread = std::thread::spawn(move || {
             while let Some(window) = windows.next() {
-                let laid = laying.lay(&rows, &window);
+                let laid = laying.lay(&rows, &window, known.as_deref());
                 let position = DataPosition { epoch: windows.epoch(), rows: windows.row() as u64 };
                 if sender.send((laid, position)).is_err() {
                     break;
@@ -77,7 +83,7 @@ impl Drop for Prefetch {
 
 #[cfg(test)]
 mod tests {
-    use fthost_data::{Layout, Origin, Sequence};
+    use fthost_data::{Batch, Layout, Origin, Sequence};
 
     use super::*;
 
@@ -97,11 +103,21 @@ mod tests {
     fn windows_made_ahead_are_those_made_when_needed() {
         let (rows, laying) = (rows(), Laying { layout: Layout::Packed(8), mismatched: Some(5) });
         let mut windows = Windows::new(10, 4, 7);
-        let mut prefetch = Prefetch::start(Arc::clone(&rows), laying, windows.clone());
+        let mut known = ReferenceLogps::default();
+        (0..10_u8).for_each(|it| known.push(&vec![-f32::from(it); usize::from(it) % 5 + 1]));
+        let known = Arc::new(known);
+        let mut prefetch =
+            Prefetch::start(Arc::clone(&rows), Some(Arc::clone(&known)), laying, windows.clone());
         for _ in 0..7 {
             let window = prefetch.next_window().unwrap();
             let expected = windows.next().unwrap();
-            assert_eq!(window.laid, laying.lay(&rows, &expected));
+            assert_eq!(window.laid, laying.lay(&rows, &expected, Some(&known)));
+            // Row by row as the micro-batches have them: ids, labels and log-probabilities are of the same row here.
+            let of_batch = |batch: &Batch| -> Vec<f32> {
+                batch.targets().token_ids.iter().map(|it| -(*it as f32)).collect()
+            };
+            let of_batches: Vec<Vec<f32>> = window.laid.batches.iter().map(of_batch).collect();
+            assert_eq!(window.laid.references, Some(of_batches));
             assert!(!window.laid.mismatched.is_empty());
             let position = DataPosition { epoch: windows.epoch(), rows: windows.row() as u64 };
             assert_eq!(window.position, position);
@@ -112,7 +128,7 @@ mod tests {
     fn a_panic_of_the_thread_is_not_the_end_of_the_data() {
         let missing = Windows::new(20, 4, 7);
         let mut prefetch =
-            Prefetch::start(rows(), Laying { layout: Layout::Rows(2), mismatched: None }, missing);
+            Prefetch::start(rows(), None, Laying { layout: Layout::Rows(2), mismatched: None }, missing);
         let taken =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(
                 || {

@@ -12,6 +12,7 @@ use crate::dataset::{self, Dataset, OnBadRow, Skipped};
 use crate::error::Result;
 use crate::plugins::Plugins;
 use crate::questions::{Question, question};
+use crate::reference::ReferenceLogps;
 use crate::token_cache::{Found, TokenCache};
 
 /// The tokens a run learns from and is judged on.
@@ -167,17 +168,25 @@ pub struct Laying {
 pub struct Laid {
     /// Micro-batches.
     pub batches: Vec<Batch>,
+    /// What the reference says of each one's supervised tokens, end to end, where that is known.
+    pub references: Option<Vec<Vec<f32>>>,
     /// Each prompt with the completion of another row, in micro-batches of their own; empty where nothing needs them.
     pub mismatched: Vec<Batch>,
 }
 
 impl Laying {
-    /// The rows at `indices`. Which completion a prompt is given besides its own is decided by their order alone, not by the
+    /// The rows at `indices`, with what the reference says of them where that is `known` of all rows. Which completion a prompt is given besides its own is decided by their order alone, not by the
     /// layout.
-    pub fn lay(&self, rows: &TokenRows, indices: &[usize]) -> Laid {
+    pub fn lay(&self, rows: &TokenRows, indices: &[usize], known: Option<&ReferenceLogps>) -> Laid {
         let rows: Vec<MappedRow<'_>> = indices.iter().map(|&row| rows.row(row)).collect();
         let others = self.mismatched.map(|max_length| mismatched(&rows, max_length)).unwrap_or_default();
-        Laid { batches: self.layout.micro_batches(&rows), mismatched: self.layout.micro_batches(&others) }
+        let groups = self.layout.groups(&rows);
+        let of_group = |known: &ReferenceLogps, group: &[usize]| {
+            group.iter().flat_map(|&it| known.row(indices[it])).copied().collect()
+        };
+        let references = known.map(|known| groups.iter().map(|it| of_group(known, it)).collect());
+        let batches = groups.iter().map(|group| Batch::shared(group.iter().map(|&it| &rows[it])));
+        Laid { batches: batches.collect(), references, mismatched: self.layout.micro_batches(&others) }
     }
 }
 

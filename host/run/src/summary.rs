@@ -12,6 +12,7 @@ use crate::error::{Result, RunError};
 use crate::evaluate::Evaluation;
 use crate::event::Plan;
 use crate::plugins::{PluginUsage, Plugins};
+use crate::reference::PrecomputedRows;
 use crate::report::Comparison;
 
 /// What a run left behind.
@@ -44,6 +45,9 @@ pub struct Summary {
     /// Seconds that training waited for micro-batches.
     #[serde(rename = "time/data_loading_s")]
     pub data_loading: f64,
+    /// Rows that a reference was asked of before the first step, or an earlier run's answers read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precomputed: Option<PrecomputedRows>,
     /// Largest resident set of this program.
     pub peak_rss_bytes: Option<u64>,
     /// What each plugin used up in this program.
@@ -93,6 +97,7 @@ impl Summary {
             seconds: pace.began.elapsed().as_secs_f64(),
             tokens_per_second: pace.tokens_per_second(),
             data_loading: pace.waited.as_secs_f64(),
+            precomputed: None,
             peak_rss_bytes: peak_rss_bytes(),
             plugins: plugins.usage(),
         }

@@ -28,7 +28,7 @@ use crate::config::RunConfig;
 use crate::dataset::{HeldOut, Skipped};
 use crate::digest;
 use crate::error::Result;
-use crate::place::cache_dir;
+use crate::place::{cache_dir, remove_oldest};
 use crate::plugins::Plugins;
 use crate::rows::Rows;
 
@@ -38,6 +38,7 @@ const MAGIC: &[u8; 8] = b"fthosttk";
 const HEAD: usize = 64;
 /// Arrays begin at multiples of this.
 const ALIGNMENT: usize = 8;
+const EXTENSION: &str = "rows";
 /// Files kept; those not used for the longest go first.
 const KEPT: usize = 32;
 
@@ -95,7 +96,7 @@ impl TokenCache {
         }
         let key: [u8; 32] = Sha256::digest(made_of(config, plugins)?.to_string().as_bytes()).into();
         let name = hex(&key);
-        Ok(Some(Self { path: cache_dir().join("tokens").join(format!("{name}.rows")), key }))
+        Ok(Some(Self { path: cache_dir().join("tokens").join(format!("{name}.{EXTENSION}")), key }))
     }
 
     /// The rows, where they are there.
@@ -148,7 +149,7 @@ impl TokenCache {
         let mut described = Vec::new();
         ciborium::into_writer(&description, &mut described).map_err(|it| fail(&it))?;
         self.write_file(folder, &described, rows).map_err(|it| fail(&it))?;
-        remove_oldest(folder).map_err(|it| fail(&it))
+        remove_oldest(folder, EXTENSION, KEPT).map_err(|it| fail(&it))
     }
 
     fn write_file(&self, folder: &Path, described: &[u8], rows: &Rows) -> std::io::Result<()> {
@@ -261,21 +262,4 @@ fn parse(map: &Arc<Mmap>, key: &[u8; 32]) -> std::result::Result<Rows, String> {
         return Err("its parts don't fit".into());
     }
     Ok(Rows { train: Arc::new(train), held_out, examples, sample, skipped, digest, questions: Vec::new() })
-}
-
-fn remove_oldest(folder: &Path) -> std::io::Result<()> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|it| it == "rows") {
-            files.push((std::fs::metadata(&path).and_then(|it| it.modified())?, path));
-        }
-    }
-    files.sort();
-    let too_many = files.len().saturating_sub(KEPT);
-    files[..too_many].iter().try_for_each(|(_, path)| match std::fs::remove_file(path) {
-        // Another run was faster.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    })
 }

@@ -1,6 +1,6 @@
 //! A run, from files to an adapter or a whole model, whatever it minimises.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fthost_data::{Example, Preview};
 use fthost_engine::adapters::merge::save_merged;
@@ -22,6 +22,8 @@ use crate::method::Method;
 use crate::metrics::MetricSink;
 use crate::plugins::Plugins;
 use crate::prepare::{Prepared, prepare};
+use crate::reference::Known;
+use crate::settings::Settings;
 use crate::summary::{Pace, Summary};
 use crate::trouble::Watch;
 use crate::{audit, completions, lock, models};
@@ -63,16 +65,10 @@ pub fn run(
     let folder = &config.output.dir;
     let base_digest = base_digest.wait()?;
     let mut course = Course::new(config, &settings, plan.rows, base_digest.clone());
-    let mut metrics = if options.resume {
-        let checkpoint = course.resume(&mut state, &settings)?;
-        observe(Event::Resumed { step: state.step, checkpoint: &checkpoint });
-        MetricSink::resume(folder, state.step, course.progress.evaluated)?
-    } else {
-        course.clear(options.overwrite)?;
-        settings.write(folder)?;
-        MetricSink::create(folder)?
-    };
-    let held_out = HeldOutRows::new(std::mem::take(&mut rows.examples), &rows.held_out, config.laying());
+    let mut metrics = begin(&mut course, &mut state, &settings, options, folder, observe)?;
+    let known = Known::before_training(config, &rows, &reference, &base_digest, options, observe)?;
+    let examples = std::mem::take(&mut rows.examples);
+    let held_out = HeldOutRows::new(examples, &rows.held_out, config.laying(), known.held_out.as_ref());
     let asked = plugins.ask_the_reference().then(|| reference.clone());
     let asking = JudgeSettings {
         eval: &config.eval,
@@ -82,9 +78,10 @@ pub fn run(
         steps: plan.steps,
     };
     let mut judge = Judge::new(plugins, &tokenizer, asking, &held_out.examples)?;
-    let method = Method::of(config, &reference);
+    let method = Method::of(config, &reference, known.train.is_some());
+    let progress = &course.progress;
     let mut lessons =
-        Lessons::start(config, &tokenizer, &mut rows, options.device, &reference, &course.progress);
+        Lessons::start(config, &tokenizer, &mut rows, known.train, options.device, &reference, progress);
     drop(reference);
     let mut pace = Pace::start(state.step, plan.steps);
     // Between two steps of one rollout a run can't be left: what is left of the rollout is in no checkpoint.
@@ -158,9 +155,29 @@ pub fn run(
     let result = save(&mut state, config)?;
     lock::write(config, plugins, &plan.data_digest, &base_digest, &result)?;
     audit::write(plugins, folder)?;
-    let summary = Summary::new(&plan, &course, &state, metrics.evaluations(), &pace, plugins, result);
+    let mut summary = Summary::new(&plan, &course, &state, metrics.evaluations(), &pace, plugins, result);
+    summary.precomputed = known.rows;
     summary.write(folder)?;
     Ok(summary)
+}
+
+/// Goes on from the newest checkpoint, or makes the output `folder` of a run that begins; gives where metrics go.
+fn begin(
+    course: &mut Course,
+    state: &mut TrainState,
+    settings: &Settings,
+    options: &RunOptions,
+    folder: &Path,
+    observe: &mut dyn FnMut(Event<'_>),
+) -> Result<MetricSink> {
+    if options.resume {
+        let checkpoint = course.resume(state, settings)?;
+        observe(Event::Resumed { step: state.step, checkpoint: &checkpoint });
+        return MetricSink::resume(folder, state.step, course.progress.evaluated);
+    }
+    course.clear(options.overwrite)?;
+    settings.write(folder)?;
+    MetricSink::create(folder)
 }
 
 fn step_config(config: &RunConfig, step: u64, steps: u64) -> StepConfig {

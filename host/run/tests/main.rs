@@ -6,6 +6,7 @@ mod packing;
 mod policy;
 mod ppo;
 mod preference;
+mod reference;
 mod resume;
 mod rewards;
 mod support;

@@ -32,11 +32,20 @@ pub struct KtoConfig {
     pub desirable_weight: f64,
     /// Factor of a bad completion's loss.
     pub undesirable_weight: f64,
+    /// Ask the reference once of all rows, before the first step, and keep what it says on disk for later runs. What the
+    /// divergence is estimated from is of each step and still asked then.
+    pub precompute_ref_log_probs: bool,
 }
 
 impl Default for KtoConfig {
     fn default() -> Self {
-        Self { loss_type: KtoLossType::Kto, beta: 0.1, desirable_weight: 1.0, undesirable_weight: 1.0 }
+        Self {
+            loss_type: KtoLossType::Kto,
+            beta: 0.1,
+            desirable_weight: 1.0,
+            undesirable_weight: 1.0,
+            precompute_ref_log_probs: false,
+        }
     }
 }
 

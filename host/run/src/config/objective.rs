@@ -85,6 +85,15 @@ impl Objective {
         matches!(self, Self::Kto(config) if config.needs_divergence())
     }
 
+    /// Whether what a reference says of the rows is computed before the first step.
+    pub fn precomputes_reference(&self) -> bool {
+        match self {
+            Self::Dpo(config) => config.precompute_ref_log_probs,
+            Self::Kto(config) => config.precompute_ref_log_probs,
+            _ => false,
+        }
+    }
+
     /// Whether it learns from completions that the policy samples.
     pub fn samples(&self) -> bool {
         matches!(self, Self::Grpo(_) | Self::Ppo(_))

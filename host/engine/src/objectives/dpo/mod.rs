@@ -38,6 +38,8 @@ pub struct DpoConfig {
     pub f_alpha_divergence_coef: f64,
     /// Temperature of `discopop`.
     pub discopop_tau: f64,
+    /// Ask the reference once of all rows, before the first step, and keep what it says on disk for later runs.
+    pub precompute_ref_log_probs: bool,
 }
 
 impl Default for DpoConfig {
@@ -52,6 +54,7 @@ impl Default for DpoConfig {
             f_divergence_type: FDivergence::ReverseKl,
             f_alpha_divergence_coef: 0.5,
             discopop_tau: 0.05,
+            precompute_ref_log_probs: false,
         }
     }
 }
@@ -151,6 +154,7 @@ mod tests {
             f_divergence_type: FDivergence::ForwardKl,
             f_alpha_divergence_coef: f64::INFINITY,
             discopop_tau: 0.0,
+            ..DpoConfig::default()
         };
         insta::assert_snapshot!(config.problems().join("\n"), @r"
         `beta` must be > 0, got `-1`
