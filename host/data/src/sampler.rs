@@ -44,6 +44,19 @@ impl Windows {
         self.next
     }
 
+    /// The next rows, `most` of them or those that are left of the epoch; none where there are no rows.
+    pub fn next_of(&mut self, most: usize) -> Vec<usize> {
+        if self.rows > 0 && self.next == self.rows {
+            self.epoch += 1;
+            self.next = 0;
+            self.shuffle();
+        }
+        let end = (self.next + most).min(self.rows);
+        let window = self.order[self.next..end].to_vec();
+        self.next = end;
+        window
+    }
+
     fn shuffle(&mut self) {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(self.epoch);
@@ -57,24 +70,28 @@ impl Iterator for Windows {
 
     /// The next window; without end while there are rows.
     fn next(&mut self) -> Option<Vec<usize>> {
-        if self.rows == 0 {
-            return None;
-        }
-        if self.next == self.rows {
-            self.epoch += 1;
-            self.next = 0;
-            self.shuffle();
-        }
-        let end = (self.next + self.window).min(self.rows);
-        let window = self.order[self.next..end].to_vec();
-        self.next = end;
-        Some(window)
+        (self.rows > 0).then(|| self.next_of(self.window))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_are_taken_in_one_order_however_many_at_a_time() {
+        let mut windows = Windows::new(5, 2, 3);
+        let mut one_by_one = Windows::new(5, 1, 3).flatten();
+        for most in [2, 1, 7, 3, 2, 4] {
+            let taken = windows.next_of(most);
+            assert!(!taken.is_empty() && taken.len() <= most);
+            assert_eq!(taken, one_by_one.by_ref().take(taken.len()).collect::<Vec<_>>());
+            let mut resumed = Windows::resume(5, 2, 3, windows.epoch(), windows.row());
+            assert_eq!(resumed.next(), windows.clone().next());
+        }
+        assert_eq!(windows.epoch(), 2);
+        assert!(Windows::new(0, 2, 3).next_of(4).is_empty());
+    }
 
     #[test]
     fn an_epoch_sees_every_row_once_and_the_next_in_another_order() {

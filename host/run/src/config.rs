@@ -307,6 +307,14 @@ impl RunConfig {
                     .into(),
             );
         }
+        let is_dynamic = matches!(&self.objective, Objective::Grpo(it) if it.dynamic_sampling);
+        if is_dynamic && self.rollout.num_generations < 2 {
+            problems.push(format!(
+                "`rollout.num_generations` must be > 1 for `objective.grpo.dynamic_sampling`, got `{}`: the rewards of one \
+                 completion never differ",
+                self.rollout.num_generations
+            ));
+        }
         if self.objective.samples() {
             problems.extend(self.rollout.problems_with(&self.train));
         }

@@ -127,10 +127,14 @@ impl Rollouts<'_> {
     ) -> Result<Option<Lesson>> {
         let (mut times, mut sampled, mut told) = (None, None, Vec::new());
         if self.left.is_empty() {
-            let Some(window) = self.windows.next() else { return Ok(None) };
-            let questions: Vec<(u64, &Question)> =
-                window.iter().map(|&row| (row as u64, &self.questions[row])).collect();
-            let rolled = self.policy.roll_out(state, plugins, &questions)?;
+            let Self { policy, questions, windows, .. } = self;
+            if questions.is_empty() {
+                return Ok(None);
+            }
+            let mut draw = |most: usize| {
+                windows.next_of(most).into_iter().map(|row| (row as u64, &questions[row])).collect()
+            };
+            let rolled = policy.roll_out(state, plugins, &mut draw)?;
             self.left = rolled.mini_batches.into();
             self.position = DataPosition { epoch: self.windows.epoch(), rows: self.windows.row() as u64 };
             (times, sampled, told) = (Some(rolled.times), Some(rolled.scores), rolled.figures);

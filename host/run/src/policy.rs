@@ -2,6 +2,7 @@
 //! optimizer steps and micro-batches; what a completion's score means to each of its tokens is the objective's part.
 
 mod actor;
+mod gather;
 mod group;
 
 use std::sync::Arc;
@@ -16,9 +17,10 @@ use fthost_engine::train::policy::completion_logps;
 use fthost_engine::train::{StepConfig, StepMetrics, TrainState};
 
 use self::actor::{ActorCritic, ActorStep};
+use self::gather::{Choice, Gathered, Questions, gather};
 use self::group::{GroupRelative, GroupStep};
 use crate::config::{Objective, RunConfig};
-use crate::error::{Result, RunError};
+use crate::error::Result;
 use crate::plugins::{Lent, Plugins};
 use crate::questions::Question;
 use crate::rollout::figures::{completion_figures, reward_figures};
@@ -113,48 +115,32 @@ impl<'a> Policy<'a> {
         }
     }
 
-    /// Samples for `questions`, which stand beside their rows' positions in the data set, lets rewards score, and cuts what
-    /// is learned from into optimizer steps.
+    /// Samples for prompts that `draw` gives, so many of the next ones at most, lets rewards score, and cuts what is learned from
+    /// into optimizer steps.
     ///
     /// # Errors
     /// A prompt that can't be continued, a reward that fails where that stops the run, and a rollout of which nothing was
     /// scored.
-    pub(crate) fn roll_out(
+    pub(crate) fn roll_out<'q>(
         &mut self,
         state: &TrainState,
         plugins: &mut Plugins,
-        questions: &[(u64, &Question)],
+        draw: &mut dyn FnMut(usize) -> Questions<'q>,
     ) -> Result<Rolled> {
+        let wanted = self.prompts();
         let Self { source, learner } = self;
-        let config = source.rollout();
-        let settings = RolloutSettings {
-            generation: config.generation(source.config.train.seed, state.step),
-            batch_size: config.batch_size,
-            tokenizer: source.tokenizer,
-            step: state.step,
-            steps: source.steps,
+        let choice = match learner {
+            Learner::Group(group) => Choice::of(group.objective, wanted),
+            Learner::Actor(_) => None,
         };
-        let lease = plugins.lend(&Lent {
-            run: &state.model,
-            reference: Some(source.reference.clone()),
-            tokenizer: source.tokenizer,
-            batch_size: config.batch_size,
-            judges: &source.config.judges,
-            device: source.device,
-        })?;
-        let Rollout { groups, scores, times } = roll_out(&state.model, plugins, questions, &settings)?;
-        drop(lease);
-        scores.write(&source.config.output.dir)?;
+        let gathered = gather(source, state, plugins, choice, draw)?;
+        let Gathered { rollout: Rollout { groups, scores, times }, sampled, sizes, figures: of_choice } =
+            gathered;
         let mut figures = completion_figures(&groups);
         figures.extend(reward_figures(&scores));
-        let sampled = source.sampled(questions, &groups);
-        if sampled.iter().all(|it| it.reward.is_none()) {
-            let outcomes = scores.outcome_counts();
-            return Err(RunError::NothingScored { step: state.step + 1, outcomes });
-        }
+        figures.extend(of_choice);
         let mini_batches = match learner {
             Learner::Group(group) => {
-                let sizes: Vec<usize> = groups.iter().map(|it| it.completions.len()).collect();
                 let steps = group.steps(source, sampled, &sizes, &mut figures);
                 steps.into_iter().map(MiniBatch::Group).collect()
             }
@@ -191,6 +177,36 @@ impl<'a> Policy<'a> {
 impl Source<'_> {
     fn rollout(&self) -> &RolloutConfig {
         &self.config.rollout
+    }
+
+    /// A rollout of `questions`, after `batch` others for the same step.
+    ///
+    /// # Errors
+    /// As [`roll_out`].
+    fn sample(
+        &self,
+        state: &TrainState,
+        plugins: &mut Plugins,
+        questions: &[(u64, &Question)],
+        batch: u64,
+    ) -> Result<Rollout> {
+        let config = self.rollout();
+        let settings = RolloutSettings {
+            generation: config.generation(self.config.train.seed, state.step, batch),
+            batch_size: config.batch_size,
+            tokenizer: self.tokenizer,
+            step: state.step,
+            steps: self.steps,
+        };
+        let _lease = plugins.lend(&Lent {
+            run: &state.model,
+            reference: Some(self.reference.clone()),
+            tokenizer: self.tokenizer,
+            batch_size: config.batch_size,
+            judges: &self.config.judges,
+            device: self.device,
+        })?;
+        roll_out(&state.model, plugins, questions, &settings)
     }
 
     /// Every completion, in order.

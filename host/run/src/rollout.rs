@@ -79,9 +79,14 @@ impl Default for RolloutConfig {
 }
 
 impl RolloutConfig {
-    /// For the generation of the rollout before optimizer step `step` of a run with `seed`.
-    pub fn generation(&self, seed: u64, step: u64) -> GenerateConfig {
-        let hash = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(step.to_le_bytes()).finalize();
+    /// For the generation of the rollout before optimizer step `step` of a run with `seed`; `batch` counts the batches of prompts
+    /// that were rolled out for it before.
+    pub fn generation(&self, seed: u64, step: u64, batch: u64) -> GenerateConfig {
+        let mut hash = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(step.to_le_bytes());
+        if batch > 0 {
+            hash.update(batch.to_le_bytes());
+        }
+        let hash = hash.finalize();
         GenerateConfig {
             max_new_tokens: self.max_completion_length,
             temperature: self.temperature,
@@ -105,7 +110,7 @@ impl RolloutConfig {
         let renamed =
             [("max_new_tokens", "max_completion_length"), ("completions_per_prompt", "num_generations")];
         let rename = |it: String| renamed.iter().fold(it, |it, (from, to)| it.replace(from, to));
-        let mut problems: Vec<String> = self.generation(0, 0).problems().into_iter().map(rename).collect();
+        let mut problems: Vec<String> = self.generation(0, 0, 0).problems().into_iter().map(rename).collect();
         if self.temperature == 0.0 {
             problems
                 .push("`temperature` must be > 0, got `0`: completions of a prompt would all be one".into());
@@ -171,6 +176,18 @@ pub struct Rollout {
     pub scores: Scores,
     /// Where the time went.
     pub times: RolloutTimes,
+}
+
+impl Rollout {
+    /// Adds the groups of a further batch of prompts, which the same rewards scored at the same step.
+    pub(crate) fn append(&mut self, other: Self) {
+        let Self { groups, scores, times } = other;
+        self.groups.extend(groups);
+        self.scores.append(scores);
+        self.times.generate += times.generate;
+        self.times.reward += times.reward;
+        self.times.wait += times.wait;
+    }
 }
 
 /// How completions are sampled.

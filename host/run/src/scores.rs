@@ -29,6 +29,9 @@ pub struct Scores {
     /// The sum of all rewards that was learned from, group by group; `null` where a reward failed, or all abstained.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sums: Vec<Vec<Option<f64>>>,
+    /// Positions of the groups that nothing was learned from, because their rewards do not differ.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<usize>,
     /// What rewards asked models.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asked: Vec<Asked>,
@@ -63,12 +66,23 @@ impl Scores {
     pub fn new(step: u64, groups: &[Group]) -> Self {
         let scored = |group: &Group| ScoredGroup { digest: digest_of(group), group: group.clone() };
         let groups = groups.iter().map(scored).collect();
-        Self { step, rollout: false, groups, rewards: Vec::new(), sums: Vec::new(), asked: Vec::new() }
+        let (rewards, sums, left_out, asked) = Default::default();
+        Self { step, rollout: false, groups, rewards, sums, left_out, asked }
     }
 
     /// Of the `groups` of a rollout, whose scores are to be added.
     pub fn of_rollout(step: u64, groups: &[Group]) -> Self {
         Self { rollout: true, ..Self::new(step, groups) }
+    }
+
+    /// Adds further groups, which the same rewards scored at the same step.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.groups.extend(other.groups);
+        for (mine, theirs) in self.rewards.iter_mut().zip(other.rewards) {
+            mine.outcomes.extend(theirs.outcomes);
+        }
+        self.sums.extend(other.sums);
+        self.asked.extend(other.asked);
     }
 
     /// How often each reward had each outcome, as `<plugin> <kind>`, in the order in which they are met.

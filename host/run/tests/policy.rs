@@ -34,29 +34,29 @@ impl Reward for Played {
     }
 }
 
-fn played(then: Then, score: fn(&Group, usize) -> Outcome) -> Plugins {
+pub fn played(then: Then, score: fn(&Group, usize) -> Outcome) -> Plugins {
     let identity = PluginIdentity { name: "played".into(), version: "1.0.0".into(), digest: String::new() };
     let on_failure = OnFailure { then, ..OnFailure::default() };
     Plugins { rewards: vec![Box::new(Played { identity, on_failure, score })], ..Plugins::none() }
 }
 
-fn ok(value: f64) -> Outcome {
+pub fn ok(value: f64) -> Outcome {
     Outcome::Ok(Score { value, components: Vec::new() })
 }
 
 /// The share of small letters: a random model has some, so that scores differ.
-fn letters(group: &Group, completion: usize) -> Outcome {
+pub fn letters(group: &Group, completion: usize) -> Outcome {
     let text = &group.completions[completion].text;
     let small = text.chars().filter(char::is_ascii_lowercase).count();
     ok(small as f64 / text.chars().count().max(1) as f64)
 }
 
-fn failed() -> Outcome {
+pub fn failed() -> Outcome {
     Outcome::Failed(Failure::Trap { message: "unreachable".into() })
 }
 
 /// Two optimizer steps a rollout, twice each: four steps belong together.
-const ROLLOUTS: &[&str] = &[
+pub const ROLLOUTS: &[&str] = &[
     "objective.grpo.beta=0.05",
     "rollout.num_generations=4",
     "rollout.max_completion_length=6",
@@ -66,12 +66,12 @@ const ROLLOUTS: &[&str] = &[
     "checkpoint.every_steps=1",
 ];
 
-fn left(out: &Path) -> (String, Vec<u8>) {
+pub fn left(out: &Path) -> (String, Vec<u8>) {
     let metrics = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     (metrics, std::fs::read(out.join("adapter/adapter_model.safetensors")).unwrap())
 }
 
-fn run(place: &Workplace, overrides: &[&str], score: fn(&Group, usize) -> Outcome) -> Summary {
+pub fn run(place: &Workplace, overrides: &[&str], score: fn(&Group, usize) -> Outcome) -> Summary {
     let options = RunOptions::default();
     place.watch_with(&mut played(Then::Stop, score), overrides, &options, &mut |_| ()).unwrap()
 }

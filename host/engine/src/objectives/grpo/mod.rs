@@ -3,7 +3,7 @@
 //! | method | keys that differ from the defaults |
 //! |---|---|
 //! | GRPO, <https://arxiv.org/abs/2402.03300> | `loss_type = "grpo"`, `beta = 0.04`, `use_bias_correction_kl = false` |
-//! | DAPO, <https://arxiv.org/abs/2503.14476> | `epsilon_high = 0.28`, `overlong`; groups without signal are drawn again |
+//! | DAPO, <https://arxiv.org/abs/2503.14476> | `epsilon_high = 0.28`, `overlong`, `dynamic_sampling` |
 //! | Dr. GRPO, <https://arxiv.org/abs/2503.20783> | `loss_type = "dr_grpo"`, `scale_rewards = "none"` |
 //! | GSPO, <https://arxiv.org/abs/2507.18071> | `loss_type = "grpo"`, `importance_sampling_level = "sequence"`, `epsilon = 3e-4`, `epsilon_high = 4e-4` |
 //! | RLOO, <https://arxiv.org/abs/2402.14740> | `loss_type = "grpo"`, `importance_sampling_level = "trajectory"`, `baseline = "leave_one_out"`, `scale_rewards = "none"`, `beta = 0.05`, `kl_in_reward = true` |
@@ -77,7 +77,8 @@ pub enum ScaleRewards {
     None,
 }
 
-/// `[objective.grpo]` of a run file; names and defaults are TRL's, `baseline`, `kl_in_reward` and `overlong` apart, which are ours.
+/// `[objective.grpo]` of a run file; names and defaults are TRL's, `baseline`, `kl_in_reward`, `overlong` and what dynamic
+/// sampling has apart: these are ours, the last by verl's names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GrpoConfig {
@@ -106,6 +107,11 @@ pub struct GrpoConfig {
     pub delta: Option<f64>,
     /// Punishment of completions near the greatest length; none if absent.
     pub overlong: Option<OverlongConfig>,
+    /// Leave out groups whose rewards do not differ, and roll out further prompts in their place:
+    /// <https://arxiv.org/abs/2503.14476>, eq. 11. verl's `filter_groups.enable`.
+    pub dynamic_sampling: bool,
+    /// Batches of prompts at most that are rolled out before a step; then it goes on with what there is.
+    pub max_num_gen_batches: usize,
 }
 
 impl Default for GrpoConfig {
@@ -123,6 +129,8 @@ impl Default for GrpoConfig {
             epsilon_high: None,
             delta: None,
             overlong: None,
+            dynamic_sampling: false,
+            max_num_gen_batches: 10,
         }
     }
 }
@@ -143,6 +151,11 @@ impl GrpoConfig {
         check.refuse(self.baseline == Baseline::None && self.scale_rewards == ScaleRewards::Group, || {
             "`scale_rewards` must be `batch` or `none` where `baseline` is `none`: nothing is relative to a group".into()
         });
+        check
+            .refuse(self.baseline == Baseline::None && self.dynamic_sampling, || {
+                "`dynamic_sampling` must be false where `baseline` is `none`: a group whose scores are one teaches as well".into()
+            })
+            .refuse(self.max_num_gen_batches == 0, || "`max_num_gen_batches` must be > 0, got `0`".into());
         let mut problems = check.problems();
         let below = self.overlong.as_ref().map(OverlongConfig::problems).unwrap_or_default();
         problems.extend(below.iter().map(|it| it.replacen('`', "`overlong.", 1)));
@@ -184,6 +197,8 @@ mod tests {
             epsilon_high: Some(-0.1),
             delta: Some(0.5),
             overlong: Some(OverlongConfig { max_completion_length: 10, soft_punish_cache: 11 }),
+            dynamic_sampling: true,
+            max_num_gen_batches: 0,
             ..GrpoConfig::default()
         };
         insta::assert_snapshot!(config.problems().join("\n"), @r"
@@ -192,6 +207,8 @@ mod tests {
         `epsilon_high` must be > 0, got `-0.1`
         `delta` must be > 1 + `epsilon_high` = 0.9, got `0.5`
         `scale_rewards` must be `batch` or `none` where `baseline` is `none`: nothing is relative to a group
+        `dynamic_sampling` must be false where `baseline` is `none`: a group whose scores are one teaches as well
+        `max_num_gen_batches` must be > 0, got `0`
         `overlong.soft_punish_cache` must be at most `max_completion_length` = 10, got `11`
         ");
     }
