@@ -463,7 +463,7 @@ mod tests {
         ");
         insta::assert_snapshot!(problems(&["objective.reward.center_rewards_coefficient=-1"]), @"`objective.reward.center_rewards_coefficient` must be >= 0, got `-1`");
         insta::assert_snapshot!(parsed(FILE, &["objective.ppo.value_model=none"]).unwrap_err(), @"`objective.ppo.value_model` (`--set objective.ppo.value_model=none`): unknown variant `none`, expected one of `shared`, `shared_detached`, `copy`");
-        insta::assert_snapshot!(parsed(FILE, &["objective.ppo.num_ppo_epochs=4"]).unwrap_err(), @"`objective.ppo.num_ppo_epochs` (`--set objective.ppo.num_ppo_epochs=4`): unknown field `num_ppo_epochs`, expected one of `value_model`, `kl_coef`, `adaptive_kl`, `kl_estimator`, `gamma`, `lam`, `cliprange`, `cliprange_value`, `vf_coef`, `entropy_coef`, `whiten_rewards`, `whiten_advantages`, `missing_eos_penalty`, `score_clip`, `target_kl`");
+        insta::assert_snapshot!(parsed(FILE, &["objective.ppo.num_ppo_epochs=4"]).unwrap_err(), @"`objective.ppo.num_ppo_epochs` (`--set objective.ppo.num_ppo_epochs=4`): unknown field `num_ppo_epochs`, expected one of `value_model`, `kl_coef`, `adaptive_kl`, `kl_estimator`, `gamma`, `lam`, `cliprange`, `cliprange_value`, `vf_coef`, `value_learning_rate`, `entropy_coef`, `whiten_rewards`, `whiten_advantages`, `missing_eos_penalty`, `score_clip`, `target_kl`");
         insta::assert_snapshot!(parsed(FILE, &["rewards.judge.weight=2"]).unwrap_err(), @"`rewards` (`--set rewards.judge.weight=2`): missing field `path`");
     }
 
