@@ -159,7 +159,7 @@ fn margin(example: &Example) -> fthost_data::Result<f32> {
 pub struct Laying {
     /// Which rows share a micro-batch.
     pub layout: Layout,
-    /// Tokens of a prompt with another row's completion at most, where an objective needs such: [`fthost_data::mismatched`].
+    /// Tokens of a prompt with another row's completion at most, where an objective needs such: [`fthost_data::mismatched()`].
     pub mismatched: Option<usize>,
 }
 

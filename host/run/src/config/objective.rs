@@ -80,7 +80,7 @@ impl Objective {
         matches!(self, Self::Kto(_))
     }
 
-    /// Whether it holds rows against completions of the other rows of a step: [`fthost_data::mismatched`].
+    /// Whether it holds rows against completions of the other rows of a step: [`fthost_data::mismatched()`].
     pub fn has_mismatched(&self) -> bool {
         matches!(self, Self::Kto(config) if config.needs_divergence())
     }
