@@ -201,6 +201,24 @@ fn a_reward_that_fails_stops_the_run_where_it_says_so() {
     ");
 }
 
+/// It is found before anything is sampled, not when its turn comes.
+#[test]
+fn a_prompt_that_is_too_long_is_told_with_its_line_or_left_out() {
+    let place = Workplace::new(6);
+    let rows = std::fs::read_to_string(place.path("rows.jsonl")).unwrap();
+    let long = serde_json::json!({"prompt": "What is 1 + 1? ".repeat(40), "completion": "2"});
+    std::fs::write(place.path("rows.jsonl"), format!("{long}\n{rows}")).unwrap();
+    let run = |overrides: &[&str]| {
+        let overrides = [ROLLOUTS, overrides].concat();
+        place.watch_with(&mut played(Then::Stop, letters), &overrides, &RunOptions::default(), &mut |_| ())
+    };
+    let error = run(&["data.on_bad_row=stop"]).unwrap_err().to_string();
+    insta::assert_snapshot!(error.replace(&format!("{}", place.path("").display()), ""), @"rows.jsonl:1: a prompt of 400 tokens; `data.max_length` = 48");
+    assert!(!place.path("out/metrics.jsonl").exists());
+    let summary = run(&["data.on_bad_row=skip", "train.steps=4"]).unwrap();
+    assert_eq!((summary.rows, summary.skipped_rows), (6, 1));
+}
+
 /// The same rollout, whatever grows at one time.
 #[test]
 fn completions_do_not_depend_on_the_batch() {
