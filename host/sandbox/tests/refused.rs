@@ -155,6 +155,17 @@ fn a_plugin_that_needs_more_than_it_has_to_be_configured() {
 }
 
 #[test]
+fn a_component_of_more_parts_than_it_may_have() {
+    let path = component("tests/guests", "hostile");
+    insta::assert_snapshot!(refused("hostile", path.clone(), "limits.table_elements = 1"), @r"
+    plugin `hostile` asked for more table elements than its limit in `describe`
+      limit: `plugins.hostile.limits.table_elements` = 1
+    hint: raise the limit, or give the plugin less to do
+    ");
+    insta::assert_snapshot!(refused("hostile", path, "limits.instances = 1"), @"plugin `hostile` trapped: resource limit exceeded: instance count too high at 2 in `describe`");
+}
+
+#[test]
 fn a_compiled_component_is_kept_and_a_damaged_one_is_made_anew() {
     let folder = tempfile::tempdir().unwrap();
     let (_, _, model) = sandbox();
