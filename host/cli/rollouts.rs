@@ -29,7 +29,7 @@ impl Row<'_> {
         let mut asked = self.outcomes.iter().filter(|it| of_plugin(it.0));
         let value = match &args.plugin {
             None => self.sum,
-            Some(_) => asked.clone().find_map(|it| score(it.1)),
+            Some(_) => asked.clone().find_map(|it| it.1.value()),
         };
         let in_range = args.min_reward.is_none_or(|least| value.is_some_and(|it| it >= least))
             && args.max_reward.is_none_or(|most| value.is_some_and(|it| it <= most));
@@ -70,13 +70,6 @@ impl Row<'_> {
             }
         }
         line
-    }
-}
-
-fn score(outcome: &Outcome) -> Option<f64> {
-    match outcome {
-        Outcome::Ok(score) => Some(score.value),
-        Outcome::Abstain { .. } | Outcome::Failed(_) => None,
     }
 }
 

@@ -160,6 +160,14 @@ impl Outcome {
             Outcome::Failed(failure) => failure.kind(),
         }
     }
+
+    /// The score's value; `None` where there is no score, which is never a number.
+    pub fn value(&self) -> Option<f64> {
+        match self {
+            Outcome::Ok(score) => Some(score.value),
+            Outcome::Abstain { .. } | Outcome::Failed(_) => None,
+        }
+    }
 }
 
 /// Scores completions.

@@ -92,10 +92,7 @@ pub fn read(folder: &Path) -> Result<Vec<AuditedPlugin>> {
 
 fn summary(plugin: &str, scores: &[Scores]) -> Option<ScoreSummary> {
     let rewards = scores.iter().flat_map(|it| &it.rewards).filter(|it| it.plugin.name == plugin);
-    let values = rewards.flat_map(|it| it.outcomes.iter().flatten()).filter_map(|it| match it {
-        Outcome::Ok(score) => Some(score.value),
-        Outcome::Abstain { .. } | Outcome::Failed(_) => None,
-    });
+    let values = rewards.flat_map(|it| it.outcomes.iter().flatten()).filter_map(Outcome::value);
     let values: Vec<f64> = values.collect();
     (!values.is_empty()).then(|| ScoreSummary {
         count: values.len(),

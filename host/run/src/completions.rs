@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fthost_data::{Finish, Outcome, Prompt};
+use fthost_data::{Finish, Prompt};
 use parquet::basic::Compression;
 use parquet::data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type};
 use parquet::file::properties::WriterProperties;
@@ -119,7 +119,7 @@ impl Table {
         for reward in &scores.rewards {
             let outcome = |at: &(usize, usize)| &reward.outcomes[at.0][at.1];
             let name = &reward.plugin.name;
-            columns.push((format!("rewards/{name}"), doubles(&|at| score(outcome(at)))));
+            columns.push((format!("rewards/{name}"), doubles(&|at| outcome(at).value())));
             columns.push((format!("outcomes/{name}"), texts(&|at| Some(outcome(at).kind().to_string()))));
         }
         let sum = |at: &(usize, usize)| scores.sums.get(at.0).and_then(|it| *it.get(at.1)?);
@@ -161,13 +161,6 @@ fn finish(finish: Finish) -> &'static str {
     }
 }
 
-fn score(outcome: &Outcome) -> Option<f64> {
-    match outcome {
-        Outcome::Ok(score) => Some(score.value),
-        Outcome::Abstain { .. } | Outcome::Failed(_) => None,
-    }
-}
-
 /// Writes the table of a rollout into an output folder, whole or not at all, and gives its path. Columns: `step`, `row` (of the
 /// data set), `prompt`, `completion`, `token_count`, `finish`, `columns` (the row's others, as JSON), of each reward
 /// `rewards/<name>` (null where it gave no score) and `outcomes/<name>`, and `reward`, their sum (null where nothing is learned).
@@ -196,7 +189,7 @@ pub fn write(scores: &Scores, format: CompletionsFormat, folder: &Path) -> Resul
 #[cfg(test)]
 mod tests {
     use fthost_data::source::read_rows;
-    use fthost_data::{Candidate, Columns, Failure, Group, PluginIdentity, Score};
+    use fthost_data::{Candidate, Columns, Failure, Group, Outcome, PluginIdentity, Score};
 
     use super::*;
     use crate::scores::RewardScores;

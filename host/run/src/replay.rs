@@ -186,13 +186,6 @@ struct Tally {
     both: Vec<(f64, f64)>,
 }
 
-fn value(outcome: &Outcome) -> Option<f64> {
-    match outcome {
-        Outcome::Ok(score) => Some(score.value),
-        Outcome::Abstain { .. } | Outcome::Failed(_) => None,
-    }
-}
-
 impl Tally {
     fn new(before: &PluginIdentity, after: &dyn Reward) -> Self {
         let rescored = Rescored {
@@ -214,9 +207,9 @@ impl Tally {
         for (group, (before, after)) in groups.iter().zip(before.iter().zip(after)) {
             for (completion, (old, new)) in before.iter().zip(after).enumerate() {
                 self.rescored.scored += 1;
-                self.before.extend(value(old));
-                self.after.extend(value(new));
-                self.both.extend(value(old).zip(value(new)));
+                self.before.extend(old.value());
+                self.after.extend(new.value());
+                self.both.extend(old.value().zip(new.value()));
                 if old != new {
                     self.rescored.changed += 1;
                     if self.rescored.differences.len() < SHOWN {
@@ -227,7 +220,7 @@ impl Tally {
                 }
             }
             let pairs: Vec<(f64, f64)> =
-                before.iter().zip(after).filter_map(|(old, new)| value(old).zip(value(new))).collect();
+                before.iter().zip(after).filter_map(|(old, new)| old.value().zip(new.value())).collect();
             for (index, a) in pairs.iter().enumerate() {
                 for b in &pairs[index + 1..] {
                     let turned = (a.0 - b.0) * (a.1 - b.1);

@@ -146,10 +146,7 @@ fn dominating(sampled: &Scores) -> Option<(String, f64)> {
         .rewards
         .iter()
         .map(|reward| {
-            let values = reward.outcomes.iter().flatten().filter_map(|it| match it {
-                Outcome::Ok(score) => Some(score.value),
-                Outcome::Abstain { .. } | Outcome::Failed(_) => None,
-            });
+            let values = reward.outcomes.iter().flatten().filter_map(Outcome::value);
             let values: Vec<f64> = values.collect();
             (reward.plugin.name.as_str(), crate::judge::deviation(&values).powi(2))
         })

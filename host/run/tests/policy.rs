@@ -112,7 +112,8 @@ fn a_rollout_is_recorded_with_what_was_sampled() {
         // 2 * 2 completions a step, two steps, four of a prompt.
         assert_eq!(rollout.groups.len(), 2);
         let sums: Vec<Option<f64>> = rollout.sums.iter().flatten().copied().collect();
-        let scores: Vec<Option<f64>> = rollout.rewards[0].outcomes.iter().flatten().map(value).collect();
+        let scores: Vec<Option<f64>> =
+            rollout.rewards[0].outcomes.iter().flatten().map(Outcome::value).collect();
         assert_eq!(sums, scores);
         assert!(rollout.groups.iter().all(|it| it.group.completions.iter().all(|it| it.token_count <= 6)));
     }
@@ -148,13 +149,6 @@ fn tables_of_completions_are_written_when_they_are_due() {
     place.watch_with(&mut played(Then::Stop, letters), &shorter, &options, &mut |_| ()).unwrap();
     assert_eq!(Scores::rollouts(&place.path("out")).unwrap().len(), 1);
     assert!(!table(8).exists());
-}
-
-fn value(outcome: &Outcome) -> Option<f64> {
-    match outcome {
-        Outcome::Ok(score) => Some(score.value),
-        Outcome::Abstain { .. } | Outcome::Failed(_) => None,
-    }
 }
 
 /// Every second completion fails: the others are learned from, and nothing of the failed ones is in their group's mean.

@@ -62,8 +62,13 @@ fn sums_of(values: Tensor<1>, ranges: &[Range<usize>]) -> Tensor<1> {
 }
 
 /// Numbers of the host as a constant beside `like`.
-pub(super) fn constant(values: &[f32], like: &Tensor<1>) -> Tensor<1> {
+pub(crate) fn constant(values: &[f32], like: &Tensor<1>) -> Tensor<1> {
     Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), &like.device().inner())
+}
+
+/// Values of a tensor, without its graph, as numbers of the host.
+pub(crate) fn floats(tensor: &Tensor<1>) -> Vec<f32> {
+    tensor.clone().inner().try_into_vec_as().expect("a float tensor is read as f32")
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! What rewards are compared with is one number of the whole step, so it is estimated before the step and given to it: a step
 //! in several micro-batches is then the step in one.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use fthost_data::Batch;
 use fthost_kernels::TokenLogps;
 
@@ -14,6 +14,7 @@ use super::step::{StepConfig, StepMetrics};
 use crate::error::Result;
 use crate::models::CausalLm;
 use crate::objectives::kto::kto_kl;
+use crate::objectives::segments::{constant, floats};
 use crate::objectives::{KtoConfig, PreferenceMetrics, kto_loss, segments};
 
 /// What the judged completions of a step are held against.
@@ -49,8 +50,7 @@ fn share(
     metrics: &mut PreferenceMetrics,
 ) -> Tensor<1> {
     let lengths = batch.supervised_tokens();
-    let reference = TensorData::new(reference.to_vec(), [reference.len()]);
-    let reference = Tensor::from_data(reference, &logps.device().inner());
+    let reference = constant(reference, &logps);
     let (policy, reference) = (segments::sums(logps, &lengths), segments::sums(reference, &lengths));
     let desirable: Vec<bool> = batch.judgements.iter().map(|it| *it > 0.0).collect();
     let found = kto_loss(&policy, &reference, &desirable, kl, completions, objective);
@@ -113,8 +113,4 @@ pub fn evaluate_kto(
         sum += share.into_scalar::<f64>();
     }
     Some(std::iter::once(("loss".to_string(), sum)).chain(figures(kl, &metrics)).collect())
-}
-
-fn floats(tensor: &Tensor<1>) -> Vec<f32> {
-    tensor.clone().inner().try_into_vec_as().expect("a float tensor is read as f32")
 }

@@ -1,6 +1,5 @@
 //! One optimizer step of a policy on completions that were sampled from it.
 
-use burn::tensor::{Tensor, TensorData};
 use fthost_data::Batch;
 use fthost_kernels::TokenLogps;
 
@@ -11,6 +10,7 @@ use crate::error::Result;
 use crate::models::CausalLm;
 use crate::objectives::GrpoConfig;
 use crate::objectives::grpo::{GroupStatistics, GroupTotals, GrpoOutput, RolloutLogps, grpo_loss};
+use crate::objectives::segments::{constant, floats};
 
 /// Completions of one micro-batch, a sequence each, with what is known of them.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,12 +73,9 @@ pub fn policy_step(
         let PolicyBatch { batch, old, reference, advantages } = &micro_batches[index];
         let lengths = batch.supervised_tokens();
         difference.add(&floats(&logps), old);
-        let constant = |values: &[f32]| {
-            Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), &logps.device().inner())
-        };
         let logps = RolloutLogps {
-            old: Some(constant(old)),
-            reference: reference.as_deref().map(constant),
+            old: Some(constant(old, &logps)),
+            reference: reference.as_deref().map(|it| constant(it, &logps)),
             policy: logps,
         };
         let GrpoOutput { loss, log_ratios, kl } = grpo_loss(&logps, advantages, &lengths, totals, objective);
@@ -93,8 +90,4 @@ pub fn policy_step(
         done.figures.push((name("max"), difference.most));
     }
     Ok(done)
-}
-
-fn floats(tensor: &Tensor<1>) -> Vec<f32> {
-    tensor.clone().inner().try_into_vec_as().expect("a float tensor is read as f32")
 }

@@ -1,6 +1,6 @@
 //! One optimizer step of proximal policy optimisation: the policy's loss and the values' together.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use fthost_data::Batch;
 use fthost_kernels::TokenLogps;
 
@@ -13,6 +13,7 @@ use crate::objectives::PpoConfig;
 use crate::objectives::ppo::{
     PolicyLoss, StepStatistics, ValueModel, entropy_bonus, policy_loss, ppo_loss, value_loss,
 };
+use crate::objectives::segments::{constant, floats};
 
 /// Completions of one micro-batch, a sequence each, with what is known of each of their tokens, end to end.
 #[derive(Debug, Clone, PartialEq)]
@@ -126,12 +127,4 @@ impl Losses<'_> {
         self.sums[1] += loss.clone().inner().into_scalar::<f64>();
         loss
     }
-}
-
-fn constant(values: &[f32], like: &Tensor<1>) -> Tensor<1> {
-    Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), &like.device().inner())
-}
-
-fn floats(tensor: &Tensor<1>) -> Vec<f32> {
-    tensor.clone().inner().try_into_vec_as().expect("a float tensor is read as f32")
 }

@@ -9,6 +9,7 @@ use super::state::TrainState;
 use super::step::{StepConfig, StepMetrics};
 use crate::error::Result;
 use crate::models::CausalLm;
+use crate::objectives::segments::{constant, floats};
 use crate::objectives::{
     CpoConfig, DpoConfig, OrpoConfig, PairLengths, PairLogps, PairTotals, PolicyPairs, PreferenceMetrics,
     PreferenceOutput, SimPoConfig, cpo_loss, dpo_loss, orpo_loss, simpo_loss,
@@ -72,10 +73,6 @@ fn totals(all: &[Pairs]) -> PairTotals {
     all.iter().fold(PairTotals::default(), |totals, it| totals.with(&it.lengths()))
 }
 
-fn floats(tensor: &Tensor<1>) -> Vec<f32> {
-    tensor.clone().inner().try_into_vec_as().expect("a float tensor is read as f32")
-}
-
 impl PreferenceLoss {
     /// Whether it holds the policy against a reference.
     pub fn needs_reference(&self) -> bool {
@@ -106,13 +103,11 @@ impl PreferenceLoss {
             Self::Dpo(config) => config.ld_alpha,
             Self::Orpo(_) | Self::Simpo(_) | Self::Cpo(_) => None,
         };
-        let device = logps.device().inner();
         let [chosen, rejected] = pairs.apart(logps);
         let policy = PolicyPairs::of_tokens(chosen, rejected, &lengths, ld_alpha);
         let PreferenceOutput { loss, chosen_rewards, rejected_rewards } = match self {
             Self::Dpo(config) => {
-                let reference = TensorData::new(reference.to_vec(), [reference.len()]);
-                let [chosen, rejected] = pairs.apart(Tensor::from_data(reference, &device));
+                let [chosen, rejected] = pairs.apart(constant(reference, &policy.logps.chosen));
                 let reference = PairLogps::of_tokens(chosen, rejected, &lengths, ld_alpha);
                 dpo_loss(&policy, &reference, &lengths, totals, config)
             }

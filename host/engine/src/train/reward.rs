@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::models::llama::ids_tensor;
 use crate::models::{CausalLm, ScoreHead, ScoreRole};
 use crate::objectives::reward::RewardMetrics;
+use crate::objectives::segments::floats;
 use crate::objectives::{RewardConfig, reward_loss};
 
 /// Makes `model` a reward model that has learned nothing: everything is worth 0. One that is a reward model stays as it is.
@@ -103,8 +104,4 @@ pub fn evaluate_rewards(
     }
     let named = metrics.metrics().into_iter().map(|(name, value)| (name.to_string(), value));
     Some(std::iter::once(("loss".to_string(), sum)).chain(named).collect())
-}
-
-fn floats(tensor: &Tensor<1>) -> Vec<f32> {
-    tensor.clone().inner().try_into_vec_as().expect("a float tensor is read as f32")
 }

@@ -1,7 +1,6 @@
 //! Whole steps of Kahneman-Tversky optimisation.
 
 use fthost_data::{BAD, Batch, GOOD, Layout, Sequence, mismatched};
-use fthost_engine::checkpoint::safetensors::TensorFiles;
 use fthost_engine::objectives::{KtoConfig, KtoLossType};
 use fthost_engine::train::{
     KtoReference, StepMetrics, TrainState, evaluate_kto, kto_divergence, kto_step, reference_logps,
@@ -9,7 +8,8 @@ use fthost_engine::train::{
 use serde_json::Value;
 
 use super::support::{
-    config, fresh_lora, full, golden, golden_json, largest_difference, lora, model, steps, trained,
+    assert_figure, assert_weights, config, fresh_lora, full, golden_json, largest_difference, lora, model,
+    steps, trained,
 };
 
 /// The judged rows of a golden step.
@@ -61,27 +61,11 @@ fn steps_match_torch() {
             let expected = expected.as_object().unwrap();
             assert_eq!(metrics.figures.len() + own.len(), expected.len() + 1, "entropy is ours besides");
             for (key, expected) in expected {
-                let expected = expected.as_f64().unwrap();
                 let got = own.iter().chain(&metrics.figures).find(|it| it.0 == *key).unwrap().1;
-                let error = (got - expected).abs() / expected.abs().max(1.0);
-                assert!(error < 2e-5, "{name}, step {step}: `{key}` is {got}, torch has {expected}");
+                assert_figure(&format!("{name}, step {step}: `{key}`"), got, expected);
             }
         }
-        let path = golden(&format!("kto/{name}.safetensors"));
-        let files = TensorFiles::open(&golden("kto"), vec![path]).unwrap();
-        let (mut worst, mut total, mut count) = (0.0_f32, 0.0_f64, 0);
-        state.visit_trained(&mut |parameter, value| {
-            let (shape, values) = value.to_f32();
-            let [rows, columns] = *shape else { unreachable!("an adapter has matrices") };
-            let expected = files.read(&format!("base_model.model.{parameter}"), [rows, columns]).unwrap();
-            for (got, expected) in values.iter().zip(expected.try_into_vec::<f32>().unwrap()) {
-                let difference = (got - expected).abs();
-                (worst, total, count) = (worst.max(difference), total + f64::from(difference), count + 1);
-            }
-        });
-        let moved = 4.0 * 1e-2;
-        let mean = total / f64::from(count);
-        assert!(worst < 1e-2 * moved && mean < 1e-4 * f64::from(moved), "{name}: worst {worst}, mean {mean}");
+        assert_weights(&state, &format!("kto/{name}.safetensors"), "base_model.model.", 4.0 * 1e-2);
     }
 }
 

@@ -2,7 +2,6 @@
 
 use burn::tensor::{Tensor, TensorData};
 use fthost_engine::Device;
-use fthost_engine::checkpoint::safetensors::TensorFiles;
 use fthost_engine::checkpoint::training::{Progress, resume, save};
 use fthost_engine::models::ScoreHead;
 use fthost_engine::objectives::PpoConfig;
@@ -10,7 +9,9 @@ use fthost_engine::objectives::ppo::ValueModel;
 use fthost_engine::train::{PpoBatch, StepMetrics, TrainState, attach_value_model, ppo_step, state_values};
 use serde_json::Value;
 
-use super::support::{batches, config, fresh_lora, full, golden, golden_json, lora};
+use super::support::{
+    assert_figure, assert_weights, batches, config, fresh_lora, full, golden_json, lora, trained,
+};
 
 const KINDS: [(&str, ValueModel); 3] = [
     ("shared", ValueModel::Shared),
@@ -54,12 +55,6 @@ fn learn(state: &mut TrainState, golden: &Value, value_model: ValueModel, step: 
     ppo_step(state, &rolled(golden, step), &objective, temperature, &config(1e-2)).unwrap()
 }
 
-fn trained(state: &TrainState) -> Vec<(String, Vec<f32>)> {
-    let (mut state, mut weights) = (state.clone(), Vec::new());
-    state.visit_trained(&mut |name, parameter| weights.push((name.to_string(), parameter.to_f32().1)));
-    weights
-}
-
 /// Oracle: torch and PEFT in float64, `tests/golden/generate/ppo_step.py`. As for supervised fine-tuning, a relative 2e-5
 /// of losses and norms, and of weights a hundredth of the greatest change at worst.
 #[test]
@@ -72,30 +67,11 @@ fn steps_match_torch() {
             let own = [("loss", metrics.loss), ("grad_norm", metrics.grad_norm)];
             let own = own.map(|(name, value)| (name.to_string(), value));
             for (key, expected) in expected.as_object().unwrap() {
-                let expected = expected.as_f64().unwrap();
                 let got = own.iter().chain(&metrics.figures).find(|it| it.0 == *key).unwrap().1;
-                let error = (got - expected).abs() / expected.abs().max(1.0);
-                assert!(error < 2e-5, "{name}, step {step}: `{key}` is {got}, torch has {expected}");
+                assert_figure(&format!("{name}, step {step}: `{key}`"), got, expected);
             }
         }
-        let path = golden(&format!("ppo/{name}.safetensors"));
-        let files = TensorFiles::open(&golden("ppo"), vec![path]).unwrap();
-        let (mut worst, mut total, mut count) = (0.0_f32, 0.0_f64, 0);
-        state.visit_trained(&mut |parameter, value| {
-            let (shape, values) = value.to_f32();
-            let expected = match *shape {
-                [length] => files.read(parameter, [length]).unwrap(),
-                [rows, columns] => files.read(parameter, [rows, columns]).unwrap(),
-                _ => unreachable!(),
-            };
-            for (got, expected) in values.iter().zip(expected.try_into_vec::<f32>().unwrap()) {
-                let difference = (got - expected).abs();
-                (worst, total, count) = (worst.max(difference), total + f64::from(difference), count + 1);
-            }
-        });
-        let moved = 4.0 * 1e-2;
-        let mean = total / f64::from(count);
-        assert!(worst < 1e-2 * moved && mean < 1e-4 * f64::from(moved), "{name}: worst {worst}, mean {mean}");
+        assert_weights(&state, &format!("ppo/{name}.safetensors"), "", 4.0 * 1e-2);
     }
 }
 

@@ -8,6 +8,7 @@ use fthost_data::{Batch, Origin, Sequence};
 use fthost_engine::Device;
 use fthost_engine::adapters::{LoraConfig, attach_lora, peft::load_adapter};
 use fthost_engine::checkpoint::load_model;
+use fthost_engine::checkpoint::safetensors::TensorFiles;
 use fthost_engine::models::{CausalLm, Parameter};
 use fthost_engine::optim::{AdamW, AdamWConfig, MomentStorage};
 use fthost_engine::train::{ActivationCheckpointing, StepConfig, TrainState};
@@ -113,10 +114,42 @@ pub fn config(learning_rate: f64) -> StepConfig {
 
 /// Every trained weight with its name.
 pub fn trained(state: &TrainState) -> Vec<(String, Vec<f32>)> {
-    let mut weights = Vec::new();
-    let mut model = state.model.clone();
-    model.visit_trained(&mut |name, parameter| weights.push((name.to_string(), parameter.to_f32().1)));
+    let (mut state, mut weights) = (state.clone(), Vec::new());
+    state.visit_trained(&mut |name, parameter| weights.push((name.to_string(), parameter.to_f32().1)));
     weights
+}
+
+/// A figure of a step against torch's, a relative 2e-5.
+pub fn assert_figure(name: &str, got: f64, expected: &Value) {
+    let expected = expected.as_f64().unwrap();
+    let error = (got - expected).abs() / expected.abs().max(1.0);
+    assert!(error < 2e-5, "{name} is {got}, torch has {expected}");
+}
+
+/// The trained weights against those of a golden's `file`, whose names begin with `prefix`.
+///
+/// Adam divides by the root of the second moment: where a gradient is near 0 its f32 rounding is magnified, so
+/// weights are held to 1 percent of the largest possible change, `moved`, at worst, and to a hundredth of that on average.
+pub fn assert_weights(state: &TrainState, file: &str, prefix: &str, moved: f64) {
+    let path = golden(file);
+    let files = TensorFiles::open(path.parent().unwrap(), vec![path.clone()]).unwrap();
+    let (mut worst, mut total, mut count) = (0.0_f64, 0.0, 0);
+    state.clone().visit_trained(&mut |name, parameter| {
+        let (stored, (shape, values)) = (format!("{prefix}{name}"), parameter.to_f32());
+        let expected = match *shape {
+            [length] => files.read(&stored, [length]),
+            [rows, columns] => files.read(&stored, [rows, columns]),
+            _ => unreachable!(),
+        };
+        let expected = expected.unwrap().try_into_vec::<f32>().unwrap();
+        assert_eq!(values.len(), expected.len(), "{name}");
+        for (got, expected) in values.iter().zip(expected) {
+            let difference = f64::from((got - expected).abs());
+            (worst, total, count) = (worst.max(difference), total + difference, count + 1);
+        }
+    });
+    let mean = total / f64::from(count);
+    assert!(worst < 1e-2 * moved && mean < 1e-4 * moved, "{file}: worst {worst}, mean {mean}, moved {moved}");
 }
 
 /// Overwrites the trained weights whose name ends so.
