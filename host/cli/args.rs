@@ -80,6 +80,9 @@ pub struct FileArgs {
 pub struct ReplayArgs {
     /// The run's output folder
     pub run: PathBuf,
+    /// Where reward models are computed
+    #[arg(long, value_enum, default_value_t)]
+    pub device: DeviceArg,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -90,9 +93,13 @@ pub struct ReplayArgs {
 pub struct RescoreArgs {
     /// The run's output folder
     pub run: PathBuf,
-    /// Sets by name or file, and components (`*.wasm`); a reward is compared with the run's of its name, or its only one
-    #[arg(long, required = true, value_name = "SET|WASM")]
+    /// Sets by name or file, components (`*.wasm`) and reward models (folders), the last two also as `NAME=PATH`; a reward is
+    /// compared with the run's of its name, or its only one
+    #[arg(long, required = true, value_name = "SET|WASM|FOLDER")]
     pub plugins: Vec<String>,
+    /// Where reward models are computed
+    #[arg(long, value_enum, default_value_t)]
+    pub device: DeviceArg,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -15,7 +15,7 @@ use crate::plugin::log;
 
 /// Scores again and fails where a score is another.
 pub fn replay(args: &ReplayArgs) -> Result<()> {
-    let found = replay::replay(&args.run, &search_path(&args.run)?, log())?;
+    let found = replay::replay(&args.run, &search_path(&args.run)?, args.device.into(), log())?;
     print(&found, args.json);
     let (changed, scored) = found.iter().fold((0, 0), |sum, it| (sum.0 + it.changed, sum.1 + it.scored));
     if changed > 0 {
@@ -27,8 +27,8 @@ pub fn replay(args: &ReplayArgs) -> Result<()> {
 /// Scores by other rewards and tells the differences.
 pub fn rescore(args: &RescoreArgs) -> Result<()> {
     let packages = Packages::around(Path::new(""))?;
-    let table = replay::table(&args.plugins, &packages, &search_path(&args.run)?)?;
-    print(&replay::rescore(&args.run, &table, log())?, args.json);
+    let others = replay::others(&args.plugins, &packages, &search_path(&args.run)?)?;
+    print(&replay::rescore(&args.run, &others, args.device.into(), log())?, args.json);
     Ok(())
 }
 

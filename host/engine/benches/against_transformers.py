@@ -1,10 +1,11 @@
-"""Greedy generation, ours and a peer in turns: transformers' `generate`, then llama.cpp. Tokens/s, CPU seconds, peak memory.
+"""Generation, ours and a peer in turns: transformers' `generate`, then llama.cpp. Tokens/s, CPU seconds, peak memory.
 
     python host/engine/benches/against_transformers.py MODEL_FOLDER [--pairs 3] [--batch 1 8] [--prompt 32]
-        [--new-tokens 64] [--repeat 3] [--threads 2] [--peers transformers llama.cpp]
+        [--new-tokens 64] [--repeat 3] [--threads 2] [--peers transformers llama.cpp] [--sample]
 
 The Python that runs this needs torch and transformers; llama.cpp also llama-cpp-python and gguf, and is left out, loudly,
-where they are missing. Both sides continue random prompts of equal length in f32; no
+where they are missing. Greedy, or with `--sample` as a rollout is, which llama.cpp has no part in: temperature 1, drawn from all tokens;
+ours then notes the log-probability of each token, transformers does not. Both sides continue random prompts of equal length in f32; no
 token ends an answer. Each measurement is a process of its own: one call warms up, the median of `--repeat` counts, reading
 the prompts included. Ratios are ours to theirs: above 1 is better for tokens/s, below 1 for memory and CPU seconds.
 Machines are shared and noisy: read ratios of one run, with the load printed beside them.
@@ -33,12 +34,13 @@ def peer(arguments: argparse.Namespace) -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32, attn_implementation="sdpa").eval()
     ids = torch.randint(0, model.config.vocab_size, (arguments.batch[0], arguments.prompt))
+    how = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if arguments.sample else {"do_sample": False}
     seconds = []
     for _ in range(arguments.repeat + 1):
         begin = time.perf_counter()
         with torch.no_grad():
             model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=arguments.new_tokens,
-                           do_sample=False, eos_token_id=None, pad_token_id=0)
+                           eos_token_id=None, pad_token_id=0, **how)
         seconds.append(time.perf_counter() - begin)
     tokens = arguments.batch[0] * arguments.new_tokens
     print(json.dumps({"tokens_per_second": tokens / statistics.median(seconds[1:]), "seconds": seconds}))
@@ -51,7 +53,7 @@ def llama_cpp(arguments: argparse.Namespace) -> None:
 
 def shape(arguments: argparse.Namespace, batch: int) -> list[str]:
     told = ["--batch", batch, "--prompt", arguments.prompt, "--new-tokens", arguments.new_tokens, "--repeat", arguments.repeat]
-    return [str(it) for it in told]
+    return [str(it) for it in told] + ["--sample"] * arguments.sample
 
 
 def run(arguments: argparse.Namespace) -> dict:
@@ -88,7 +90,10 @@ def main() -> None:
     known.add_argument("--repeat", type=int, default=3, help="calls of a measurement that count")
     known.add_argument("--peers", nargs="+", choices=["transformers", "llama.cpp"], default=["transformers", "llama.cpp"])
     known.add_argument("--gguf", type=pathlib.Path, help=argparse.SUPPRESS)
+    known.add_argument("--sample", action="store_true", help="sampled, not greedy")
     arguments = known.parse_args()
+    if arguments.sample and "llama.cpp" in arguments.peers:
+        known.error("--sample is for `--peers transformers`")
     if arguments.peer:
         return llama_cpp(arguments) if arguments.gguf else peer(arguments)
     write(arguments.json, run(arguments))

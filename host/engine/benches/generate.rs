@@ -1,9 +1,9 @@
-//! Times greedy generation and prints one line of JSON.
+//! Times generation and prints one line of JSON.
 //!
 //! `cargo bench -p fthost-engine --bench generate -- MODEL_FOLDER [--batch 1] [--prompt 32] [--new-tokens 64]
-//! [--repeat 3] [--weights f32|bf16|int8]`
+//! [--repeat 3] [--weights f32|bf16|int8] [--sample]`
 //!
-//! Prompts are random tokens and nothing ends a completion early. Time includes reading the prompts; the first call
+//! Greedy, or sampled at temperature 1 from all tokens, as a rollout is. Prompts are random tokens and nothing ends a completion early. Time includes reading the prompts; the first call
 //! warms up and is not counted.
 
 use std::path::PathBuf;
@@ -28,6 +28,7 @@ struct Arguments {
     new_tokens: usize,
     repeat: usize,
     weights: DecodeWeights,
+    sample: bool,
 }
 
 fn arguments() -> Result<Option<Arguments>, String> {
@@ -38,6 +39,7 @@ fn arguments() -> Result<Option<Arguments>, String> {
         new_tokens: 64,
         repeat: 3,
         weights: DecodeWeights::F32,
+        sample: false,
     };
     let mut given = std::env::args().skip(1);
     while let Some(argument) = given.next() {
@@ -48,6 +50,7 @@ fn arguments() -> Result<Option<Arguments>, String> {
         match argument.as_str() {
             // cargo passes this to every benchmark.
             "--bench" => {}
+            "--sample" => found.sample = true,
             "--batch" => found.batch = number(given.next())?,
             "--prompt" => found.prompt = number(given.next())?,
             "--new-tokens" => found.new_tokens = number(given.next())?,
@@ -88,7 +91,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let prompts: Vec<Vec<u32>> = (0..arguments.batch)
         .map(|_| (0..arguments.prompt).map(|_| rng.random_range(0..vocab)).collect())
         .collect();
-    let config = GenerateConfig { max_new_tokens: arguments.new_tokens, ..GenerateConfig::default() };
+    let temperature = if arguments.sample { 1.0 } else { 0.0 };
+    let max_new_tokens = arguments.new_tokens;
+    let config = GenerateConfig { max_new_tokens, temperature, ..GenerateConfig::default() };
     let mut seconds = Vec::new();
     for _ in 0..=arguments.repeat {
         let begin = Instant::now();
@@ -101,6 +106,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let report = serde_json::json!({
         "bench": "generate",
         "weights": arguments.weights,
+        "sample": arguments.sample,
         "batch": arguments.batch,
         "prompt": arguments.prompt,
         "new_tokens": arguments.new_tokens,

@@ -28,7 +28,7 @@ const BATCH: usize = 256;
 pub struct DataConfig {
     /// JSONL, JSON, CSV or Parquet.
     pub files: Vec<PathBuf>,
-    /// Tokens of a row at most; its end is cut off.
+    /// Tokens of a row at most; its end is cut off. Never more than the model's context.
     pub max_length: usize,
     /// What a row that can't be used means.
     pub on_bad_row: OnBadRow,

@@ -88,7 +88,7 @@ pub enum RunError {
         reason: String,
     },
     /// Rewards that stand beside none of the run's.
-    #[error("the run's rewards are `{run}`; of these the given plugins have none: `{}`\nhint: name a plugin as the reward that it should be compared with", given.join("`, `"))]
+    #[error("the run's rewards are `{run}`; of these the given rewards have none: `{}`\nhint: name one as the reward that it should be compared with: NAME=PATH", given.join("`, `"))]
     NothingToCompare {
         /// The run's.
         run: String,
@@ -143,6 +143,18 @@ pub enum RunError {
         reward: String,
         /// The folder.
         folder: PathBuf,
+    },
+    /// A reward model that is not the one that scored.
+    #[error("`rewards.{reward}.path` = `{}` is not the model that scored: it was {before} and is {now}\nhint: `fthost rescore` compares another reward model with the run's", folder.display())]
+    AnotherRewardModel {
+        /// Its name.
+        reward: String,
+        /// The folder.
+        folder: PathBuf,
+        /// Digest of what scored.
+        before: String,
+        /// Digest of what is there.
+        now: String,
     },
     /// An objective that learns from rewards, without one.
     #[error(
@@ -259,6 +271,7 @@ impl RunError {
             | Self::NoComponent { .. }
             | Self::NoResource { .. }
             | Self::NothingScored { .. }
+            | Self::AnotherRewardModel { .. }
             | Self::ScoresDiffer { .. } => 4,
             Self::Engine(EngineError::NotFiniteStep { .. }) => 5,
             Self::Interrupted { signal, .. } => 128 + *signal as u8,

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use crate::config::RunConfig;
 use crate::digest;
 use crate::error::{Result, RunError};
+use crate::models::ModelConfig;
 use crate::plugins::Plugins;
+use crate::reward_model::RewardModels;
 
 /// Beside the adapter.
 pub const FILE: &str = "fthost.lock.json";
@@ -46,27 +48,43 @@ pub fn write(
         .map_err(RunError::output(&path))
 }
 
-/// The plugins of the run in `folder`, granted what they were granted when it ended, and its seed. Files of a plugin's own
-/// package stand among the granted ones, by digest alone.
+/// What a lock file says of a run.
+#[derive(Debug, Clone)]
+pub struct Locked {
+    /// The run's plugins, granted what they were granted when it ended. Files of a plugin's own package stand among the
+    /// granted ones, by digest alone.
+    pub plugins: PluginTable,
+    /// The run's reward models.
+    pub rewards: RewardModels,
+    /// The model that was trained.
+    pub model: ModelConfig,
+    /// `train.seed`.
+    pub seed: u64,
+}
+
+/// What the lock file of the run in `folder` says.
 ///
 /// # Errors
 /// A folder without a lock file, and one that can't be read.
-pub fn read(folder: &Path) -> Result<(PluginTable, u64)> {
+pub fn read(folder: &Path) -> Result<Locked> {
     let path = folder.join(FILE);
     let bad = |reason: String| RunError::NoAudit { path: path.clone(), reason };
     let text = std::fs::read_to_string(&path).map_err(|error| bad(error.to_string()))?;
     let lock: Value = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
     let read = || {
-        let mut table: PluginTable =
-            serde_json::from_value(lock["run"]["settings"]["plugins"].clone()).ok()?;
-        for (name, config) in &mut table.0 {
+        let settings = &lock["run"]["settings"];
+        let mut plugins: PluginTable = serde_json::from_value(settings["plugins"].clone()).ok()?;
+        for (name, config) in &mut plugins.0 {
             if let Some(loaded) = lock["plugins"].as_array()?.iter().find(|it| it["name"] == **name) {
                 as_loaded(config, loaded)?;
             }
         }
-        Some((table, lock["seed"].as_u64()?))
+        let rewards = settings.get("rewards").cloned().unwrap_or_else(|| json!({}));
+        let rewards = serde_json::from_value(rewards).ok()?;
+        let model = serde_json::from_value(lock["model"]["reference"].clone()).ok()?;
+        Some(Locked { plugins, rewards, model, seed: lock["seed"].as_u64()? })
     };
-    read().ok_or_else(|| bad("it names no plugins and seed".into()))
+    read().ok_or_else(|| bad("it names no plugins, model and seed".into()))
 }
 
 /// What [`plugin`] wrote of a plugin, over what its run file said.

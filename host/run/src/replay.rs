@@ -1,19 +1,20 @@
 //! `fthost replay` and `fthost rescore`: the scores of a run, computed again from what was recorded.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fthost_data::{Group, Outcome, PluginIdentity, Reward};
-use fthost_sandbox::{
-    LogSink, ModelSlot, Plugin, PluginConfig, PluginTable, Sandbox, SandboxConfig, SearchPath,
-};
+use fthost_engine::device::DeviceKind;
+use fthost_sandbox::{LogSink, ModelSlot, PluginConfig, PluginTable, Sandbox, SandboxConfig, SearchPath};
 use serde::Serialize;
 
 use crate::asked::Recorded;
 use crate::error::{Result, RunError};
 use crate::kept::Kept;
-use crate::lock;
+use crate::lock::{self, Locked};
+use crate::models::{self, ModelConfig};
 use crate::packages::Packages;
 use crate::place::cache_dir;
+use crate::reward_model::{RewardModel, RewardModelConfig, RewardModels};
 use crate::scores::Scores;
 
 /// Differences that are shown one by one.
@@ -59,117 +60,166 @@ pub struct Difference {
     pub after: Outcome,
 }
 
-/// The plugins of sets, by name or file, and of components given by file; a later one lies over an earlier one. Each with the
-/// file that is to be loaded, as a run would find and check it; no lock file is written.
+/// Rewards to score by in place of a run's.
+#[derive(Debug, Clone, Default)]
+pub struct Others {
+    /// Of sets and components.
+    pub plugins: PluginTable,
+    /// Reward models, by name.
+    pub models: RewardModels,
+}
+
+/// Sets by name or file, components by file and reward models by folder, the last two also as `name=path`; a later one
+/// lies over an earlier one. Plugins with the file that is to be loaded, as a run would find and check it; no lock file is
+/// written.
 ///
 /// # Errors
 /// What is not found, a set that can't be understood, and a package that trust or lock file refuse.
-pub fn table(given: &[String], packages: &Packages, search: &SearchPath) -> Result<PluginTable> {
+pub fn others(given: &[String], packages: &Packages, search: &SearchPath) -> Result<Others> {
     let sets = packages.sets(search);
-    let (mut table, mut named) = (PluginTable::default(), Vec::new());
-    for name in given {
-        let path = Path::new(name);
-        if path.extension().is_some_and(|it| it == "wasm") {
-            let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let (mut table, mut models, mut named) = (PluginTable::default(), RewardModels::new(), Vec::new());
+    for text in given {
+        let named_path = text.split_once('=').filter(|_| !Path::new(text).exists());
+        let (name, path) = named_path.map_or((None, text.as_str()), |it| (Some(it.0), it.1));
+        let path = Path::new(path);
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let name = name.map_or(stem, str::to_string);
+        if path.is_dir() {
+            models.insert(name, RewardModelConfig::of(path));
+        } else if path.extension().is_some_and(|it| it == "wasm") {
             let config = PluginConfig { component: Some(path.to_path_buf()), ..PluginConfig::default() };
-            table.put(stem, config);
-            continue;
-        }
-        for (name, config) in sets.plugins(name)?.0 {
             table.put(name, config);
+        } else {
+            for (name, config) in sets.plugins(text)?.0 {
+                table.put(name, config);
+            }
+            named.push(text.clone());
         }
-        named.push(name.clone());
     }
-    Ok(packages.look_up(&table, &named, search)?.table)
+    Ok(Others { plugins: packages.look_up(&table, &named, search)?.table, models })
 }
 
 /// Scores again by the run's own rewards, of the same digests and configuration, offline.
 ///
 /// # Errors
-/// A run without scores, rewards that are not at hand.
-pub fn replay(folder: &Path, search: &SearchPath, log: LogSink) -> Result<Vec<Rescored>> {
+/// A run without scores, rewards that are not at hand, and a reward model that has changed since.
+pub fn replay(folder: &Path, search: &SearchPath, device: DeviceKind, log: LogSink) -> Result<Vec<Rescored>> {
     let scores = Scores::read_all(folder)?;
-    let (table, seed) = lock::read(folder)?;
-    let mut rewards = Vec::new();
+    let locked = lock::read(folder)?;
+    let loader = Loader::new(&locked, device, log)?;
+    let mut scorers = Vec::new();
     for before in &scores[0].rewards {
         let name = &before.plugin.name;
-        let mut config = table.0.iter().find(|it| it.0 == *name).map(|it| it.1.clone()).unwrap_or_default();
+        if let Some(config) = locked.rewards.get(name) {
+            let model = loader.model(name, config)?;
+            let now = &model.identity().digest;
+            if *now != before.plugin.digest {
+                let (reward, folder) = (name.clone(), config.path.clone());
+                let (before, now) = (before.plugin.digest.clone(), now.clone());
+                return Err(RunError::AnotherRewardModel { reward, folder, before, now });
+            }
+            scorers.push(Scorer { before: name.clone(), reward: model });
+            continue;
+        }
+        let config = locked.plugins.0.iter().find(|it| it.0 == *name);
+        let mut config = config.map(|it| it.1.clone()).unwrap_or_default();
         let component = Kept::component(&before.plugin, &config, search)?;
         for (resource, granted) in &mut config.grants.resources {
             granted.file = Kept::resource(name, resource, granted, &component)?;
         }
         config.digest = Some(before.plugin.digest.clone());
-        rewards.push((name.clone(), component, config));
+        scorers.push(Scorer { before: name.clone(), reward: loader.plugin(name, &component, &config)? });
     }
-    let pairs = scores[0].rewards.iter().map(|it| it.plugin.name.clone());
-    let pairs: Vec<(String, String)> = pairs.map(|it| (it.clone(), it)).collect();
-    compare(&scores, rewards, &pairs, seed, log)
+    loader.compare(&scores, scorers)
 }
 
-/// Scores a run's completions by other rewards: those of `table`, each beside the run's reward of its name, or beside the
-/// run's only one.
+/// Scores a run's completions by `others`, each beside the run's reward of its name, or beside the run's only one.
 ///
 /// # Errors
 /// A run without scores, rewards that are not found or that no reward of the run stands beside.
-pub fn rescore(folder: &Path, table: &PluginTable, log: LogSink) -> Result<Vec<Rescored>> {
+pub fn rescore(folder: &Path, others: &Others, device: DeviceKind, log: LogSink) -> Result<Vec<Rescored>> {
     let scores = Scores::read_all(folder)?;
-    let (_, seed) = lock::read(folder)?;
+    let loader = Loader::new(&lock::read(folder)?, device, log)?;
     let run: Vec<&str> = scores[0].rewards.iter().map(|it| it.plugin.name.as_str()).collect();
-    let (mut rewards, mut pairs) = (Vec::new(), Vec::new());
-    for (name, config) in &table.0 {
-        let before = match run.as_slice() {
-            run if run.contains(&name.as_str()) => name.clone(),
-            [only] => (*only).to_string(),
-            _ => continue,
-        };
-        let component = config
-            .component
-            .clone()
-            .ok_or_else(|| RunError::NothingToCompare { run: run.join("`, `"), given: vec![name.clone()] })?;
-        rewards.push((name.clone(), component, config.clone()));
-        pairs.push((before, name.clone()));
+    let beside = |name: &String| match run.as_slice() {
+        run if run.contains(&name.as_str()) => Some(name.clone()),
+        [only] => Some((*only).to_string()),
+        _ => None,
+    };
+    let nothing = |given: Vec<String>| Err(RunError::NothingToCompare { run: run.join("`, `"), given });
+    let mut scorers = Vec::new();
+    for (name, config) in &others.plugins.0 {
+        let Some(before) = beside(name) else { continue };
+        let Some(component) = &config.component else { return nothing(vec![name.clone()]) };
+        scorers.push(Scorer { before, reward: loader.plugin(name, component, config)? });
     }
-    if rewards.is_empty() {
-        let (run, given) = (run.join("`, `"), table.0.iter().map(|it| it.0.clone()).collect());
-        return Err(RunError::NothingToCompare { run, given });
+    for (name, config) in &others.models {
+        let Some(before) = beside(name) else { continue };
+        scorers.push(Scorer { before, reward: loader.model(name, config)? });
     }
-    compare(&scores, rewards, &pairs, seed, log)
+    if scorers.is_empty() {
+        let plugins = others.plugins.0.iter().map(|it| it.0.clone());
+        return nothing(plugins.chain(others.models.keys().cloned()).collect());
+    }
+    loader.compare(&scores, scorers)
 }
 
-fn compare(
-    scores: &[Scores],
-    rewards: Vec<(String, PathBuf, PluginConfig)>,
-    pairs: &[(String, String)],
-    seed: u64,
-    log: LogSink,
-) -> Result<Vec<Rescored>> {
-    let models = ModelSlot::default();
-    let cache_dir = Some(cache_dir().join("components"));
-    let sandbox = Sandbox::new(SandboxConfig { cache_dir, seed, log, model: models.clone() })?;
-    let mut found = Vec::new();
-    for ((before, _), (name, component, config)) in pairs.iter().zip(rewards) {
-        let plugin: Plugin = sandbox.load(&name, &component, &config)?;
-        let mut reward = plugin.reward()?;
-        let mut comparison: Option<Tally> = None;
-        for at_step in scores {
-            let Some(recorded) = at_step.rewards.iter().find(|it| it.plugin.name == *before) else {
-                continue;
-            };
-            for (model, answers) in Recorded::models(&at_step.asked) {
-                models.set(model, Some(Box::new(answers)));
-            }
-            let groups = at_step.plain_groups();
-            let after = match at_step.rollout {
-                true => groups.chunks(1).flat_map(|it| reward.score(it)).collect(),
-                false => reward.score(&groups),
-            };
-            let after = through_text(after);
-            let tally = comparison.get_or_insert_with(|| Tally::new(&recorded.plugin, reward.as_ref()));
-            tally.add(at_step.step, &groups, &recorded.outcomes, &after);
-        }
-        found.extend(comparison.map(Tally::finish));
+/// A reward, and the name of the run's beside which it stands.
+struct Scorer {
+    before: String,
+    reward: Box<dyn Reward>,
+}
+
+/// Loads rewards as the run did, for whom what models said in the run is played.
+struct Loader {
+    sandbox: Sandbox,
+    answers: ModelSlot,
+    /// The run's model.
+    base: ModelConfig,
+    device: DeviceKind,
+}
+
+impl Loader {
+    fn new(locked: &Locked, device: DeviceKind, log: LogSink) -> Result<Self> {
+        let answers = ModelSlot::default();
+        let cache_dir = Some(cache_dir().join("components"));
+        let config = SandboxConfig { cache_dir, seed: locked.seed, log, model: answers.clone() };
+        Ok(Self { sandbox: Sandbox::new(config)?, answers, base: locked.model.clone(), device })
     }
-    Ok(found)
+
+    fn plugin(&self, name: &str, component: &Path, config: &PluginConfig) -> Result<Box<dyn Reward>> {
+        Ok(self.sandbox.load(name, component, config)?.reward()?)
+    }
+
+    fn model(&self, name: &str, config: &RewardModelConfig) -> Result<Box<dyn Reward>> {
+        let base = models::resolve(&self.base)?.folder;
+        Ok(Box::new(RewardModel::open(name, config, &base, self.device)?))
+    }
+
+    fn compare(&self, scores: &[Scores], scorers: Vec<Scorer>) -> Result<Vec<Rescored>> {
+        let mut found = Vec::new();
+        for Scorer { before, mut reward } in scorers {
+            let mut comparison: Option<Tally> = None;
+            for at_step in scores {
+                let Some(recorded) = at_step.rewards.iter().find(|it| it.plugin.name == before) else {
+                    continue;
+                };
+                for (model, answers) in Recorded::models(&at_step.asked) {
+                    self.answers.set(model, Some(Box::new(answers)));
+                }
+                let groups = at_step.plain_groups();
+                let after = match at_step.rollout {
+                    true => groups.chunks(1).flat_map(|it| reward.score(it)).collect(),
+                    false => reward.score(&groups),
+                };
+                let after = through_text(after);
+                let tally = comparison.get_or_insert_with(|| Tally::new(&recorded.plugin, reward.as_ref()));
+                tally.add(at_step.step, &groups, &recorded.outcomes, &after);
+            }
+            found.extend(comparison.map(Tally::finish));
+        }
+        Ok(found)
+    }
 }
 
 /// What was recorded went through JSON, which may round the last bit of a number when it is read: so does the other side.

@@ -48,6 +48,11 @@ fn whole() -> f64 {
 }
 
 impl RewardModelConfig {
+    /// The reward model in `path`, which counts whole.
+    pub fn of(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), base: None, weight: whole(), clip: None, gate: None }
+    }
+
     /// Its part in the sum of all rewards.
     pub fn term(&self) -> RewardTerm {
         RewardTerm { weight: self.weight, clip: self.clip, gate: self.gate }
@@ -70,14 +75,23 @@ pub(crate) fn open(config: &RunConfig, plugins: &mut Plugins, device: DeviceKind
 }
 
 /// A reward model that can be asked.
-struct RewardModel {
+pub(crate) struct RewardModel {
     identity: PluginIdentity,
     model: CausalLm,
     tokenizer: Tokenizer,
 }
 
 impl RewardModel {
-    fn open(name: &str, config: &RewardModelConfig, own_base: &Path, device: DeviceKind) -> Result<Self> {
+    /// Of the name `name`; `own_base` is the run's model, for an adapter that names no other.
+    ///
+    /// # Errors
+    /// A folder that can't be loaded, and a model without a scalar head.
+    pub(crate) fn open(
+        name: &str,
+        config: &RewardModelConfig,
+        own_base: &Path,
+        device: DeviceKind,
+    ) -> Result<Self> {
         let opened = device::open(device)?;
         let adapter = config.path.join("adapter_config.json").exists();
         let (folder, weights) = match adapter {

@@ -137,7 +137,9 @@ pub(crate) fn encoded(
     let input_ids = question.ok_or_else(|| bad("it asks nothing: there is no prompt".into()))?.prompt_ids;
     if input_ids.is_empty() || input_ids.len() > max_length {
         let length = input_ids.len();
-        return Err(bad(format!("a prompt of {length} tokens; `data.max_length` = {max_length}")));
+        return Err(bad(format!(
+            "a prompt of {length} tokens; at most {max_length} fit `data.max_length` and the model's context"
+        )));
     }
     let labels = vec![IGNORED; input_ids.len()];
     let origin = Arc::new(example.origin.clone());

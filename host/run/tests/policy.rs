@@ -206,8 +206,13 @@ fn a_prompt_that_is_too_long_is_told_with_its_line_or_left_out() {
         let overrides = [ROLLOUTS, overrides].concat();
         place.watch_with(&mut played(Then::Stop, letters), &overrides, &RunOptions::default(), &mut |_| ())
     };
-    let error = run(&["data.on_bad_row=stop"]).unwrap_err().to_string();
-    insta::assert_snapshot!(error.replace(&format!("{}", place.path("").display()), ""), @"rows.jsonl:1: a prompt of 400 tokens; `data.max_length` = 48");
+    let refused = |overrides: &[&str]| {
+        let error = run(overrides).unwrap_err().to_string();
+        error.replace(&format!("{}", place.path("").display()), "")
+    };
+    insta::assert_snapshot!(refused(&["data.on_bad_row=stop"]), @"rows.jsonl:1: a prompt of 400 tokens; at most 48 fit `data.max_length` and the model's context");
+    // The model's context, where rows may be longer.
+    insta::assert_snapshot!(refused(&["data.on_bad_row=stop", "data.max_length=1000"]), @"rows.jsonl:1: a prompt of 400 tokens; at most 128 fit `data.max_length` and the model's context");
     assert!(!place.path("out/metrics.jsonl").exists());
     let summary = run(&["data.on_bad_row=skip", "train.steps=4"]).unwrap();
     assert_eq!((summary.rows, summary.skipped_rows), (6, 1));

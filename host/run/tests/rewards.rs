@@ -1,7 +1,12 @@
 //! Reward models: a run that makes one, and a run that is rewarded by it.
 
+use std::sync::Arc;
+
+use fthost_run::packages::Packages;
+use fthost_run::replay::{others, replay, rescore};
 use fthost_run::train::RunOptions;
-use fthost_run::{Plugins, RunError};
+use fthost_run::{DeviceKind, Plugins, RunError};
+use fthost_sandbox::{LogSink, SearchPath};
 use serde_json::{Value, json};
 
 use crate::support::{Workplace, figures};
@@ -49,6 +54,7 @@ fn a_reward_model_learns_and_rewards_a_policy() {
     for (mean, scores) in mean.iter().zip(&scores) {
         assert!((2.0 * mean.1 - scores.1).abs() < 1e-5, "the weight counts: {mean:?}, {scores:?}");
     }
+    scores_again(&workplace);
     let fails = |overrides: &[&str]| {
         let error = workplace.watch(overrides, &RunOptions::default(), &mut |_| ()).unwrap_err();
         error.to_string().replace(&format!("{}/", workplace.path("").display()).replace("//", "/"), "")
@@ -61,6 +67,36 @@ fn a_reward_model_learns_and_rewards_a_policy() {
     `objective.ppo` learns from rewards, and the run has none
     hint: add `[plugins.<name>]` of a plugin that plays the role `reward`, which `fthost plugin list` names, or `[rewards.<name>]` with the `path` of a reward model
     ");
+}
+
+/// The policy's completions scored by the model that scored them, by another, and by one that took its place.
+fn scores_again(workplace: &Workplace) {
+    let run = workplace.path("policy");
+    let (nowhere, log): (_, LogSink) = (SearchPath(Vec::new()), Arc::new(|_, _, _| ()));
+    let replayed = || replay(&run, &nowhere, DeviceKind::Cpu, log.clone());
+    let same = replayed().unwrap().remove(0);
+    assert_eq!((same.scored, same.changed), (12, 0), "{same:?}");
+
+    workplace.run(&[REWARD, &["train.seed=5", "output.dir=other"]].concat());
+    let given = [format!("other={}", workplace.path("other/adapter").display())];
+    let packages = Packages::around(&run).unwrap();
+    let given = others(&given, &packages, &nowhere).unwrap();
+    let other = rescore(&run, &given, DeviceKind::Cpu, log.clone()).unwrap().remove(0);
+    assert_eq!((other.before.name.as_str(), other.after.name.as_str()), ("longer", "other"));
+    assert_eq!((other.scored, other.changed), (12, 12), "{other:?}");
+    assert!(
+        other.correlation.is_some_and(|it| it > 0.0),
+        "both learned that the longer is better: {other:?}"
+    );
+
+    let weights = "adapter/adapter_model.safetensors";
+    let kept = std::fs::read(workplace.path("out").join(weights)).unwrap();
+    std::fs::copy(workplace.path("other").join(weights), workplace.path("out").join(weights)).unwrap();
+    let error = replayed().unwrap_err().to_string();
+    let (text, now) = error.split_once(": it was sha256:").unwrap();
+    assert!(text.ends_with("out/adapter` is not the model that scored"), "{error}");
+    assert!(now.contains(" and is sha256:") && now.contains("\nhint: `fthost rescore`"), "{error}");
+    std::fs::write(workplace.path("out").join(weights), kept).unwrap();
 }
 
 /// A pair that is to be told apart by much costs more until it is.

@@ -44,6 +44,11 @@ impl Default for GenerateConfig {
 }
 
 impl GenerateConfig {
+    /// Whether no filter leaves a token out.
+    pub(super) fn draws_from_all(&self) -> bool {
+        self.top_k == 0 && self.top_p >= 1.0 && self.min_p == 0.0
+    }
+
     /// Every impossible value, each with its key.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();

@@ -1,6 +1,6 @@
 //! From one sequence's logits to its next token, as transformers' logits processors do it.
 
-use fthost_kernels::{log_sum_exp, most_likely};
+use fthost_kernels::{Softmax, most_likely};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
@@ -28,21 +28,24 @@ pub(super) fn choose(
     rng: &mut ChaCha8Rng,
 ) -> Option<Choice> {
     let temperature = if config.temperature > 0.0 { config.temperature } else { 1.0 };
-    let normalizer = log_sum_exp(logits, 1.0 / temperature as f32);
+    let softmax = Softmax::of(logits, 1.0 / temperature as f32);
+    let normalizer = softmax.normalizer();
     if !normalizer.is_finite() {
         return None;
     }
-    let plain = config.repetition_penalty == 1.0 && config.temperature == 0.0;
-    let id = if plain {
-        most_likely(logits)
-    } else {
-        let mut scores = logits.to_vec();
-        penalize(&mut scores, seen, config.repetition_penalty);
-        if config.temperature == 0.0 {
-            most_likely(&scores)
-        } else {
-            warp(&mut scores, config);
-            draw(&scores, rng.random_range(0.0..1.0))
+    let (as_they_are, greedy) = (config.repetition_penalty == 1.0, config.temperature == 0.0);
+    let id = match (as_they_are, greedy) {
+        (true, true) => most_likely(logits),
+        (true, false) if config.draws_from_all() => softmax.at(rng.random_range(0.0..1.0)),
+        _ => {
+            let mut scores = logits.to_vec();
+            penalize(&mut scores, seen, config.repetition_penalty);
+            if greedy {
+                most_likely(&scores)
+            } else {
+                warp(&mut scores, config);
+                Softmax::of(&scores, 1.0).at(rng.random_range(0.0..1.0))
+            }
         }
     };
     let logp = f64::from(logits[id]) / temperature - normalizer;
@@ -121,23 +124,6 @@ fn keep_top_p(scores: &mut [f32], p: f64) {
         }
     }
     order[kept..].iter().for_each(|id| scores[*id as usize] = f32::NEG_INFINITY);
-}
-
-/// The token in whose share of the softmax of `scores` the point `u` of `[0, 1)` falls, in the order of ids.
-fn draw(scores: &[f32], u: f64) -> usize {
-    let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weight = |score: f32| f64::from((score - top).exp());
-    let point = u * scores.iter().map(|it| weight(*it)).sum::<f64>();
-    let mut below = 0.0;
-    let mut last = 0;
-    for (id, score) in scores.iter().enumerate().filter(|it| *it.1 > f32::NEG_INFINITY) {
-        below += weight(*score);
-        last = id;
-        if point < below {
-            break;
-        }
-    }
-    last
 }
 
 #[cfg(test)]

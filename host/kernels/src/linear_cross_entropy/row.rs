@@ -1,7 +1,7 @@
 //! One row of logits: its loss, its entropy, and its exponentials in place.
 
-use crate::log_sum_exp::{BLOCK, largest as largest_of};
 use crate::simd::{LANES, exp, vectorized};
+use crate::softmax::{BLOCK, largest as largest_of};
 
 /// What a row says.
 #[derive(Debug, Clone, Copy)]

@@ -11,6 +11,7 @@ pub mod merge;
 use std::path::{Path, PathBuf};
 
 pub use fthost_engine::checkpoint::StoredDtype;
+use fthost_engine::models::LlamaConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::config::RunConfig;
@@ -85,13 +86,18 @@ pub struct ResolvedModel {
     pub origin: Origin,
 }
 
-/// The run with its model found.
+/// The run with its model found, and rows no longer than that model's context.
 ///
 /// # Errors
 /// As [`resolve`].
 pub fn found(config: &RunConfig) -> Result<RunConfig> {
     let model = config.model.found_in(resolve(&config.model)?.folder);
-    Ok(RunConfig { model, ..config.clone() })
+    let mut data = config.data.clone();
+    // A folder that holds no model is told of by whoever loads it.
+    if let Ok(read) = LlamaConfig::read(&model.folder().join("config.json")) {
+        data.max_length = data.max_length.min(read.context_length());
+    }
+    Ok(RunConfig { model, data, ..config.clone() })
 }
 
 /// Finds the model: a folder, the hub's, or the embedded one where nothing is named.
