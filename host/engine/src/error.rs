@@ -52,14 +52,14 @@ pub enum EngineError {
         known: &'static str,
     },
     /// `architectures` names no family known here.
-    #[error("`{}`: architecture `{found}` is not known here (known: {known})", path.display())]
+    #[error("`{}`: architecture `{found}` is not known here (known: {})", path.display(), known.join(", "))]
     UnknownArchitecture {
         /// The `config.json`.
         path: PathBuf,
         /// What it names.
         found: String,
         /// What is known.
-        known: &'static str,
+        known: Vec<&'static str>,
     },
     /// Keys of a configuration hold impossible values.
     #[error("invalid {what}: {}", problems.join("; "))]

@@ -40,6 +40,7 @@ fn config(sequences: usize, length: usize, shared: usize) -> AttentionConfig {
         parents: parents.into(),
         scale: (HEAD_DIM as f64).powf(-0.5),
         window: None,
+        softcap: None,
     }
 }
 
@@ -62,7 +63,7 @@ fn prepare(
     let [cos, sin] = [0, 1].map(|_| random([tokens, HEAD_DIM / 2]));
     Box::new(move |tracked| {
         let table = |it: &Tensor<2>| if tracked { it.clone().autodiff() } else { it.clone() };
-        f(leaf(&qkv, tracked), table(&cos), table(&sin), HEADS, KV_HEADS, &config)
+        f(leaf(&qkv, tracked), Some((table(&cos), table(&sin))), HEADS, KV_HEADS, &config)
     })
 }
 

@@ -26,10 +26,10 @@ const HEADS: [&str; 2] = ["frozen", "trained"];
 /// The loss, `[1]`, or the log-probabilities, `[S]`.
 fn head(operation: &str, ours: bool) -> fn(Tensor<2>, Tensor<2>, &[u32]) -> Tensor<1> {
     match (operation, ours) {
-        ("loss", true) => |h, w, t| linear_cross_entropy(h, w, t).loss_sum,
-        ("loss", false) => |h, w, t| linear_cross_entropy_reference(h, w, t).loss_sum,
-        (_, true) => |h, w, t| token_logps(h, w, t).logps,
-        (_, false) => |h, w, t| token_logps_reference(h, w, t).logps,
+        ("loss", true) => |h, w, t| linear_cross_entropy(h, w, None, t).loss_sum,
+        ("loss", false) => |h, w, t| linear_cross_entropy_reference(h, w, None, t).loss_sum,
+        (_, true) => |h, w, t| token_logps(h, w, None, t).logps,
+        (_, false) => |h, w, t| token_logps_reference(h, w, None, t).logps,
     }
 }
 

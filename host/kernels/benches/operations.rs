@@ -11,13 +11,14 @@ mod support;
 
 use burn::tensor::{Device, Tensor};
 use fthost_kernels::geglu::geglu_reference;
+use fthost_kernels::gelu::gelu_reference;
 use fthost_kernels::layer_norm::layer_norm_reference;
 use fthost_kernels::lora_linear::lora_linears_reference;
 use fthost_kernels::rms_norm::rms_norm_reference;
 use fthost_kernels::rope::rope_reference;
 use fthost_kernels::swiglu::swiglu_reference;
 use fthost_kernels::{
-    Activation, LoraLinear, LowRank, Prologue, geglu, layer_norm, lora_linears, rms_norm, rope, swiglu,
+    Activation, LoraLinear, LowRank, Prologue, geglu, gelu, layer_norm, lora_linears, rms_norm, rope, swiglu,
 };
 use support::{Line, VARIANTS, Words, forward_and_backward, leaf, random, rounds};
 
@@ -31,12 +32,13 @@ const KV_WIDTH: usize = 192;
 const RANK: usize = 16;
 const EPS: f64 = 1e-5;
 
-const OPERATIONS: [&str; 10] = [
+const OPERATIONS: [&str; 11] = [
     "rms_norm",
     "layer_norm",
     "rope",
     "swiglu",
     "geglu",
+    "gelu",
     "lora_qkv",
     "lora_o",
     "lora_gate_up",
@@ -67,6 +69,11 @@ fn prepare(operation: &str, ours: bool, tokens: usize) -> Call {
         }
         "swiglu" => gated(if ours { swiglu } else { swiglu_reference }, tokens),
         "geglu" => gated(if ours { geglu } else { geglu_reference }, tokens),
+        "gelu" => {
+            let f = if ours { gelu } else { gelu_reference };
+            let x = random([tokens, WIDE]);
+            Box::new(move |it| f(leaf(&x, it)))
+        }
         "product" => {
             let (x, weight) = (random([tokens, HIDDEN]), random([WIDE, HIDDEN]));
             Box::new(move |it| leaf(&x, it).matmul(weight.clone().transpose()))

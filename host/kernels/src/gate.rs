@@ -1,4 +1,5 @@
-//! Gated activations `act(gate) * up` on the CPU: what SwiGLU, GEGLU and the linear behind them share.
+//! Gated activations `act(gate) * up` on the CPU: what SwiGLU, GEGLU and the linear behind them share, and with them
+//! GELU, which has no gate.
 
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
@@ -8,7 +9,7 @@ use crate::flex::{tensor, unfilled, values};
 use crate::simd::{sigmoid, vectorized};
 
 /// Values of a task: a few pages of each tensor.
-const VALUES: usize = 16 * 1024;
+pub(crate) const VALUES: usize = 16 * 1024;
 
 /// What is applied to the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +30,7 @@ fn silu(x: f32) -> [f32; 2] {
 
 /// Value and derivative of GELU by tanh.
 #[inline(always)]
-fn gelu_tanh(x: f32) -> [f32; 2] {
+pub(crate) fn gelu_tanh(x: f32) -> [f32; 2] {
     /// 2 sqrt(2 / pi): (1 + tanh(u)) / 2 is the sigmoid of 2 u.
     const ROOT: f32 = 1.595_769_2;
     let s = sigmoid(ROOT * (x + 0.044_715 * x * x * x));

@@ -7,7 +7,7 @@ mod head;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use fthost_kernels::{
-    Activation, LoraLinear, LowRank, Prologue, geglu, layer_norm, lora_linears, rms_norm, rope, swiglu,
+    Activation, LoraLinear, LowRank, Prologue, geglu, gelu, layer_norm, lora_linears, rms_norm, rope, swiglu,
 };
 use safetensors::SafeTensors;
 
@@ -96,6 +96,13 @@ fn swiglu_and_geglu_match_torch() {
         let y = operation(golden.leaf("gate", &mut leaves), golden.leaf("up", &mut leaves));
         golden.compare(y, &leaves);
     }
+}
+
+#[test]
+fn gelu_matches_torch() {
+    let (golden, mut leaves) = (Golden::open("gelu"), Vec::new());
+    let y = gelu(golden.leaf("x", &mut leaves));
+    golden.compare(y, &leaves);
 }
 
 #[test]

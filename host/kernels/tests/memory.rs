@@ -18,11 +18,12 @@ fn peak(tokens: usize, window: Option<usize>) -> isize {
     let random = |shape| Tensor::<2>::random(shape, Distribution::Uniform(-1.0, 1.0), &Device::flex());
     let qkv = random([tokens, 3 * HEAD_DIM]).autodiff().require_grad();
     let table = || random([tokens, HEAD_DIM / 2]).autodiff();
-    let (cos, sin) = (table(), table());
-    let config = AttentionConfig { cu_seqlens: [0, tokens].into(), parents: [].into(), scale: 0.125, window };
+    let tables = Some((table(), table()));
+    let (cu_seqlens, parents) = ([0, tokens].into(), [].into());
+    let config = AttentionConfig { cu_seqlens, parents, scale: 0.125, window, softcap: None };
     let before = live();
     restart_peak();
-    let graph = qkv_attention(qkv, cos, sin, 1, 1, &config).sum().backward();
+    let graph = qkv_attention(qkv, tables, 1, 1, &config).sum().backward();
     drop(graph);
     counting::peak() - before
 }

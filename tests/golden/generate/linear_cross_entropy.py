@@ -17,11 +17,14 @@ TARGET = Path(__file__).resolve().parents[1] / "linear_cross_entropy.safetensors
 FACTOR = 0.25
 
 
-def case(rows, vocabulary, width, spread):
-    """`spread` is about how far logits are apart: 0.3 is nearly uniform, 8 nearly certain."""
+def case(rows, vocabulary, width, spread, cap=None, scale=1.0):
+    """`spread` is about how far logits are apart: 0.3 is nearly uniform, 8 nearly certain. With `cap` they become
+    `scale * cap * tanh(logits / cap)`."""
     hidden = (torch.randn(rows, width) * spread / width**0.5).double().requires_grad_()
     weight = torch.randn(vocabulary, width).double().requires_grad_()
     logits = hidden @ weight.T
+    if cap:
+        logits = scale * cap * torch.tanh(logits / cap)
     targets = torch.randint(vocabulary, (rows,))
     # Half of the targets are what the head says.
     targets[::2] = logits.argmax(-1)[::2]
@@ -43,6 +46,7 @@ def case(rows, vocabulary, width, spread):
 def main():
     torch.manual_seed(0)
     cases = {"even": case(12, 48, 8, 1.0), "odd": case(23, 333, 12, 0.3), "certain": case(17, 257, 16, 8.0)}
+    cases["bounded"] = case(19, 129, 16, 4.0, cap=3.0, scale=0.8)
     tensors = {f"{name}.{key}": it.detach() for name, found in cases.items() for key, it in found.items()}
     narrow = lambda it: it if it.dtype == torch.int32 else it.float()
     save_file({key: narrow(it).contiguous() for key, it in tensors.items()}, TARGET)

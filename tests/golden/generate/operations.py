@@ -1,6 +1,6 @@
 """Operations of `host/kernels`, value and gradient, by torch's autograd in float64 on inputs that f32 holds.
 
-Written with torch 2.15, transformers 5.23:
+Written with torch 2.15, transformers 5.24:
     python tests/golden/generate/operations.py
 Writes tests/golden/operations.safetensors. Of each case:
     <case>.in.<input>, <case>.out, <case>.up (what the output's gradient is), <case>.grad.<input>
@@ -57,6 +57,8 @@ def cases():
            dict(x=(t, d), norm=(d,), **layer(0, 24, d), **layer(1, 8, d), **layer(2, 8, d)))
     yield ("lora_gated", lambda x, residual, **p: residual + lora(gated(x, "silu"), p["w0"], p["bias0"], p["a0"], p["b0"], 2.0),
            dict(x=(t, 2 * f), residual=(t, d), **layer(0, d, f)))
+    # New ones last: inputs are drawn in this order.
+    yield "gelu", lambda x: ACT2FN["gelu_new"](x), dict(x=(t, f))
 
 
 def main():

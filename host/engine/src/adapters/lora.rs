@@ -95,9 +95,10 @@ pub(crate) fn attach_with(model: &mut CausalLm, config: &LoraConfig, weights: Pa
     let matches = config.target_modules.matcher()?;
     let mut attached = 0;
     let mut linears = Vec::new();
+    let blocks = model.config.names.blocks;
     for (layer, block) in model.blocks.iter_mut().enumerate() {
         for (name, linear) in block.linears_mut() {
-            let path = format!("model.layers.{layer}.{name}");
+            let path = format!("{blocks}.{layer}.{name}");
             if layer == 0 {
                 linears.push(name.to_string());
             }

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use crate::checkpoint::safetensors::{StoredDtype, write_as, write_whole};
 use crate::error::{EngineError, Result};
-use crate::models::llama::HEAD;
 use crate::models::{CausalLm, ScoreRole};
 
 /// Folds every adapter of `model` into the weight beside it.
@@ -53,19 +52,25 @@ pub fn save_merged_as(model: &mut CausalLm, base: &Path, folder: &Path, dtype: S
             let mut bytes = std::fs::read(&source).map_err(EngineError::io("read", &source))?;
             if name == "config.json" {
                 let is_reward = is_reward(model);
-                bytes = stating(&source, &bytes, dtype, is_reward)?;
+                let class = is_reward.then_some(model.config.names.classifier);
+                bytes = stating(&source, &bytes, dtype, class)?;
             }
             write_whole(&folder.join(name), &bytes)?;
         }
     }
     let mut tensors = Vec::new();
+    let names = model.config.names;
     model.visit_base(&mut |name, parameter| {
-        let (shape, values) = parameter.to_f32();
+        let (mut shape, mut values) = parameter.to_f32();
+        if let (true, &[rows, columns]) = (names.is_transposed(name), shape.as_slice()) {
+            values = (0..columns).flat_map(|it| values[it..].iter().step_by(columns).copied()).collect();
+            shape = vec![columns, rows];
+        }
         tensors.push((name.to_string(), shape, values));
     });
     if is_reward(model) {
         // A model that classifies predicts no tokens.
-        tensors.retain(|it| it.0 != HEAD);
+        tensors.retain(|it| it.0 != names.head);
         model.visit_score(&mut |name, parameter| {
             let (shape, values) = parameter.to_f32();
             tensors.push((name.to_string(), shape, values));
@@ -80,7 +85,7 @@ fn is_reward(model: &CausalLm) -> bool {
 
 /// `config.json` with the type the weights are written in and, of a reward model, the class that has one score:
 /// transformers loads them as it says.
-fn stating(path: &Path, bytes: &[u8], dtype: StoredDtype, is_reward: bool) -> Result<Vec<u8>> {
+fn stating(path: &Path, bytes: &[u8], dtype: StoredDtype, class: Option<&str>) -> Result<Vec<u8>> {
     let json = |source| EngineError::Json { path: path.to_path_buf(), source };
     let mut config: serde_json::Value = serde_json::from_slice(bytes).map_err(json)?;
     let stated: Vec<&str> =
@@ -90,8 +95,8 @@ fn stating(path: &Path, bytes: &[u8], dtype: StoredDtype, is_reward: bool) -> Re
     for key in stated.into_iter().chain(silent.then_some("dtype")) {
         config[key] = dtype.name().into();
     }
-    if is_reward {
-        config["architectures"] = serde_json::json!(["LlamaForSequenceClassification"]);
+    if let Some(class) = class {
+        config["architectures"] = serde_json::json!([class]);
         config["id2label"] = serde_json::json!({"0": "LABEL_0"});
         config["label2id"] = serde_json::json!({"LABEL_0": 0});
     }

@@ -1,5 +1,6 @@
 //! PEFT's adapter folders: `adapter_config.json` and `adapter_model.safetensors`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use burn::tensor::Tensor;
@@ -38,7 +39,7 @@ pub fn save_adapter(model: &mut CausalLm, config: &LoraConfig, base: &str, folde
         });
     }
     write_f32(&folder.join(WEIGHTS), &tensors)?;
-    let mut written = adapter_config(config, base);
+    let mut written = adapter_config(model, config, base);
     if is_reward {
         written["task_type"] = json!(SEQUENCE_CLASSIFICATION);
         written["modules_to_save"] = json!(["score"]);
@@ -47,11 +48,13 @@ pub fn save_adapter(model: &mut CausalLm, config: &LoraConfig, base: &str, folde
     write_whole(&folder.join(CONFIG), format!("{text}\n").as_bytes())
 }
 
-fn adapter_config(config: &LoraConfig, base: &str) -> Value {
+fn adapter_config(model: &CausalLm, config: &LoraConfig, base: &str) -> Value {
     // PEFT understands `all-linear` only for model classes it knows; names always work.
     let target_modules = match &config.target_modules {
         TargetModules::Pattern(pattern) if pattern == "all-linear" => {
-            json!(["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"])
+            let last = |name: &str| name.rsplit_once('.').map_or(name, |it| it.1).to_string();
+            let linears = model.blocks.iter().flat_map(|it| it.linears());
+            json!(linears.map(|it| last(it.0)).collect::<BTreeSet<_>>())
         }
         TargetModules::Pattern(pattern) => json!(pattern),
         TargetModules::Names(names) => json!(names),
@@ -68,7 +71,7 @@ fn adapter_config(config: &LoraConfig, base: &str) -> Value {
         "use_rslora": config.use_rslora,
         "use_dora": false,
         "bias": "none",
-        "fan_in_fan_out": false,
+        "fan_in_fan_out": model.config.names.transposed,
         "inference_mode": true,
         "init_lora_weights": true,
         "modules_to_save": null,
@@ -126,7 +129,6 @@ fn lora_config(value: &Value) -> std::result::Result<LoraConfig, Vec<String>> {
         "trainable_token_indices",
         "target_parameters",
         "use_qalora",
-        "fan_in_fan_out",
     ] {
         let option = &value[key];
         // The head of a model that classifies is saved whole.

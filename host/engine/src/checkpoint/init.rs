@@ -7,26 +7,24 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::load::build;
-use crate::error::{EngineError, Result};
-use crate::models::{CausalLm, LlamaConfig};
+use crate::error::Result;
+use crate::models::decoder::NormKind;
+use crate::models::{CausalLm, DecoderConfig};
 
 /// A model of the folder's `config.json`: linears and embeddings normal with `initializer_range` as their standard
-/// deviation, norms 1, biases 0 (transformers' `PreTrainedModel._init_weights`). `seed` decides every draw.
+/// deviation, norms a factor of 1, biases 0 (transformers' `PreTrainedModel._init_weights`). `seed` decides every draw.
 ///
 /// # Errors
-/// Everything [`LlamaConfig::read`] refuses.
+/// Everything [`DecoderConfig::read`] refuses.
 pub fn init_model(folder: &Path, seed: u64, device: &Device) -> Result<CausalLm> {
     let config_path = folder.join("config.json");
-    let config = LlamaConfig::read(&config_path)?;
-    let rope = config.rope().map_err(|problem| EngineError::Invalid {
-        what: format!("`{}`", config_path.display()),
-        problems: vec![problem],
-    })?;
+    let config = DecoderConfig::read(&config_path)?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    build(&config, rope, device, &mut |name, shape| {
-        let values = match name {
-            norm if norm.ends_with("norm.weight") => vec![1.0; shape[0]],
-            bias if bias.ends_with(".bias") => vec![0.0; shape[0]],
+    let of_norms = if config.norm == NormKind::RmsPlusOne { 0.0 } else { 1.0 };
+    build(&config, device, &mut |name, shape| {
+        let values = match shape {
+            [length] if name.ends_with(".bias") => vec![0.0; *length],
+            [length] => vec![of_norms; *length],
             _ => normal(shape.iter().product(), config.initializer_range, &mut rng),
         };
         Ok(TensorData::new(values, shape.to_vec()))

@@ -8,6 +8,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use fthost_kernels::{PagedAttentionConfig, PagedSequence, Pages, paged_qkv_attention};
 
 use crate::models::CausalLm;
+use crate::models::block::RopeTables;
 
 /// Tokens of a page.
 pub(super) const PAGE: usize = 32;
@@ -39,9 +40,9 @@ impl KvCache {
     /// Without a sequence. `tokens` is what its rows may come to hold: pages for them are there from the start as far as
     /// they take no more than [`RESERVED`], and on the CPU they take memory only when they are written to.
     pub(super) fn new(model: &CausalLm, tokens: usize) -> Self {
-        let of_token = 8 * model.blocks.len() * model.config.kv_heads() * model.config.head_dim();
+        let of_token = 8 * model.blocks.len() * model.config.num_key_value_heads * model.config.head_dim;
         let pages = tokens.min(RESERVED / of_token).div_ceil(PAGE).max(1);
-        let shape = [pages, model.config.kv_heads(), PAGE, model.config.head_dim()];
+        let shape = [pages, model.config.num_key_value_heads, PAGE, model.config.head_dim];
         let (device, dtype): (_, DType) = (model.device(), model.compute_dtype.into());
         let empty = || Tensor::zeros(shape, (&device, dtype));
         let layers = model.blocks.iter().map(|_| Pages { keys: empty(), values: empty() }).collect();
@@ -87,6 +88,12 @@ impl KvCache {
         self.release(closed);
     }
 
+    /// Forgets the tokens of `row`, which stays.
+    pub(super) fn clear(&mut self, row: usize) {
+        let old = std::mem::take(&mut self.rows[row]);
+        self.release(old);
+    }
+
     /// Gives up the pages of `row`.
     pub(super) fn release(&mut self, row: Row) {
         for page in row.pages {
@@ -98,7 +105,7 @@ impl KvCache {
         }
     }
 
-    /// Makes room for new tokens: of each row, as many as stand beside its number.
+    /// Makes room for new tokens: of each row, as many as stand beside its number. How they attend is each block's to say.
     pub(super) fn extend(&mut self, new: &[(usize, usize)]) -> PagedAttentionConfig {
         for &(row, count) in new {
             let first = self.rows[row].length;
@@ -123,6 +130,7 @@ impl KvCache {
             page: PAGE,
             scale,
             window: None,
+            softcap: None,
         }
     }
 
@@ -133,10 +141,9 @@ impl KvCache {
         layer: usize,
         new: &PagedAttentionConfig,
         qkv: Tensor<2>,
-        cos: Tensor<2>,
-        sin: Tensor<2>,
+        tables: Option<RopeTables>,
     ) -> Tensor<2> {
-        paged_qkv_attention(qkv, cos, sin, &mut self.layers[layer], new)
+        paged_qkv_attention(qkv, tables, &mut self.layers[layer], new)
     }
 
     fn head_dim(&self) -> usize {
@@ -215,7 +222,7 @@ mod tests {
         let [_, heads, _, width] = cache.layers[0].values.dims();
         let full = |width: usize, value: f32| Tensor::<2>::full([count, width], value, &Device::flex());
         // As many heads of queries as of keys.
-        cache.attend(0, &new, full(3 * heads * width, value), full(width / 2, 1.0), full(width / 2, 0.0));
+        cache.attend(0, &new, full(3 * heads * width, value), None);
     }
 
     /// One value of each token of `row`, from the first layer's values.

@@ -5,21 +5,24 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 
 use super::cache::KvCache;
-use crate::models::llama::ids_tensor;
+use crate::models::causal_lm::ids_tensor;
 use crate::models::{BlockContext, CausalLm};
-use crate::nn::precision::cast;
+use crate::nn::Rope;
 
 /// What the blocks share: `positions` of each sequence, end to end.
 fn context(model: &CausalLm, positions: &[Range<usize>], lengths: &[usize]) -> BlockContext {
-    let (cos, sin) = model.rope.tables_by_sequence(positions, lengths, &model.device());
-    let dtype = model.compute_dtype.into();
     let mut cu_seqlens = vec![0];
     cu_seqlens.extend(positions.iter().scan(0, |end, it| {
         *end += it.len();
         Some(*end)
     }));
-    let (cos, sin) = (cast(cos, dtype), cast(sin, dtype));
-    BlockContext { cos, sin, cu_seqlens: cu_seqlens.into(), parents: [].into() }
+    let tables = |rope: &Rope| rope.tables_by_sequence(positions, lengths, &model.device());
+    model.context_with(tables, cu_seqlens.into(), [].into())
+}
+
+/// Positions end to end.
+fn ids_of(positions: &[Range<usize>]) -> Vec<u32> {
+    positions.iter().flat_map(|it| it.start as u32..it.end as u32).collect()
 }
 
 /// The blocks over whole sequences, end to end: what they leave, `[T, D]`, before the final norm.
@@ -27,7 +30,7 @@ pub(super) fn whole(model: &CausalLm, sequences: &[&[u32]]) -> Tensor<2> {
     let lengths: Vec<usize> = sequences.iter().map(|it| it.len()).collect();
     let positions: Vec<Range<usize>> = lengths.iter().map(|it| 0..*it).collect();
     let context = context(model, &positions, &lengths);
-    let x = model.embed(&sequences.concat());
+    let x = model.embed(&sequences.concat(), &ids_of(&positions));
     model.blocks.iter().fold(x, |x, block| block.forward(x, &context))
 }
 
@@ -52,12 +55,12 @@ fn extend(model: &CausalLm, cache: &mut KvCache, new: &[New<'_>]) -> Tensor<2> {
     let lengths: Vec<usize> = new.iter().map(|it| it.length).collect();
     let context = context(model, &positions, &lengths);
     let counts: Vec<(usize, usize)> = new.iter().map(|it| (it.row, it.ids.len())).collect();
-    let config = cache.extend(&counts);
+    let mut config = cache.extend(&counts);
     let ids: Vec<u32> = new.iter().flat_map(|it| it.ids.iter().copied()).collect();
-    let mut x = model.embed(&ids);
+    let mut x = model.embed(&ids, &ids_of(&positions));
     for (layer, block) in model.blocks.iter().enumerate() {
-        let (qkv, cos, sin) = (block.projected(x.clone()), context.cos.clone(), context.sin.clone());
-        let mixed = cache.attend(layer, &config, qkv, cos, sin);
+        block.configure(&mut config);
+        let mixed = cache.attend(layer, &config, block.projected(x.clone()), block.tables(&context));
         x = block.finish(x, mixed);
     }
     x
@@ -106,11 +109,20 @@ fn chunks<'a>(prompts: &[(usize, &'a [u32])], chunk: usize) -> Vec<Vec<New<'a>>>
     groups
 }
 
-/// One further token in each of the first rows: the logits after it, `[rows, V]`.
-pub(super) fn step(model: &CausalLm, cache: &mut KvCache, token_ids: &[u32]) -> Tensor<2> {
-    let new = token_ids.chunks(1).enumerate();
-    let new: Vec<New<'_>> = new.map(|(row, ids)| New { row, ids, length: cache.length(row) + 1 }).collect();
+/// What of the first rows' `sequences` is not in the cache yet, mostly their last token: the logits after it, `[rows, V]`.
+pub(super) fn step(model: &CausalLm, cache: &mut KvCache, sequences: &[&[u32]]) -> Tensor<2> {
+    let new = sequences.iter().enumerate();
+    let new: Vec<New<'_>> =
+        new.map(|(row, ids)| New { row, ids: &ids[cache.length(row)..], length: ids.len() }).collect();
     let x = extend(model, cache, &new);
+    let ends: Vec<u32> = new
+        .iter()
+        .scan(0, |end, it| {
+            *end += it.ids.len() as u32;
+            Some(*end - 1)
+        })
+        .collect();
+    let x = if ends.len() == x.dims()[0] { x } else { x.select(0, ids_tensor(&ends, &model.device())) };
     model.logits(model.final_norm(x))
 }
 
@@ -139,7 +151,10 @@ mod tests {
                 let rows: Vec<(usize, &[u32])> =
                     prompts.iter().map(|it| (cache.open(), it.as_slice())).collect();
                 let logits = prefill(&model, &mut cache, &rows, chunk);
-                [logits, step(&model, &mut cache, &[1, 2, 3, 4])]
+                let longer: Vec<Vec<u32>> =
+                    prompts.iter().zip(1..).map(|(it, next)| [&it[..], &[next]].concat()).collect();
+                let longer: Vec<&[u32]> = longer.iter().map(Vec::as_slice).collect();
+                [logits, step(&model, &mut cache, &longer)]
             };
             let expected = read(4096);
             for chunk in [1, 5, 16, 64] {

@@ -1,12 +1,11 @@
 //! How likely a model finds given continuations.
 
 use fthost_data::TextLogprob;
-use fthost_kernels::token_logps;
 
 use super::{check_prompt, forward};
 use crate::error::{EngineError, Result};
 use crate::models::CausalLm;
-use crate::models::llama::ids_tensor;
+use crate::models::causal_lm::ids_tensor;
 
 /// Log-probability of each continuation after its prompt, both as token ids; `max_batch` pairs at one time.
 ///
@@ -49,7 +48,7 @@ fn one_batch(model: &CausalLm, pairs: &[(Vec<u32>, Vec<u32>)]) -> Result<Vec<Tex
     let device = model.device();
     let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
     let x = forward::whole(model, &sequences).select(0, ids_tensor(&positions, &device));
-    let logps = token_logps(model.final_norm(x), model.head_weight(), &targets).logps;
+    let logps = model.token_head().token_logps(model.final_norm(x), &targets, 1.0).logps;
     let mut logps = logps.try_into_vec_as::<f32>().expect("a float tensor is read as f32").into_iter();
     let sums = pairs.iter().enumerate().map(|(index, (_, continuation))| {
         let sum: f64 = logps.by_ref().take(continuation.len()).map(f64::from).sum();

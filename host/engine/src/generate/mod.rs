@@ -27,7 +27,7 @@ pub use self::logprobs::logprobs;
 use self::sequence::{Sampler, Sequence};
 use crate::error::{EngineError, Result};
 use crate::models::CausalLm;
-use crate::models::llama::ids_tensor;
+use crate::models::causal_lm::ids_tensor;
 
 /// Prompt tokens that are read at one time: they bound the memory that reading takes.
 const PREFILL_TOKENS: usize = 1024;
@@ -261,9 +261,15 @@ impl<'a> LiveBatch<'a> {
         if self.live.is_empty() {
             return Ok(());
         }
-        let token_ids: Vec<u32> = self.live.iter().map(Sequence::last).collect();
-        let logits = forward::step(self.model, &mut self.cache, &token_ids);
-        self.sample(0, logits, &(0..token_ids.len()).collect::<Vec<_>>())
+        for row in 0..self.live.len() {
+            // With the next token all before it would be rotated otherwise: they are read again.
+            if self.model.config.rope_changes_after() == Some(self.cache.length(row)) {
+                self.cache.clear(row);
+            }
+        }
+        let sequences: Vec<&[u32]> = self.live.iter().map(Sequence::ids).collect();
+        let logits = forward::step(self.model, &mut self.cache, &sequences);
+        self.sample(0, logits, &(0..sequences.len()).collect::<Vec<_>>())
     }
 
     /// Samples for the sequences from row `begin` on; `of_row` says which of the logits, `[_, V]`, is whose.

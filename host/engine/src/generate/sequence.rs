@@ -26,9 +26,9 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    /// The token that the model has not seen yet.
-    pub(super) fn last(&self) -> u32 {
-        *self.ids.last().expect("a prompt is not empty")
+    /// Prompt and completion as far as it goes; its last token the model has not seen yet.
+    pub(super) fn ids(&self) -> &[u32] {
+        &self.ids
     }
 }
 

@@ -1,9 +1,32 @@
-//! One file a family; field names are those of Hugging Face's `config.json`.
+//! One file a family, which says what its `config.json` means; what is computed stands in [`decoder`], [`block`] and
+//! [`causal_lm`], once for all of them.
 
-pub mod config;
-pub mod llama;
+pub mod block;
+pub mod causal_lm;
+pub mod decoder;
+pub mod family;
+mod gemma;
+mod gemma2;
+mod gemma3;
+mod gpt2;
+mod keys;
+mod llama;
+mod mistral;
+mod mixtral;
+pub mod mixture;
+pub mod norm;
+mod olmo2;
+pub mod parameter;
+mod phi3;
+mod qwen2;
+mod qwen3;
+mod qwen3_moe;
 pub mod score;
+mod smollm3;
 
-pub use config::LlamaConfig;
-pub use llama::{Block, BlockContext, CausalLm, Parameter};
+pub use block::{Block, BlockContext};
+pub use causal_lm::{CausalLm, TokenHead};
+pub use decoder::DecoderConfig;
+pub use norm::Norm;
+pub use parameter::Parameter;
 pub use score::{SCORE, SCORE_BIAS, ScoreHead, ScoreRole};

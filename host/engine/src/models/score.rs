@@ -5,7 +5,7 @@
 
 use burn::tensor::{Device, Tensor};
 
-use super::llama::Parameter;
+use super::parameter::Parameter;
 
 /// Name of the scalar head's weight, as in Hugging Face's models for sequence classification and TRL's value models.
 pub const SCORE: &str = "score.weight";

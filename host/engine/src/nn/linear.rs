@@ -32,7 +32,7 @@ pub struct Linear {
 impl Linear {
     /// `[T, in]` to `[T, out]`, in the type of `x`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        forward_all([self], x, Prologue::None, None)
+        forward_all(&[self], x, Prologue::None, None)
     }
 
     /// The layer with its weights in `dtype`, as the fused operation takes it.
@@ -52,12 +52,13 @@ impl Linear {
 }
 
 /// The outputs of `linears` side by side, plus `residual`: see [`lora_linears`].
-pub fn forward_all<const N: usize>(
-    linears: [&Linear; N],
+pub fn forward_all(
+    linears: &[&Linear],
     x: Tensor<2>,
     prologue: Prologue,
     residual: Option<Tensor<2>>,
 ) -> Tensor<2> {
     let dtype = x.dtype();
-    lora_linears(x, prologue, &linears.map(|it| it.layer(dtype)), residual)
+    let layers: Vec<LoraLinear> = linears.iter().map(|it| it.layer(dtype)).collect();
+    lora_linears(x, prologue, &layers, residual)
 }

@@ -1,5 +1,5 @@
-//! Rotary frequencies and their scalings: `default`, `linear`, `dynamic`, `llama3`, as transformers'
-//! `modeling_rope_utils.py` computes them.
+//! Rotary frequencies and their scalings: `default`, `linear`, `dynamic`, `llama3`, `yarn`, `longrope`, as
+//! transformers' `modeling_rope_utils.py` computes them.
 
 use std::ops::Range;
 
@@ -33,6 +33,84 @@ pub enum RopeScaling {
         /// Context length of the original model.
         original_max_position_embeddings: usize,
     },
+    /// Interpolated by wavelength, with scores made larger: <https://arxiv.org/abs/2309.00071>.
+    Yarn(Yarn),
+    /// A factor for each pair, one set up to the original context length and one above it:
+    /// <https://arxiv.org/abs/2402.13753>.
+    Longrope {
+        /// Up to the original context length, `[head_dim / 2]`.
+        short_factor: Vec<f64>,
+        /// Above it.
+        long_factor: Vec<f64>,
+        /// By how much the context has grown; `max_position_embeddings` over the original one if absent.
+        factor: Option<f64>,
+        /// Factor of cosine and sine; found from `factor` if absent.
+        attention_factor: Option<f64>,
+        /// Context length of the original model.
+        original_max_position_embeddings: usize,
+    },
+}
+
+/// Keys of `yarn`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Yarn {
+    /// By how much the context has grown; `max_position_embeddings` over the original one if absent.
+    pub factor: Option<f64>,
+    /// Factor of cosine and sine; found from `factor` if absent.
+    pub attention_factor: Option<f64>,
+    /// Together with `mscale_all_dim`, another rule for `attention_factor`.
+    pub mscale: Option<f64>,
+    /// As `mscale`.
+    pub mscale_all_dim: Option<f64>,
+    /// Rotations within the original context above which a pair is left as it is; 32 if absent.
+    pub beta_fast: Option<f64>,
+    /// Rotations below which it is interpolated; 1 if absent.
+    pub beta_slow: Option<f64>,
+    /// Whether the range between the two ends at whole pairs; yes if absent.
+    pub truncate: Option<bool>,
+    /// Context length of the original model.
+    pub original_max_position_embeddings: usize,
+}
+
+impl Yarn {
+    fn grown(&self, max_position_embeddings: usize) -> f64 {
+        let ratio = max_position_embeddings as f64 / self.original_max_position_embeddings as f64;
+        self.factor.unwrap_or(ratio)
+    }
+
+    fn attention_factor(&self, max_position_embeddings: usize) -> f64 {
+        let factor = self.grown(max_position_embeddings);
+        let scale = |mscale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 };
+        let of_scales = match (self.mscale, self.mscale_all_dim) {
+            (Some(one), Some(all)) if one != 0.0 && all != 0.0 => scale(one) / scale(all),
+            _ => scale(1.0),
+        };
+        self.attention_factor.unwrap_or(of_scales)
+    }
+
+    fn scale(&self, plain: Vec<f64>, rope: &Rope) -> Vec<f64> {
+        let dim = rope.head_dim as f64;
+        let original = self.original_max_position_embeddings as f64;
+        // The pair that turns so often within the original context.
+        let pair = |rotations: f64| {
+            dim * (original / (rotations * std::f64::consts::TAU)).ln() / (2.0 * rope.theta.ln())
+        };
+        let nonzero = |it: Option<f64>, default: f64| it.filter(|it| *it != 0.0).unwrap_or(default);
+        let (mut low, mut high) = (pair(nonzero(self.beta_fast, 32.0)), pair(nonzero(self.beta_slow, 1.0)));
+        if self.truncate.unwrap_or(true) {
+            (low, high) = (low.floor(), high.ceil());
+        }
+        (low, high) = (low.max(0.0), high.min(dim - 1.0));
+        if low == high {
+            high += 0.001;
+        }
+        let factor = self.grown(rope.max_position_embeddings);
+        let scaled = |(index, frequency): (usize, f64)| {
+            let interpolated = ((index as f64 - low) / (high - low)).clamp(0.0, 1.0);
+            frequency / factor * interpolated + frequency * (1.0 - interpolated)
+        };
+        plain.into_iter().enumerate().map(scaled).collect()
+    }
 }
 
 /// Rotary embedding of one model.
@@ -40,9 +118,9 @@ pub enum RopeScaling {
 pub struct Rope {
     /// Base of the frequencies.
     pub theta: f64,
-    /// Even.
+    /// Values of a head that are rotated, its first; even.
     pub head_dim: usize,
-    /// Context length of the model, for `dynamic`.
+    /// Context length of the model.
     pub max_position_embeddings: usize,
     /// Scaling.
     pub scaling: RopeScaling,
@@ -81,7 +159,41 @@ impl Rope {
                 };
                 self.plain(self.theta).into_iter().map(scale).collect()
             }
+            RopeScaling::Yarn(yarn) => yarn.scale(self.plain(self.theta), self),
+            RopeScaling::Longrope { short_factor, long_factor, original_max_position_embeddings, .. } => {
+                let long = length > *original_max_position_embeddings;
+                let factors = if long { long_factor } else { short_factor };
+                self.plain(self.theta).iter().zip(factors).map(|(it, factor)| it / factor).collect()
+            }
         }
+    }
+
+    /// Factor of cosine and sine.
+    fn attention_factor(&self) -> f64 {
+        match &self.scaling {
+            RopeScaling::Yarn(yarn) => yarn.attention_factor(self.max_position_embeddings),
+            RopeScaling::Longrope { factor, attention_factor, original_max_position_embeddings, .. } => {
+                let original = *original_max_position_embeddings as f64;
+                let factor = factor.unwrap_or(self.max_position_embeddings as f64 / original);
+                let found = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() };
+                attention_factor.unwrap_or(found)
+            }
+            _ => 1.0,
+        }
+    }
+
+    /// What is impossible, with its key.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if let RopeScaling::Longrope { short_factor, long_factor, .. } = &self.scaling {
+            for (key, factors) in [("short_factor", short_factor), ("long_factor", long_factor)] {
+                let (found, pairs) = (factors.len(), self.head_dim / 2);
+                if found != pairs {
+                    problems.push(format!("`rope_scaling.{key}` must have {pairs} factors, got {found}"));
+                }
+            }
+        }
+        problems
     }
 
     fn plain(&self, theta: f64) -> Vec<f64> {
@@ -124,8 +236,9 @@ impl Rope {
     fn cos_sin(&self, angles: Vec<f64>, device: &Device) -> (Tensor<2>, Tensor<2>) {
         let pairs = self.head_dim / 2;
         let shape = [angles.len() / pairs, pairs];
+        let factor = self.attention_factor();
         let table = |function: fn(f64) -> f64| {
-            let values: Vec<f32> = angles.iter().map(|it| function(*it) as f32).collect();
+            let values: Vec<f32> = angles.iter().map(|it| (function(*it) * factor) as f32).collect();
             Tensor::from_data(TensorData::new(values, shape), device)
         };
         (table(f64::cos), table(f64::sin))

@@ -35,7 +35,7 @@ fn evaluate_on_worker(model: &CausalLm, batches: &[Batch], step: u64) -> Result<
         if targets.positions.is_empty() {
             continue;
         }
-        let sums = sft_loss(model.hidden(batch), model.head_weight(), &targets);
+        let sums = sft_loss(model.hidden(batch), model.token_head(), &targets);
         let value = sums.loss_sum.into_scalar::<f64>();
         if !value.is_finite() {
             let rows = batch.origins.iter().map(ToString::to_string).collect();

@@ -9,8 +9,8 @@ use fthost_data::Batch;
 use fthost_kernels::pull_back;
 use serde::{Deserialize, Serialize};
 
-use crate::models::llama::{EMBEDDING, ids_tensor};
-use crate::models::{Block, BlockContext, CausalLm, Parameter, ScoreHead};
+use crate::models::causal_lm::ids_tensor;
+use crate::models::{Block, BlockContext, CausalLm, Parameter, ScoreHead, TokenHead};
 use crate::nn::precision::cast;
 
 /// `train.activation_checkpointing`: what is kept between forward and backward.
@@ -51,7 +51,7 @@ pub enum Part {
     Head,
     /// One block.
     Block(usize),
-    /// The embedding; where it serves as the head, with the head's share.
+    /// The embedding, where it serves as the head with the head's share, and that of positions where they are learned.
     Embedding,
 }
 
@@ -69,8 +69,11 @@ impl Part {
                 }
                 model.visit_score(visit);
             }
-            Self::Embedding if trains_base => visit(EMBEDDING, Parameter::Matrix(&mut model.embed_tokens)),
-            Self::Block(index) => model.blocks[index].visit_trained(trains_base, index, visit),
+            Self::Embedding if trains_base => model.visit_embedding(visit),
+            Self::Block(index) => {
+                let path = model.block_path(index);
+                model.blocks[index].visit_trained(trains_base, &path, visit);
+            }
             Self::Embedding => {}
         }
     }
@@ -79,8 +82,8 @@ impl Part {
 /// What stands on the trunk, as a loss is given it: tracked where it is trained.
 #[derive(Debug, Clone)]
 pub struct Heads {
-    /// The weight that predicts tokens, `[V, D]`.
-    pub weight: Tensor<2>,
+    /// What predicts tokens.
+    pub tokens: TokenHead,
     /// The scalar head, where there is one.
     pub score: Option<ScoreHead>,
 }
@@ -120,7 +123,7 @@ impl<'a> Trunk<'a> {
         let context = model.context(batch);
         let trains_base = !model.has_lora();
         let mut kept = Vec::with_capacity(model.blocks.len());
-        let mut x = model.embed(&batch.input_ids);
+        let mut x = model.embed(&batch.input_ids, &batch.position_ids);
         for (index, block) in model.blocks.iter().enumerate() {
             if checkpointing.rebuilds(index) {
                 kept.push(Kept::Input(x.clone()));
@@ -154,7 +157,7 @@ impl<'a> Trunk<'a> {
             let Kept::Graph { mut block, leaf, output } = graph else { unreachable!("made above") };
             let gradients = pull_back(output, downstream).backward();
             let mut of_block = Vec::new();
-            block.visit_trained(trains_base, index, &mut |_, parameter| {
+            block.visit_trained(trains_base, "", &mut |_, parameter| {
                 of_block.push(parameter.gradient(&gradients));
             });
             // Below the first block of a frozen embedding nothing is learned, and nothing was tracked.
@@ -166,14 +169,35 @@ impl<'a> Trunk<'a> {
             downstream = below;
         }
         if trains_base {
-            let ids = ids_tensor(&batch.input_ids, &model.device());
-            let of_embedding = of_embedding.unwrap_or_else(|| Tensor::zeros_like(&model.embed_tokens));
-            let downstream = cast(downstream, of_embedding.dtype());
-            let gradient = of_embedding.select_assign(0, ids, downstream, IndexingUpdateOp::Add);
-            sink(model, Part::Embedding, vec![gradient.flatten(0, 1)]);
+            let gradients = of_embeddings(model, batch, downstream, of_embedding);
+            sink(model, Part::Embedding, gradients);
         }
         found
     }
+}
+
+/// Gradients of the embeddings, flat, of which that of tokens begins with what it has got as a head.
+fn of_embeddings(
+    model: &CausalLm,
+    batch: &Batch,
+    downstream: Tensor<2>,
+    as_head: Option<Tensor<2>>,
+) -> Vec<Tensor<1>> {
+    let device = model.device();
+    let downstream = cast(downstream, model.embed_tokens.dtype());
+    let scatter = |onto: Tensor<2>, ids: &[u32], from: Tensor<2>| {
+        onto.select_assign(0, ids_tensor(ids, &device), from, IndexingUpdateOp::Add).flatten(0, 1)
+    };
+    let as_head = as_head.unwrap_or_else(|| Tensor::zeros_like(&model.embed_tokens));
+    let scaled = match model.config.embedding_scale {
+        Some(scale) => downstream.clone().mul_scalar(scale),
+        None => downstream.clone(),
+    };
+    let mut found = vec![scatter(as_head, &batch.input_ids, scaled)];
+    if let Some(positions) = &model.embed_positions {
+        found.push(scatter(Tensor::zeros_like(positions), &batch.position_ids, downstream));
+    }
+    found
 }
 
 /// Final norm, heads and loss: the gradient of the trunk's output, and the head's share in that of a tied embedding.
@@ -191,7 +215,7 @@ fn head<R>(
         Parameter::Matrix(&mut tracked.embed_tokens).track();
     }
     let leaf = output.autodiff().require_grad();
-    let heads = Heads { weight: tracked.head_weight(), score: tracked.score.clone() };
+    let heads = Heads { tokens: tracked.token_head(), score: tracked.score.clone() };
     let (scalar, found) = loss(tracked.final_norm(leaf.clone()), heads);
     let gradients = scalar.backward();
     let downstream = leaf.grad(&gradients).expect("the loss depends on its input").inner();
@@ -211,7 +235,7 @@ fn head<R>(
 /// The graph of `block` from a leaf `x`.
 fn graph_of(block: &Block, trains_base: bool, index: usize, x: Tensor<2>, context: &BlockContext) -> Kept {
     let mut block = Box::new(block.clone());
-    block.visit_trained(trains_base, index, &mut |_, parameter| parameter.track());
+    block.visit_trained(trains_base, "", &mut |_, parameter| parameter.track());
     let leaf = x.autodiff();
     let leaf = if trains_base || index > 0 { leaf.require_grad() } else { leaf };
     let output = block.forward(leaf.clone(), context);

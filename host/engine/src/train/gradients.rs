@@ -28,7 +28,7 @@ impl Gradients {
     pub fn add(&mut self, model: &CausalLm, batch: &Batch, checkpointing: ActivationCheckpointing) {
         let targets = batch.targets();
         let loss = accumulate(&mut self.values, model, batch, checkpointing, |hidden, heads| {
-            let loss = sft_loss(hidden, heads.weight, &targets);
+            let loss = sft_loss(hidden, heads.tokens, &targets);
             (loss.loss_sum.clone(), LinearCrossEntropy { loss_sum: loss.loss_sum.inner(), ..loss })
         });
         self.loss_sum += loss.loss_sum.into_scalar::<f64>();

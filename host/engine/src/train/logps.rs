@@ -4,15 +4,15 @@
 
 use burn::tensor::Tensor;
 use fthost_data::{Batch, Targets};
-use fthost_kernels::{TokenLogps, token_logps};
+use fthost_kernels::TokenLogps;
 
 use super::executor::Heads;
 use super::gradients::accumulate;
 use super::state::TrainState;
 use super::step::{StepConfig, StepMetrics, dropped, finish};
 use crate::error::{EngineError, Result};
-use crate::models::CausalLm;
-use crate::models::llama::ids_tensor;
+use crate::models::causal_lm::ids_tensor;
+use crate::models::{CausalLm, TokenHead};
 
 /// A figure over a step: a sum over something that is counted, so that micro-batches of several sizes have one mean.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,30 +63,18 @@ pub fn batch_logps(model: &CausalLm, batch: &Batch, temperature: f64) -> TokenLo
     // As a training step: on a worker of the pool.
     rayon::scope(|_| {
         let targets = batch.targets();
-        logps_of(model.hidden(batch), model.head_weight(), &targets, temperature)
+        logps_of(model.hidden(batch), model.token_head(), &targets, temperature)
     })
 }
 
-fn logps_of(hidden: Tensor<2>, head_weight: Tensor<2>, targets: &Targets, temperature: f64) -> TokenLogps {
-    logps_of_states(states(hidden, targets), head_weight, targets, temperature)
+fn logps_of(hidden: Tensor<2>, head: TokenHead, targets: &Targets, temperature: f64) -> TokenLogps {
+    head.token_logps(states(hidden, targets), &targets.token_ids, temperature)
 }
 
 /// The hidden states that predict `targets`, `[S, D]`.
 pub(super) fn states(hidden: Tensor<2>, targets: &Targets) -> Tensor<2> {
     let device = hidden.device().inner();
     hidden.select(0, ids_tensor(&targets.positions, &device))
-}
-
-/// The log-probabilities of `targets` from the hidden states that predict them.
-pub(super) fn logps_of_states(
-    asked: Tensor<2>,
-    head_weight: Tensor<2>,
-    targets: &Targets,
-    temperature: f64,
-) -> TokenLogps {
-    // The head is linear: hidden states over the temperature give logits over the temperature.
-    let asked = if temperature == 1.0 { asked } else { asked.div_scalar(temperature) };
-    token_logps(asked, head_weight, &targets.token_ids)
 }
 
 /// One optimizer step over `micro_batches`.
@@ -105,7 +93,7 @@ pub fn step_of_logps(
     objective: &mut (dyn FnMut(usize, TokenLogps) -> (Tensor<1>, Vec<Figure>) + Send),
 ) -> Result<StepMetrics> {
     step_of_states(state, micro_batches, config, &mut |asked, hidden, heads| {
-        objective(asked.micro_batch, logps_of(hidden, heads.weight, asked.targets, temperature))
+        objective(asked.micro_batch, logps_of(hidden, heads.tokens, asked.targets, temperature))
     })
 }
 

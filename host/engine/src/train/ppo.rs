@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use fthost_data::Batch;
 use fthost_kernels::TokenLogps;
 
-use super::logps::{logps_of_states, states, step_of_states};
+use super::logps::{states, step_of_states};
 use super::state::TrainState;
 use super::step::{StepConfig, StepMetrics};
 use crate::error::Result;
@@ -80,7 +80,7 @@ pub fn ppo_step(
         let (policy, entropy) = match asked.of_value_model {
             true => (zero(), None),
             false => {
-                let found = logps_of_states(hidden.clone(), heads.weight, asked.targets, temperature);
+                let found = heads.tokens.token_logps(hidden.clone(), &asked.targets.token_ids, temperature);
                 let (policy, entropy) = losses.policy(asked.micro_batch, found);
                 (policy, Some(entropy))
             }

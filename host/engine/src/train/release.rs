@@ -40,7 +40,7 @@ pub(super) fn step(
     let mut begun = false;
     let sums = Trunk::forward(model, batch, config.activation_checkpointing).backward(
         |hidden, heads| {
-            let found = sft_loss(hidden, heads.weight, &targets);
+            let found = sft_loss(hidden, heads.tokens, &targets);
             loss.set(found.loss_sum.clone().inner().into_scalar::<f64>() / tokens);
             let sums = [found.correct.into_scalar::<f64>(), found.entropy_sum.into_scalar::<f64>()];
             (found.loss_sum, sums)

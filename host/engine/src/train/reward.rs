@@ -8,7 +8,7 @@ use super::logps::{Figure, step_of_states};
 use super::state::TrainState;
 use super::step::{StepConfig, StepMetrics};
 use crate::error::Result;
-use crate::models::llama::ids_tensor;
+use crate::models::causal_lm::ids_tensor;
 use crate::models::{CausalLm, ScoreHead, ScoreRole};
 use crate::objectives::reward::RewardMetrics;
 use crate::objectives::segments::floats;

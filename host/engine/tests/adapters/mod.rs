@@ -134,7 +134,7 @@ fn a_fresh_adapter_changes_nothing_and_is_the_same_for_the_same_seed() {
     let fresh = |seed| {
         let mut model = tiny_model();
         attach_lora(&mut model, &LoraConfig::default(), seed).unwrap();
-        let a = model.blocks[0].q_proj.lora.as_ref().unwrap().a.clone().try_into_vec_as::<f32>().unwrap();
+        let a = model.blocks[0].qkv[0].1.lora.as_ref().unwrap().a.clone().try_into_vec_as::<f32>().unwrap();
         (logits(&model, &ids), a)
     };
     let (first, second, other) = (fresh(1), fresh(1), fresh(2));

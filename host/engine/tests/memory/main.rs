@@ -76,7 +76,7 @@ fn batch() -> Batch {
 fn warmed(lora: bool) -> (CausalLm, Batch) {
     let (model, batch) = (model(lora), batch());
     let targets = batch.targets();
-    let loss = |hidden, heads: Heads| (sft_loss(hidden, heads.weight, &targets).loss_sum, ());
+    let loss = |hidden, heads: Heads| (sft_loss(hidden, heads.tokens, &targets).loss_sum, ());
     for checkpointing in [Off, Block, Off] {
         Trunk::forward(&mut model.clone(), &batch, checkpointing).backward(loss, &mut |_, _, _| ());
     }
@@ -90,7 +90,7 @@ fn kept(model: &CausalLm, batch: &Batch, checkpointing: ActivationCheckpointing)
     let kept = live() - before;
     let targets = batch.targets();
     trunk.backward(
-        |hidden, heads: Heads| (sft_loss(hidden, heads.weight, &targets).loss_sum, ()),
+        |hidden, heads: Heads| (sft_loss(hidden, heads.tokens, &targets).loss_sum, ()),
         &mut |_, _, _| (),
     );
     let left = live() - before;
@@ -155,7 +155,7 @@ fn backward_frees_a_block_before_it_goes_on() {
         let trunk = Trunk::forward(&mut model, &batch, checkpointing);
         let (mut lives, mut sizes) = (Vec::new(), 0);
         trunk.backward(
-            |hidden, heads: Heads| (sft_loss(hidden, heads.weight, &targets).loss_sum, ()),
+            |hidden, heads: Heads| (sft_loss(hidden, heads.tokens, &targets).loss_sum, ()),
             &mut |_, _, gradients| {
                 sizes += gradients.iter().map(|it| it.dims()[0] * size_of::<f32>()).sum::<usize>();
                 lives.push(live() - before);
@@ -185,7 +185,7 @@ fn a_step_of_an_adapter_makes_no_copy_of_a_frozen_weight() {
     let before = live();
     restart_peak();
     let targets = batch.targets();
-    let loss = |hidden, heads: Heads| (sft_loss(hidden, heads.weight, &targets).loss_sum, ());
+    let loss = |hidden, heads: Heads| (sft_loss(hidden, heads.tokens, &targets).loss_sum, ());
     Trunk::forward(&mut model.clone(), &batch, Block).backward(loss, &mut |_, _, _| ());
     let peak = counting::peak() - before;
     // One block's graph, its gradients' passes and the head's chunk of logits with what is made of it.

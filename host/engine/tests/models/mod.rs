@@ -1,4 +1,6 @@
-//! Logits and gradients of the Llama family against transformers.
+//! Logits and gradients of the Llama family, and of [`families`], against transformers.
+
+mod families;
 
 use std::path::Path;
 
@@ -69,7 +71,7 @@ fn a_weight_of_another_shape_is_named() {
     std::fs::write(&path, config.replace("LlamaForCausalLM", "MambaForCausalLM")).unwrap();
     let error = load_model(folder.path(), &Device::flex()).unwrap_err().to_string();
     assert!(
-        error.contains("architecture `MambaForCausalLM` is not known here (known: LlamaForCausalLM)"),
+        error.contains("architecture `MambaForCausalLM` is not known here (known: LlamaForCausalLM, Mistral"),
         "{error}"
     );
     std::fs::write(&path, config.replace("\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"")).unwrap();

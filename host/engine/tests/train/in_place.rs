@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Tensor, TensorData};
 use fthost_engine::checkpoint::load_model;
 use fthost_engine::models::CausalLm;
+use fthost_engine::models::block::FeedForward;
 use fthost_engine::train::{TrainState, step};
 use fthost_engine::{Device, EngineError};
 
@@ -54,20 +55,13 @@ fn lies_in(data: &TensorData, path: &Path) -> bool {
 /// Where the tensor alone holds its values, they are given as they lie.
 fn every_weight(model: CausalLm) -> Vec<TensorData> {
     let mut matrices = vec![model.embed_tokens];
-    let mut vectors = vec![model.norm];
+    let mut vectors = vec![model.norm.weight];
     matrices.extend(model.lm_head);
     for block in model.blocks {
-        vectors.extend([block.input_layernorm, block.post_attention_layernorm]);
-        let linears = [
-            block.q_proj,
-            block.k_proj,
-            block.v_proj,
-            block.o_proj,
-            block.gate_proj,
-            block.up_proj,
-            block.down_proj,
-        ];
-        matrices.extend(linears.map(|it| it.weight));
+        vectors.extend([block.attention_norm, block.mlp_norm].into_iter().flatten().map(|it| it.weight));
+        let FeedForward::Dense { up, down } = block.feed_forward else { panic!("a dense model") };
+        let linears = block.qkv.into_iter().chain([block.output]).chain(up).chain([down]);
+        matrices.extend(linears.map(|it| it.1.weight));
     }
     let matrices = matrices.into_iter().map(Tensor::into_data);
     matrices.chain(vectors.into_iter().map(Tensor::into_data)).collect()
@@ -84,7 +78,7 @@ fn weights_of_a_loaded_model_are_the_pages_of_its_file() {
     let weights = every_weight(load(folder.path()));
     assert!(weights.len() > 10 && weights.iter().all(|it| lies_in(it, &file(&folder))));
     // What is written to is copied first.
-    let scaled = load(folder.path()).norm.mul_scalar(2.0).into_data();
+    let scaled = load(folder.path()).norm.weight.mul_scalar(2.0).into_data();
     assert!(!lies_in(&scaled, &file(&folder)));
 }
 

@@ -159,7 +159,7 @@ fn a_frozen_base_stored_in_bf16_is_that_base() {
     stored.model.store_linears(FloatDtype::Bf16);
     let mut widened = stored.clone();
     widened.model.store_linears(FloatDtype::F32);
-    assert_eq!(stored.model.blocks[0].q_proj.weight.dtype(), DType::BF16);
+    assert_eq!(stored.model.blocks[0].qkv[0].1.weight.dtype(), DType::BF16);
     for checkpointing in [ActivationCheckpointing::Off, ActivationCheckpointing::Block] {
         let of = |state: &TrainState| gradients(state, &batches(2), checkpointing);
         assert_eq!(of(&stored), of(&widened));

@@ -1,7 +1,8 @@
 //! Backward: scores are computed again, block by block, from the logarithm of each row's sum of exponentials.
 //!
 //! With `P = e^(S - log_sum)`, `D = rowsum(dO * O)` and `S = scale Q K^T`: `dV = P^T dO`, `dS = P * (dO V^T - D)`,
-//! `dQ = scale dS K`, `dK = dS^T (scale Q)`.
+//! `dQ = scale dS K`, `dK = dS^T (scale Q)`. Where scores are capped, `S` is the capped one, and `dS` goes on to what it
+//! was made of by the cap's derivative.
 //!
 //! A task is a segment: a run of query blocks of one key head. It writes the gradient of its queries, and adds those of
 //! the keys and values they see in buffers of its own, which are summed in order afterwards. Where segments end does
@@ -10,7 +11,7 @@
 use rayon::prelude::*;
 
 use super::AttentionConfig;
-use super::cpu::{Inputs, store_row};
+use super::cpu::{Inputs, Softcap, store_row};
 use super::forward::{KEYS, Visible, block};
 use super::layout::{HeadsMut, Keys, Queries, Sizes, segments, sequences};
 use crate::flex::unfilled;
@@ -124,6 +125,7 @@ impl Given<'_> {
         self.inputs.load_queries(head, block, self.config.scale as f32, &mut scratch.queries[..rows * width]);
         self.load_rows(head, block, scratch);
         scratch.pulled[..rows * width].fill(0.0);
+        let softcap = Softcap::of(self.config.softcap);
         for seen in block.keys(self.config.window, KEYS) {
             let Keys { first, last, .. } = seen;
             let columns = last - first;
@@ -137,7 +139,7 @@ impl Given<'_> {
             let one = Threads::One;
             product(MatrixMut::new(weights, columns), Into::Overwrite, 1.0, queries, keys.t(), one);
             product(MatrixMut::new(slopes, columns), Into::Overwrite, 1.0, upstream, values.t(), one);
-            differentiate(weights, slopes, visible, &scratch.row_terms);
+            differentiate(weights, slopes, visible, softcap, &scratch.row_terms);
             let (weights, slopes) = (Matrix::new(weights, columns), Matrix::new(slopes, columns));
             let seen = (first - partial.first) * width..(last - partial.first) * width;
             let out = MatrixMut::new(&mut partial.values[seen.clone()], width);
@@ -173,7 +175,13 @@ vectorized! {
     }
 
     /// Scores become weights, and the weights' gradients those of the scores.
-    fn differentiate(weights: &mut [f32], slopes: &mut [f32], visible: Visible, terms: &[[f32; 2]]) {
+    fn differentiate(
+        weights: &mut [f32],
+        slopes: &mut [f32],
+        visible: Visible,
+        softcap: Option<Softcap>,
+        terms: &[[f32; 2]],
+    ) {
         let columns = visible.last - visible.first;
         let rows = weights.chunks_exact_mut(columns).zip(slopes.chunks_exact_mut(columns));
         for ((row, (weights, slopes)), [log_sum, offset]) in rows.enumerate().zip(terms) {
@@ -182,9 +190,19 @@ vectorized! {
                 it[..seen.start].fill(0.0);
                 it[seen.end..].fill(0.0);
             }
-            for (weight, slope) in weights[seen.clone()].iter_mut().zip(&mut slopes[seen]) {
-                *weight = exp(*weight - log_sum);
-                *slope = *weight * (*slope - offset);
+            let pairs = weights[seen.clone()].iter_mut().zip(&mut slopes[seen]);
+            // Two loops: a choice inside would be one an element.
+            let Some(softcap) = softcap else {
+                for (weight, slope) in pairs {
+                    *weight = exp(*weight - log_sum);
+                    *slope = *weight * (*slope - offset);
+                }
+                continue;
+            };
+            for (weight, slope) in pairs {
+                let [score, by_score] = softcap.apply(*weight);
+                *weight = exp(score - log_sum);
+                *slope = *weight * (*slope - offset) * by_score;
             }
         }
     }

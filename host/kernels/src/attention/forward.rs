@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::AttentionConfig;
-use super::cpu::Inputs;
+use super::cpu::{Inputs, Softcap};
 use super::layout::{Keys, Queries, Sizes, cut, first_seen, sequences};
 use crate::flex::unfilled;
 use crate::matrix::{Into, Matrix, MatrixMut, Threads, product};
@@ -74,6 +74,7 @@ fn task(
     let (mut queries, mut scores) = (unfilled(rows * width), unfilled(rows * KEYS));
     inputs.load_queries(head, block, config.scale as f32, &mut queries);
     let queries = Matrix::new(&queries, width);
+    let softcap = Softcap::of(config.softcap);
     for seen in block.keys(config.window, KEYS) {
         let Keys { first, last, .. } = seen;
         let columns = last - first;
@@ -81,7 +82,7 @@ fn task(
         let keys = seen.rows(&inputs.k, head);
         product(MatrixMut::new(scores, columns), Into::Overwrite, 1.0, queries, keys.t(), Threads::One);
         let visible = Visible { block, group: sizes.group(), first, last, window: config.window };
-        absorb(scores, visible, &mut running);
+        absorb(scores, visible, softcap, &mut running);
         let (weights, values) = (Matrix::new(scores, columns), seen.rows(&inputs.v, head));
         product(MatrixMut::new(&mut running.mixed, width), Into::Add, 1.0, weights, values, Threads::One);
     }
@@ -110,8 +111,9 @@ impl Visible {
 }
 
 vectorized! {
-    /// Scores become weights, and what was kept is brought to the new largest score.
-    pub(super) fn absorb(scores: &mut [f32], visible: Visible, running: &mut Running) {
+    /// Scores, capped first where there is a bound, become weights, and what was kept is brought to the new largest
+    /// score.
+    pub(super) fn absorb(scores: &mut [f32], visible: Visible, softcap: Option<Softcap>, running: &mut Running) {
         let width = running.mixed.len() / running.sums.len();
         let rows = scores.chunks_exact_mut(visible.last - visible.first);
         for (row, (scores, mixed)) in rows.zip(running.mixed.chunks_exact_mut(width)).enumerate() {
@@ -122,6 +124,9 @@ vectorized! {
                 continue;
             }
             let scores = &mut scores[seen];
+            if let Some(softcap) = softcap {
+                scores.iter_mut().for_each(|it| *it = softcap.apply(*it)[0]);
+            }
             let before = running.largest[row];
             let here = max(scores);
             // Written so that NaN stays NaN.

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use burn::tensor::{Bool, Tensor, activation};
 
 use crate::extension::{apply, is_ours};
-use crate::rope::rope_reference;
+use crate::rope::{check_tables, rope_reference};
 use layout::Sizes;
 pub use paged::{
     PagedAttentionConfig, PagedSequence, Pages, paged_qkv_attention, paged_qkv_attention_reference,
@@ -41,6 +41,9 @@ pub struct AttentionConfig {
     /// A token sees itself and the `window - 1` tokens before it, as with `sliding_window` in transformers; every
     /// token before it where `None`.
     pub window: Option<usize>,
+    /// Bound of the scores' size, > 0: a score `s`, factor included, becomes `softcap * tanh(s / softcap)` before what
+    /// is not seen is masked out, as with `attn_logit_softcapping` in transformers' Gemma 2.
+    pub softcap: Option<f64>,
 }
 
 impl AttentionConfig {
@@ -68,6 +71,7 @@ impl AttentionConfig {
         let sound = |(index, it): (usize, &Option<usize>)| it.is_none_or(|it| it < index && is_root(it));
         assert!(of_each.all(sound), "{parents:?} are not earlier sequences without a parent");
         assert!(self.window != Some(0), "a token sees itself");
+        assert!(self.softcap.is_none_or(|it| it > 0.0), "scores are bounded by {:?}", self.softcap);
         assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "{heads} heads share {kv_heads}");
     }
 }
@@ -79,8 +83,8 @@ impl AttentionConfig {
 /// - result: `[T, heads, head_dim]`
 ///
 /// # Panics
-/// Where `config.cu_seqlens` does not ascend from 0 to `T`, `config.parents` are not what they must be, or
-/// `config.window` is 0.
+/// Where `config.cu_seqlens` does not ascend from 0 to `T`, `config.parents` are not what they must be,
+/// `config.window` is 0 or `config.softcap` is not above 0.
 pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, config: &AttentionConfig) -> Tensor<3> {
     if is_ours(&q) && is_ours(&k) && is_ours(&v) {
         let ([tokens, heads, head_dim], [_, kv_heads, _]) = (q.dims(), k.dims());
@@ -117,7 +121,8 @@ fn one_sequence(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, config: &AttentionConf
     let shared = |it: Tensor<3>| {
         it.permute([1, 0, 2]).unsqueeze_dim::<4>(1).expand([kv_heads, group, length, head_dim])
     };
-    let mut scores = q.mul_scalar(config.scale).matmul(shared(k).swap_dims(2, 3));
+    let scores = q.mul_scalar(config.scale).matmul(shared(k).swap_dims(2, 3));
+    let mut scores = capped(scores, config.softcap);
     // `tril_mask` is true where a value would be dropped from the lower triangle: the future.
     let (shape, device) = ([asking, length], scores.device());
     let future = Tensor::<2, Bool>::tril_mask(shape, before, &device);
@@ -130,56 +135,80 @@ fn one_sequence(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, config: &AttentionConf
     mixed.permute([2, 0, 1, 3]).reshape([asking, heads, head_dim])
 }
 
-/// Rotates queries and keys, then attends.
+/// `softcap * tanh(scores / softcap)`, where there is one.
+fn capped(scores: Tensor<4>, softcap: Option<f64>) -> Tensor<4> {
+    match softcap {
+        Some(cap) => scores.div_scalar(cap).tanh().mul_scalar(cap),
+        None => scores,
+    }
+}
+
+/// Rotates queries and keys by `tables`, cosines and sines, then attends; without tables nothing is rotated.
 ///
 /// A gradient reaches `qkv` only.
 ///
 /// # Shapes
 /// - `qkv`: `[T, (heads + 2 kv_heads) * head_dim]`: queries, keys, values, as projections side by side leave them
-/// - `cos`, `sin`: `[T, head_dim / 2]`
+/// - `tables`: `[T, pairs]` each, as for [`crate::rope()`]
 /// - result: `[T, heads * head_dim]`
 ///
 /// # Panics
-/// As [`attention`].
+/// As [`attention`] and [`crate::rope()`].
 pub fn qkv_attention(
     qkv: Tensor<2>,
-    cos: Tensor<2>,
-    sin: Tensor<2>,
+    tables: Option<(Tensor<2>, Tensor<2>)>,
     heads: usize,
     kv_heads: usize,
     config: &AttentionConfig,
 ) -> Tensor<2> {
-    if is_ours(&qkv) && is_ours(&cos) && is_ours(&sin) {
+    if is_ours(&qkv) && are_ours(&tables) {
         let [tokens, width] = qkv.dims();
         config.check(tokens, heads, kv_heads);
         let sizes = Sizes { heads, kv_heads, head_dim: width / (heads + 2 * kv_heads) };
-        assert_eq!([tokens, sizes.head_dim / 2], cos.dims(), "an angle a token and pair");
-        return apply(
-            vec![qkv.into(), cos.into(), sin.into()],
-            cpu::Merged { sizes, config: config.clone() },
-        );
+        let mut inputs = vec![qkv.into()];
+        if let Some((cos, sin)) = tables {
+            check_tables(&cos, &sin, tokens, sizes.head_dim);
+            inputs.extend([cos.into(), sin.into()]);
+        }
+        return apply(inputs, cpu::Merged { sizes, config: config.clone() });
     }
-    qkv_attention_reference(qkv, cos, sin, heads, kv_heads, config)
+    qkv_attention_reference(qkv, tables, heads, kv_heads, config)
+}
+
+/// Whether our own implementation takes the tables, if there are any.
+fn are_ours(tables: &Option<(Tensor<2>, Tensor<2>)>) -> bool {
+    tables.as_ref().is_none_or(|(cos, sin)| is_ours(cos) && is_ours(sin))
 }
 
 /// [`qkv_attention`] in plain tensor operations.
 pub fn qkv_attention_reference(
     qkv: Tensor<2>,
-    cos: Tensor<2>,
-    sin: Tensor<2>,
+    tables: Option<(Tensor<2>, Tensor<2>)>,
     heads: usize,
     kv_heads: usize,
     config: &AttentionConfig,
 ) -> Tensor<2> {
     let [tokens, width] = qkv.dims();
     let head_dim = width / (heads + 2 * kv_heads);
+    let [q, k, v] = rotated_parts(qkv, tables, [heads, kv_heads, head_dim]);
+    attention_reference(q, k, v, config).reshape([tokens, heads * head_dim])
+}
+
+/// Queries and keys, rotated where there are tables, and values, `[T, heads or kv_heads, head_dim]`.
+fn rotated_parts(
+    qkv: Tensor<2>,
+    tables: Option<(Tensor<2>, Tensor<2>)>,
+    [heads, kv_heads, head_dim]: [usize; 3],
+) -> [Tensor<3>; 3] {
+    let tokens = qkv.dims()[0];
     let part = |first: usize, count: usize| {
         qkv.clone().narrow(1, first * head_dim, count * head_dim).reshape([tokens, count, head_dim])
     };
-    let q = rope_reference(part(0, heads), cos.clone(), sin.clone());
-    let k = rope_reference(part(heads, kv_heads), cos, sin);
-    let mixed = attention_reference(q, k, part(heads + kv_heads, kv_heads), config);
-    mixed.reshape([tokens, heads * head_dim])
+    let (q, k, v) = (part(0, heads), part(heads, kv_heads), part(heads + kv_heads, kv_heads));
+    match tables {
+        Some((cos, sin)) => [rope_reference(q, cos.clone(), sin.clone()), rope_reference(k, cos, sin), v],
+        None => [q, k, v],
+    }
 }
 
 #[cfg(test)]

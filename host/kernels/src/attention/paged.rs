@@ -11,15 +11,15 @@ use burn::tensor::{Bool, DType, Int, Tensor, TensorData, activation};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::AttentionConfig;
-use super::cpu::{Merged, Rotation, load_row};
+use super::cpu::{Merged, Rotation, Softcap, load_row};
 use super::few::{few_mixed, few_scores};
 use super::forward::{Running, Visible, absorb, block, finish};
 use super::layout::{Heads, Queries, Sizes, cut};
+use super::{AttentionConfig, are_ours, capped, rotated_parts};
 use crate::extension::{Operation, is_ours};
 use crate::flex::{contiguous, owned, primitive, tensor, unfilled, values, values_mut};
 use crate::matrix::{Into, Matrix, MatrixMut, Threads, product};
-use crate::rope::rope_reference;
+use crate::rope::check_tables;
 
 /// Rows of a block up to which they meet a page without a general product, which packs what it multiplies.
 const FEW: usize = 16;
@@ -46,6 +46,8 @@ pub struct PagedAttentionConfig {
     pub scale: f64,
     /// As [`super::AttentionConfig::window`].
     pub window: Option<usize>,
+    /// As [`super::AttentionConfig::softcap`].
+    pub softcap: Option<f64>,
 }
 
 /// Keys and values of many sequences, `[pages, kv_heads, page, head_dim]` each: what a head reads of a page lies together.
@@ -67,6 +69,7 @@ impl PagedAttentionConfig {
             "queries of the sequences"
         );
         assert!(self.window != Some(0), "a token sees itself");
+        assert!(self.softcap.is_none_or(|it| it > 0.0), "scores are bounded by {:?}", self.softcap);
         for it in self.sequences.iter() {
             assert!(it.queries <= it.length && it.length <= it.pages.len() * self.page, "{it:?}");
             assert!(it.pages.iter().all(|page| (*page as usize) < pages), "{it:?}");
@@ -94,38 +97,42 @@ impl PagedAttentionConfig {
         for it in self.sequences.iter() {
             cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + it.queries);
         }
-        let (scale, window) = (self.scale, self.window);
-        let found = AttentionConfig { cu_seqlens: cu_seqlens.into(), parents: [].into(), scale, window };
+        let (cu_seqlens, parents) = (cu_seqlens.into(), [].into());
+        let &Self { scale, window, softcap, .. } = self;
+        let found = AttentionConfig { cu_seqlens, parents, scale, window, softcap };
         self.sequences.iter().all(whole).then_some(found)
     }
 }
 
-/// Rotates the new tokens' queries and keys, writes their keys and values to `pages`, in place where nobody else holds
+/// Rotates the new tokens' queries and keys by `tables`, if there are any, writes their keys and values to `pages`, in place where nobody else holds
 /// them, and attends, causally, each sequence's new tokens to all of it.
 ///
 /// # Shapes
 /// - `qkv`: `[T, (heads + 2 kv_heads) * head_dim]`, the sequences' new tokens end to end, as for
 ///   [`super::qkv_attention`]
-/// - `cos`, `sin`: `[T, head_dim / 2]`
+/// - `tables`: cosines and sines, `[T, pairs]` each, as for [`crate::rope()`]
 /// - result: `[T, heads * head_dim]`
 ///
 /// # Panics
-/// Where a sequence lacks pages, or `T` is not the sum of the queries.
+/// Where a sequence lacks pages, `T` is not the sum of the queries, or the tables are of other shapes.
 pub fn paged_qkv_attention(
     qkv: Tensor<2>,
-    cos: Tensor<2>,
-    sin: Tensor<2>,
+    tables: Option<(Tensor<2>, Tensor<2>)>,
     pages: &mut Pages,
     config: &PagedAttentionConfig,
 ) -> Tensor<2> {
-    let ours = is_ours(&qkv) && is_ours(&cos) && is_ours(&sin) && !qkv.is_autodiff();
+    let ours = is_ours(&qkv) && are_ours(&tables) && !qkv.is_autodiff();
     if !(ours && is_ours(&pages.keys) && is_ours(&pages.values)) {
-        return paged_qkv_attention_reference(qkv, cos, sin, pages, config);
+        return paged_qkv_attention_reference(qkv, tables, pages, config);
     }
     let ([tokens, width], [all, kv_heads, page, head_dim]) = (qkv.dims(), pages.keys.dims());
     config.check(tokens, [all, page]);
     let sizes = Sizes { heads: width / head_dim - 2 * kv_heads, kv_heads, head_dim };
-    let [qkv, cos, sin] = [qkv, cos, sin].map(|it| contiguous(primitive(it)));
+    let mut inputs = vec![contiguous(primitive(qkv))];
+    if let Some((cos, sin)) = tables {
+        check_tables(&cos, &sin, tokens, head_dim);
+        inputs.extend([cos, sin].map(|it| contiguous(primitive(it))));
+    }
     let mut output = None;
     let Pages { keys, values } = pages;
     keys.inplace(|all_keys| {
@@ -133,8 +140,8 @@ pub fn paged_qkv_attention(
         values.inplace(|all_values| {
             let mut all_values = owned(primitive(all_values));
             let pages = [values_mut(&mut all_keys), values_mut(&mut all_values)];
-            append(&qkv, &cos, &sin, sizes, pages, config);
-            output = Some(attend([&qkv, &cos, &sin], sizes, [&all_keys, &all_values], config));
+            append(&inputs, sizes, pages, config);
+            output = Some(attend(inputs, sizes, [&all_keys, &all_values], config));
             Tensor::from_primitive::<Flex>(all_values)
         });
         Tensor::from_primitive::<Flex>(all_keys)
@@ -145,20 +152,15 @@ pub fn paged_qkv_attention(
 /// [`paged_qkv_attention`] in plain tensor operations: each sequence's pages are gathered first.
 pub fn paged_qkv_attention_reference(
     qkv: Tensor<2>,
-    cos: Tensor<2>,
-    sin: Tensor<2>,
+    tables: Option<(Tensor<2>, Tensor<2>)>,
     pages: &mut Pages,
     config: &PagedAttentionConfig,
 ) -> Tensor<2> {
     let ([tokens, width], [all, kv_heads, page, head_dim]) = (qkv.dims(), pages.keys.dims());
     config.check(tokens, [all, page]);
     let heads = width / head_dim - 2 * kv_heads;
-    let part = |first: usize, count: usize| {
-        qkv.clone().narrow(1, first * head_dim, count * head_dim).reshape([tokens, count, head_dim])
-    };
-    let q = rope_reference(part(0, heads), cos.clone(), sin.clone());
-    let k = rope_reference(part(heads, kv_heads), cos, sin);
-    for (pages, new) in [(&mut pages.keys, k), (&mut pages.values, part(heads + kv_heads, kv_heads))] {
+    let [q, k, v] = rotated_parts(qkv, tables, [heads, kv_heads, head_dim]);
+    for (pages, new) in [(&mut pages.keys, k), (&mut pages.values, v)] {
         let mut first = 0;
         for [page, inside, count] in config.runs() {
             let new = new.clone().narrow(0, first, count).swap_dims(0, 1).unsqueeze::<4>();
@@ -191,7 +193,8 @@ fn one_sequence(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, config: &PagedAttentio
         it.permute([1, 0, 2]).unsqueeze_dim::<4>(1).expand([kv_heads, group, length, head_dim])
     };
     let scores = q.mul_scalar(config.scale).matmul(shared(k).swap_dims(2, 3));
-    let mut scores = if dtype == DType::F32 { scores } else { scores.cast(DType::F32) };
+    let scores = if dtype == DType::F32 { scores } else { scores.cast(DType::F32) };
+    let mut scores = capped(scores, config.softcap);
     let (shape, earlier, device) = ([queries, length], (length - queries) as i64, scores.device());
     if queries > 1 {
         let future = Tensor::<2, Bool>::tril_mask(shape, earlier, &device);
@@ -216,17 +219,10 @@ struct Part<'a> {
     row: usize,
 }
 
-/// Writes the new tokens' keys, rotated, and values to their places.
-fn append(
-    qkv: &FlexTensor,
-    cos: &FlexTensor,
-    sin: &FlexTensor,
-    sizes: Sizes,
-    pages: [&mut [f32]; 2],
-    config: &PagedAttentionConfig,
-) {
+/// Writes the new tokens' keys, rotated, and values to their places; `inputs` are those of [`Merged`].
+fn append(inputs: &[FlexTensor], sizes: Sizes, pages: [&mut [f32]; 2], config: &PagedAttentionConfig) {
     let Sizes { heads, kv_heads, head_dim } = sizes;
-    let (qkv, rotation) = (values(qkv), Rotation { cos: values(cos), sin: values(sin) });
+    let (qkv, rotation) = (values(&inputs[0]), Rotation::of(&inputs[1..]));
     let [keys, values] = pages;
     let tokens =
         config.runs().flat_map(|[page, inside, count]| (inside..inside + count).map(move |it| (page, it)));
@@ -237,7 +233,7 @@ fn append(
         let new = new_keys.chunks_exact(head_dim).zip(new_values.chunks_exact(head_dim));
         for (head, (key, value)) in new.enumerate() {
             let place = ((page * kv_heads + head) * config.page + inside) * head_dim;
-            load_row(key, Some(rotation), token, head_dim, 1.0, &mut keys[place..][..head_dim]);
+            load_row(key, rotation, token, head_dim, 1.0, &mut keys[place..][..head_dim]);
             values[place..][..head_dim].copy_from_slice(value);
         }
     }
@@ -245,24 +241,23 @@ fn append(
 
 /// Attention of the new tokens to what their pages hold, `[T, heads * head_dim]`.
 fn attend(
-    new: [&FlexTensor; 3],
+    inputs: Vec<FlexTensor>,
     sizes: Sizes,
     [keys, page_values]: [&FlexTensor; 2],
     config: &PagedAttentionConfig,
 ) -> FlexTensor {
     if let Some(config) = config.of_whole_sequences() {
-        return Merged { sizes, config }.forward(new.map(Clone::clone).into(), &[false; 3]).0;
+        return Merged { sizes, config }.forward(inputs, &[false; 3]).0;
     }
-    let [qkv, cos, sin] = new.map(values);
     let paged = Paged {
         sizes,
         config,
-        qkv,
-        rotation: Rotation { cos, sin },
+        qkv: values(&inputs[0]),
+        rotation: Rotation::of(&inputs[1..]),
         keys: values(keys),
         values: values(page_values),
     };
-    let (tokens, width) = (new[0].layout().shape()[0], sizes.heads * sizes.head_dim);
+    let (tokens, width) = (inputs[0].layout().shape()[0], sizes.heads * sizes.head_dim);
     tensor(paged.attend(tokens), &[tokens, width])
 }
 
@@ -271,7 +266,7 @@ struct Paged<'a> {
     sizes: Sizes,
     config: &'a PagedAttentionConfig,
     qkv: &'a [f32],
-    rotation: Rotation<'a>,
+    rotation: Option<Rotation<'a>>,
     keys: &'a [f32],
     values: &'a [f32],
 }
@@ -317,9 +312,10 @@ impl Paged<'_> {
         let of_head = Heads::beside(self.qkv, 0, width, self.sizes.group_width());
         for (token, to) in queries.chunks_exact_mut(self.sizes.group_width()).enumerate() {
             let (from, scale) = (of_head.row(head, row + token), self.config.scale as f32);
-            load_row(from, Some(self.rotation), row + token, head_dim, scale, to);
+            load_row(from, self.rotation, row + token, head_dim, scale, to);
         }
         let mut scores = unfilled(rows * page);
+        let softcap = Softcap::of(self.config.softcap);
         let begin = block.first_key(self.config.window) / page * page;
         for first in (begin..block.last).step_by(page) {
             let last = (first + page).min(block.last);
@@ -335,7 +331,8 @@ impl Paged<'_> {
                 let to = MatrixMut::new(scores, count);
                 product(to, Into::Overwrite, 1.0, queries, keys.t(), Threads::One);
             }
-            absorb(scores, Visible { block, group, first, last, window: self.config.window }, &mut running);
+            let visible = Visible { block, group, first, last, window: self.config.window };
+            absorb(scores, visible, softcap, &mut running);
             if rows <= FEW {
                 few_mixed(scores, values, &mut running.mixed);
             } else {
@@ -360,7 +357,12 @@ mod tests {
 
     fn config(sequences: &[PagedSequence], head_dim: usize, window: Option<usize>) -> PagedAttentionConfig {
         let scale = (head_dim as f64).powf(-0.5);
-        PagedAttentionConfig { sequences: sequences.into(), page: 8, scale, window }
+        PagedAttentionConfig { sequences: sequences.into(), page: 8, scale, window, softcap: None }
+    }
+
+    /// Cosines and sines of anything; none of no pairs.
+    fn tables(tokens: usize, pairs: usize) -> Option<(Tensor<2>, Tensor<2>)> {
+        (pairs > 0).then(|| (random([tokens, pairs], 4), random([tokens, pairs], 5)))
     }
 
     fn pages(kv_heads: usize, head_dim: usize) -> Pages {
@@ -386,23 +388,25 @@ mod tests {
         let whole = [sequence(&[3, 0, 5], 19, 19), sequence(&[9], 5, 0), sequence(&[6, 4], 9, 9)];
         for (sequences, tokens) in [(&some[..], 28), (&whole[..], 28)] {
             for (heads, kv_heads, head_dim) in [(9, 3, 64), (2, 2, 10), (4, 1, 16)] {
-                for window in [None, Some(1), Some(9), Some(100)] {
-                    let config = config(sequences, head_dim, window);
+                let windows = [None, Some(1), Some(9), Some(100)];
+                let capped =
+                    windows.iter().flat_map(|it| [None, Some(0.8), Some(50.0)].map(|cap| (*it, cap)));
+                for (window, softcap) in capped {
+                    let config = PagedAttentionConfig { softcap, ..config(sequences, head_dim, window) };
                     let qkv: Tensor<2> = random([tokens, (heads + 2 * kv_heads) * head_dim], 1);
-                    let [cos, sin] = [4, 5].map(|it| random([tokens, head_dim / 2], it));
-                    let [mut ours, mut plain] = [(); 2].map(|()| pages(kv_heads, head_dim));
-                    let expected = paged_qkv_attention_reference(
-                        qkv.clone(),
-                        cos.clone(),
-                        sin.clone(),
-                        &mut plain,
-                        &config,
-                    );
-                    let got = paged_qkv_attention(qkv, cos, sin, &mut ours, &config);
-                    let case = format!("{heads} heads, window {window:?}");
-                    assert_close(got, expected, &case);
-                    assert_close(ours.keys, plain.keys, &format!("{case}, keys"));
-                    assert_close(ours.values, plain.values, &format!("{case}, values"));
+                    // All of a head, a part of it, nothing.
+                    for pairs in [head_dim / 2, head_dim / 5, 0] {
+                        let tables = tables(tokens, pairs);
+                        let [mut ours, mut plain] = [(); 2].map(|()| pages(kv_heads, head_dim));
+                        let (qkv, copies) = (qkv.clone(), (qkv.clone(), tables.clone()));
+                        let expected = paged_qkv_attention_reference(copies.0, copies.1, &mut plain, &config);
+                        let got = paged_qkv_attention(qkv, tables, &mut ours, &config);
+                        let case =
+                            format!("{heads} heads, {pairs} pairs, window {window:?}, cap {softcap:?}");
+                        assert_close(got, expected, &case);
+                        assert_close(ours.keys, plain.keys, &format!("{case}, keys"));
+                        assert_close(ours.values, plain.values, &format!("{case}, values"));
+                    }
                 }
             }
         }
@@ -412,22 +416,26 @@ mod tests {
     #[test]
     fn a_sequence_in_parts_attends_as_whole() {
         let qkv: Tensor<2> = random([37, 10 * 64], 1);
-        let [cos, sin]: [Tensor<2>; 2] = [4, 5].map(|it| random([37, 32], it));
         let plain = AttentionConfig {
             cu_seqlens: [0, 37].into(),
             parents: [].into(),
             scale: 0.125,
             window: Some(20),
+            softcap: Some(1.5),
         };
-        let expected = qkv_attention(qkv.clone(), cos.clone(), sin.clone(), 6, 2, &plain);
-        let mut pages = pages(2, 64);
-        let mut read = |first: usize, length: usize| {
-            let config = config(&[sequence(&[4, 0, 2, 9, 1], length, length - first)], 64, Some(20));
-            let part = |it: &Tensor<2>| it.clone().narrow(0, first, length - first);
-            paged_qkv_attention(part(&qkv), part(&cos), part(&sin), &mut pages, &config)
-        };
-        let got = Tensor::cat(vec![read(0, 19), read(19, 36), read(36, 37)], 0);
-        assert_close(got, expected, "parts");
+        for tables in [tables(37, 32), tables(37, 5), None] {
+            let expected = qkv_attention(qkv.clone(), tables.clone(), 6, 2, &plain);
+            let mut pages = pages(2, 64);
+            let mut read = |first: usize, length: usize| {
+                let asking = sequence(&[4, 0, 2, 9, 1], length, length - first);
+                let config = PagedAttentionConfig { softcap: Some(1.5), ..config(&[asking], 64, Some(20)) };
+                let part = |it: &Tensor<2>| it.clone().narrow(0, first, length - first);
+                let tables = tables.as_ref().map(|(cos, sin)| (part(cos), part(sin)));
+                paged_qkv_attention(part(&qkv), tables, &mut pages, &config)
+            };
+            let got = Tensor::cat(vec![read(0, 19), read(19, 36), read(36, 37)], 0);
+            assert_close(got, expected, "parts");
+        }
     }
 
     #[test]
@@ -435,15 +443,8 @@ mod tests {
         let mut pages = pages(2, 16);
         let place = |it: &Pages| values(&primitive(it.keys.clone())).as_ptr();
         let before = place(&pages);
-        let tables: [Tensor<2>; 2] = [4, 5].map(|it| random([1, 8], it));
-        let [cos, sin] = tables;
-        paged_qkv_attention(
-            random([1, 8 * 16], 1),
-            cos,
-            sin,
-            &mut pages,
-            &config(&[sequence(&[0], 3, 1)], 16, None),
-        );
+        let config = config(&[sequence(&[0], 3, 1)], 16, None);
+        paged_qkv_attention(random([1, 8 * 16], 1), tables(1, 8), &mut pages, &config);
         assert_eq!(place(&pages), before);
     }
 }

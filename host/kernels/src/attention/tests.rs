@@ -18,6 +18,9 @@ const CASES: [Case; 9] = [
     (2, 1, 256, &[0, 0, 130], Some(1000)),
 ];
 
+/// Bounds of scores, which are of order 1 in all cases: the smallest is felt all over, the largest hardly.
+const CAPS: [Option<f64>; 4] = [None, Some(0.8), Some(5.0), Some(50.0)];
+
 fn config(bounds: &[usize], head_dim: usize, window: Option<usize>) -> AttentionConfig {
     AttentionConfig { parents: [].into(), ..config_of(bounds, &[], head_dim, window) }
 }
@@ -29,14 +32,22 @@ fn config_of(
     window: Option<usize>,
 ) -> AttentionConfig {
     let scale = (head_dim as f64).powf(-0.5);
-    AttentionConfig { cu_seqlens: bounds.into(), parents: parents.into(), scale, window }
+    AttentionConfig { cu_seqlens: bounds.into(), parents: parents.into(), scale, window, softcap: None }
+}
+
+/// Each case with each of [`CAPS`].
+fn capped_cases() -> impl Iterator<Item = (Case, AttentionConfig)> {
+    CASES.into_iter().flat_map(|case| {
+        let (.., head_dim, bounds, window) = case;
+        CAPS.map(|softcap| (case, AttentionConfig { softcap, ..config(bounds, head_dim, window) }))
+    })
 }
 
 /// Sums of at most 300 terms in f32, in two orders, behind an exponential: 2e-5 of the largest value.
 #[test]
 fn values_and_gradients_equal_the_reference() {
-    for (heads, kv_heads, head_dim, bounds, window) in CASES {
-        let (tokens, config) = (bounds[bounds.len() - 1], config(bounds, head_dim, window));
+    for ((heads, kv_heads, head_dim, bounds, _), config) in capped_cases() {
+        let tokens = bounds[bounds.len() - 1];
         type Attention = fn(Tensor<3>, Tensor<3>, Tensor<3>, &AttentionConfig) -> Tensor<3>;
         let run = |it: &[crate::check::Value], attention: Attention| {
             let part = |index: usize, heads: usize| it[index].matrix().reshape([tokens, heads, head_dim]);
@@ -48,19 +59,33 @@ fn values_and_gradients_equal_the_reference() {
     }
 }
 
-/// As above, with a rotation on both ways.
+type Tables = Option<(Tensor<2>, Tensor<2>)>;
+
+/// Cosines and sines; none of no pairs.
+fn tables(tokens: usize, pairs: usize) -> Tables {
+    let angles = || random([tokens, pairs], 5) * 2.0;
+    (pairs > 0).then(|| (angles().cos(), angles().sin()))
+}
+
+/// [`qkv_attention`] and its reference.
+fn compare_merged(heads: usize, kv_heads: usize, head_dim: usize, pairs: usize, config: &AttentionConfig) {
+    type Attention = fn(Tensor<2>, Tables, usize, usize, &AttentionConfig) -> Tensor<2>;
+    let tokens = config.cu_seqlens[config.cu_seqlens.len() - 1];
+    let tables = tables(tokens, pairs);
+    let run = |it: &[crate::check::Value], attention: Attention| {
+        attention(it[0].matrix(), tables.clone(), heads, kv_heads, config)
+    };
+    let inputs = [random([tokens, (heads + 2 * kv_heads) * head_dim], 1).into()];
+    compare(&inputs, |it| run(it, qkv_attention), |it| run(it, qkv_attention_reference), 2e-5);
+}
+
+/// As above, with a rotation on both ways: of all of a head, of a part, of nothing.
 #[test]
 fn merged_values_and_gradients_equal_the_reference() {
-    for (heads, kv_heads, head_dim, bounds, window) in CASES {
-        let (tokens, config) = (bounds[bounds.len() - 1], config(bounds, head_dim, window));
-        let angles = random([tokens, head_dim / 2], 5) * 2.0;
-        let (cos, sin) = (angles.clone().cos(), angles.sin());
-        type Attention = fn(Tensor<2>, Tensor<2>, Tensor<2>, usize, usize, &AttentionConfig) -> Tensor<2>;
-        let run = |it: &[crate::check::Value], attention: Attention| {
-            attention(it[0].matrix(), cos.clone(), sin.clone(), heads, kv_heads, &config)
-        };
-        let inputs = [random([tokens, (heads + 2 * kv_heads) * head_dim], 1).into()];
-        compare(&inputs, |it| run(it, qkv_attention), |it| run(it, qkv_attention_reference), 2e-5);
+    for ((heads, kv_heads, head_dim, ..), config) in capped_cases() {
+        for pairs in [head_dim / 2, head_dim / 5, 0] {
+            compare_merged(heads, kv_heads, head_dim, pairs, &config);
+        }
     }
 }
 
@@ -79,18 +104,13 @@ const SHARED: [(&[usize], &[Option<usize>]); 5] = [
 fn values_and_gradients_of_shared_prefixes_equal_the_reference() {
     for (bounds, parents) in SHARED {
         for (heads, kv_heads, head_dim) in [(1, 1, 4), (6, 2, 16), (3, 3, 10)] {
-            for window in [None, Some(1), Some(9), Some(290), Some(1000)] {
-                let tokens = bounds[bounds.len() - 1];
-                let config = config_of(bounds, parents, head_dim, window);
-                let angles = random([tokens, head_dim / 2], 5) * 2.0;
-                let (cos, sin) = (angles.clone().cos(), angles.sin());
-                type Attention =
-                    fn(Tensor<2>, Tensor<2>, Tensor<2>, usize, usize, &AttentionConfig) -> Tensor<2>;
-                let run = |it: &[crate::check::Value], attention: Attention| {
-                    attention(it[0].matrix(), cos.clone(), sin.clone(), heads, kv_heads, &config)
-                };
-                let inputs = [random([tokens, (heads + 2 * kv_heads) * head_dim], 1).into()];
-                compare(&inputs, |it| run(it, qkv_attention), |it| run(it, qkv_attention_reference), 2e-5);
+            let windows = [None, Some(1), Some(9), Some(290), Some(1000)];
+            let capped = windows.iter().flat_map(|it| [(*it, None), (*it, Some(1.5))]);
+            for (window, softcap) in capped {
+                let config = AttentionConfig { softcap, ..config_of(bounds, parents, head_dim, window) };
+                for pairs in [head_dim / 2, head_dim / 5, 0] {
+                    compare_merged(heads, kv_heads, head_dim, pairs, &config);
+                }
             }
         }
     }
@@ -123,19 +143,35 @@ fn a_shared_prefix_is_a_prefix_of_each() {
                 &Device::flex(),
             );
             // Both ways as the copies have it: `compare` weighs rows by their place.
-            let angles = random([tokens, head_dim / 2], 5) * 2.0;
-            let table = |it: Tensor<2>| it.select(0, copied.clone());
-            let (cos, sin) = (angles.clone().cos(), angles.sin());
+            let table = |it: &Tensor<2>| it.clone().select(0, copied.clone());
+            let tables = tables(tokens, head_dim / 2);
             let ours = |it: &[crate::check::Value]| {
-                let (cos, sin) = (cos.clone(), sin.clone());
-                qkv_attention(it[0].matrix(), cos, sin, heads, kv_heads, &shared).select(0, copied.clone())
+                let output = qkv_attention(it[0].matrix(), tables.clone(), heads, kv_heads, &shared);
+                output.select(0, copied.clone())
             };
             let copies = |it: &[crate::check::Value]| {
-                let (cos, sin) = (table(cos.clone()), table(sin.clone()));
-                qkv_attention(it[0].matrix().select(0, copied.clone()), cos, sin, heads, kv_heads, &apart)
+                let tables = tables.as_ref().map(|(cos, sin)| (table(cos), table(sin)));
+                qkv_attention(it[0].matrix().select(0, copied.clone()), tables, heads, kv_heads, &apart)
             };
             let inputs = [random([tokens, (heads + 2 * kv_heads) * head_dim], 1).into()];
             compare(&inputs, ours, copies, 2e-5);
+        }
+    }
+}
+
+/// `softcap tanh(s / softcap)` of one key beside another, by hand: scores 6 and 0, so weights are a sigmoid's.
+#[test]
+fn a_capped_score_is_weighed_as_by_hand() {
+    let tensor = |it: [f32; 4]| Tensor::<1>::from_floats(it, &Device::flex()).reshape([2, 1, 2]);
+    let (q, k, v) =
+        (tensor([0.0, 0.0, 3.0, 0.0]), tensor([2.0, 1.0, 0.0, 5.0]), tensor([1.0, 0.0, 0.0, 1.0]));
+    for (cap, score) in [(2.0, 2.0 * 3f64.tanh()), (6.0, 6.0 * 1f64.tanh())] {
+        let config = AttentionConfig { scale: 1.0, softcap: Some(cap), ..config(&[0, 2], 2, None) };
+        let weight = 1.0 / (1.0 + (-score).exp());
+        for attention in [attention, attention_reference] {
+            let output = attention(q.clone(), k.clone(), v.clone(), &config);
+            let row = output.narrow(0, 1, 1).try_into_vec_as::<f32>().unwrap();
+            assert!((f64::from(row[0]) - weight).abs() < 1e-6, "{row:?} is not {weight}");
         }
     }
 }
@@ -157,7 +193,7 @@ fn run_on(threads: usize, config: &AttentionConfig) -> [Vec<f32>; 2] {
     pool.install(|| {
         let qkv = random([tokens, 5 * 16], 1).autodiff().require_grad();
         let table = || random([tokens, 8], 2).autodiff();
-        let output = qkv_attention(qkv.clone(), table(), table(), 3, 1, config);
+        let output = qkv_attention(qkv.clone(), Some((table(), table())), 3, 1, config);
         let graph = (output.clone() * random(output.dims(), 3).autodiff()).sum().backward();
         let gradient = qkv.grad(&graph).unwrap();
         [output.inner(), gradient].map(|it| it.try_into_vec_as::<f32>().unwrap())
@@ -167,7 +203,7 @@ fn run_on(threads: usize, config: &AttentionConfig) -> [Vec<f32>; 2] {
 #[test]
 fn one_thread_and_three_give_the_same_bits() {
     for window in [None, Some(40)] {
-        let config = config(&[0, 7, 400, 415], 16, window);
+        let config = AttentionConfig { softcap: Some(2.0), ..config(&[0, 7, 400, 415], 16, window) };
         let (one, three) = (run_on(1, &config), run_on(3, &config));
         assert!(one == three, "{window:?}");
         let bounds = [0, 300, 390, 400, 440, 445, 460];
@@ -180,13 +216,14 @@ fn one_thread_and_three_give_the_same_bits() {
 #[test]
 fn a_nan_reaches_the_rows_that_see_it_and_no_other_sequence() {
     let (tokens, width, broken) = (130, 4, 60);
-    let config = config(&[0, 50, 110, 130], width, Some(20));
-    for part in 0..3 {
+    let plain = config(&[0, 50, 110, 130], width, Some(20));
+    let capped = AttentionConfig { softcap: Some(3.0), ..plain.clone() };
+    for (part, config) in (0..3).flat_map(|it| [(it, &plain), (it, &capped)]) {
         let mut qkv: Vec<f32> = random([tokens, 3 * width], 1).try_into_vec_as().unwrap();
         qkv[broken * 3 * width + part * width] = f32::NAN;
         let qkv = Tensor::<1>::from_floats(qkv.as_slice(), &Device::flex()).reshape([tokens, 3 * width]);
-        let table = || random([tokens, width / 2], 2);
-        let output: Vec<f32> = qkv_attention(qkv, table(), table(), 1, 1, &config).try_into_vec_as().unwrap();
+        let output = qkv_attention(qkv, tables(tokens, width / 2), 1, 1, config);
+        let output: Vec<f32> = output.try_into_vec_as().unwrap();
         for (token, row) in output.chunks(width).enumerate() {
             let sees = if part == 0 { token == broken } else { (broken..broken + 20).contains(&token) };
             assert!(!sees || row.iter().any(|it| it.is_nan()), "part {part}, token {token}: {row:?}");

@@ -8,7 +8,7 @@
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::row;
+use super::{Softcap, row};
 use crate::extension::Operation;
 use crate::flex::{dims2, into_values, tensor, unfilled, values};
 use crate::matrix::{Into, Matrix, MatrixMut, Threads, product};
@@ -22,21 +22,27 @@ struct Head<'a> {
     weight: &'a [f32],
     width: usize,
     targets: &'a [u32],
+    softcap: Option<Softcap>,
 }
 
 impl<'a> Head<'a> {
-    fn new(hidden: &'a FlexTensor, weight: &'a FlexTensor, targets: &'a [u32]) -> Self {
+    fn new(
+        hidden: &'a FlexTensor,
+        weight: &'a FlexTensor,
+        targets: &'a [u32],
+        softcap: Option<Softcap>,
+    ) -> Self {
         let [vocabulary, width] = dims2(weight);
         assert_eq!(dims2(hidden), [targets.len(), width], "hidden states, one row a target");
         assert!(targets.iter().all(|it| (*it as usize) < vocabulary), "targets are below {vocabulary}");
-        Self { hidden: values(hidden), weight: values(weight), width, targets }
+        Self { hidden: values(hidden), weight: values(weight), width, targets, softcap }
     }
 
     fn vocabulary(&self) -> usize {
         self.weight.len() / self.width
     }
 
-    /// The logits of a few rows at a time, with the rows' range and targets; `each` may overwrite them.
+    /// The logits of a few rows at a time, bounded, with the rows' range and targets; `each` may overwrite them.
     fn for_each_chunk(&self, mut each: impl FnMut(std::ops::Range<usize>, &[u32], &mut [f32])) {
         let (rows, vocabulary) = (self.targets.len(), self.vocabulary());
         let most = (LOGITS / vocabulary).clamp(1, rows.max(1));
@@ -55,6 +61,9 @@ impl<'a> Head<'a> {
                 Matrix::new(self.weight, self.width).t(),
                 Threads::All,
             );
+            if let Some(softcap) = self.softcap {
+                logits.par_chunks_exact_mut(vocabulary).for_each(|row| row::bound(row, softcap));
+            }
             each(range.clone(), &self.targets[range], logits);
         }
     }
@@ -145,18 +154,22 @@ impl Gradients {
 #[derive(Debug)]
 pub(super) struct Loss {
     pub targets: Vec<u32>,
+    pub softcap: Option<Softcap>,
 }
 
 impl Operation for Loss {
     fn forward(&self, inputs: Vec<FlexTensor>, wanted: &[bool]) -> (FlexTensor, Vec<FlexTensor>) {
         let [hidden, weight] = <[_; 2]>::try_from(inputs).expect("hidden and weight");
-        let head = Head::new(&hidden, &weight, &self.targets);
+        let head = Head::new(&hidden, &weight, &self.targets, self.softcap);
         let mut gradients = head.gradients(wanted);
         let keep = wanted.contains(&true);
         let mut sums = [0.0f64; 3];
         head.for_each_chunk(|range, targets, logits| {
             let rows = logits.par_chunks_exact_mut(head.vocabulary()).zip(targets);
-            let found: Vec<row::Found> = rows.map(|(row, target)| row::loss(row, *target, keep)).collect();
+            // A bounded logit is needed once more for its gradient, and no factor of the row says that.
+            let exponentials = keep && self.softcap.is_none();
+            let found: Vec<row::Found> =
+                rows.map(|(row, target)| row::loss(row, *target, exponentials)).collect();
             for row in &found {
                 let [loss, correct, entropy] = &mut sums;
                 *loss += row.loss;
@@ -164,8 +177,21 @@ impl Operation for Loss {
                 *entropy += row.entropy;
             }
             if keep {
-                let factors = |it: &row::Found| Factors { of_all: (1.0 / it.sum) as f32, of_target: 1.0 };
-                let factors: Vec<Factors> = found.iter().map(factors).collect();
+                let factors: Vec<Factors> = match self.softcap {
+                    Some(softcap) => {
+                        let rows = logits.par_chunks_exact_mut(head.vocabulary()).zip(targets).zip(&found);
+                        let one = |((row, target), it): ((&mut [f32], &u32), &row::Found)| {
+                            let of_target = row::slope(row[*target as usize], softcap);
+                            row::bound_gradient(row, it.log_sum(), 1.0, 0.0, 0.0, softcap);
+                            Factors { of_all: 1.0, of_target }
+                        };
+                        rows.map(one).collect()
+                    }
+                    None => {
+                        let one = |it: &row::Found| Factors { of_all: (1.0 / it.sum) as f32, of_target: 1.0 };
+                        found.iter().map(one).collect()
+                    }
+                };
                 gradients.add(&head, range, logits, &factors);
             }
         });
@@ -208,19 +234,20 @@ fn times(unit: FlexTensor, upstream: f32) -> FlexTensor {
 #[derive(Debug)]
 pub(super) struct Logps {
     pub targets: Vec<u32>,
+    pub softcap: Option<Softcap>,
 }
 
 impl Operation for Logps {
     fn forward(&self, inputs: Vec<FlexTensor>, wanted: &[bool]) -> (FlexTensor, Vec<FlexTensor>) {
         let [hidden, weight] = <[_; 2]>::try_from(inputs).expect("hidden and weight");
-        let head = Head::new(&hidden, &weight, &self.targets);
+        let head = Head::new(&hidden, &weight, &self.targets, self.softcap);
         let (mut logps, mut entropies, mut log_sums) = (Vec::new(), Vec::new(), Vec::new());
         head.for_each_chunk(|_, targets, logits| {
             let rows = logits.par_chunks_exact_mut(head.vocabulary()).zip(targets);
             let found: Vec<row::Found> = rows.map(|(row, target)| row::loss(row, *target, false)).collect();
             logps.extend(found.iter().map(|it| -it.loss as f32));
             entropies.extend(found.iter().map(|it| it.entropy as f32));
-            log_sums.extend(found.iter().map(|it| (f64::from(it.largest) + it.sum.ln()) as f32));
+            log_sums.extend(found.iter().map(row::Found::log_sum));
         });
         let rows = [self.targets.len()];
         let saved = match wanted.contains(&true) {
@@ -241,17 +268,26 @@ impl Operation for Logps {
         let (upstream, of_entropy) = values(&gradient).split_at(self.targets.len());
         let (log_sums, entropies) = (values(&log_sums), values(&entropies));
         let wants_entropy = of_entropy.iter().any(|it| *it != 0.0);
-        let head = Head::new(&hidden, &weight, &self.targets);
+        let head = Head::new(&hidden, &weight, &self.targets, self.softcap);
         let mut gradients = head.gradients(wanted);
-        head.for_each_chunk(|range, _, logits| {
-            let rows = logits.par_chunks_exact_mut(head.vocabulary()).zip(range.clone());
-            rows.for_each(|(row, at)| match wants_entropy {
-                true => row::gradient(row, log_sums[at], upstream[at], entropies[at], of_entropy[at]),
-                false => row::probabilities(row, log_sums[at]),
-            });
-            let of_all = |it: &f32| if wants_entropy { -1.0 } else { -it };
-            let factors = |it: &f32| Factors { of_all: of_all(it), of_target: -it };
-            let factors: Vec<Factors> = upstream[range.clone()].iter().map(factors).collect();
+        head.for_each_chunk(|range, targets, logits| {
+            let rows = logits.par_chunks_exact_mut(head.vocabulary()).zip(range.clone()).zip(targets);
+            let one = |((row, at), target): ((&mut [f32], usize), &u32)| {
+                let (log_sum, [upstream, entropy, of_entropy]) =
+                    (log_sums[at], [upstream[at], entropies[at], of_entropy[at]]);
+                if let Some(softcap) = self.softcap {
+                    let slope = row::slope(row[*target as usize], softcap);
+                    row::bound_gradient(row, log_sum, upstream, entropy, of_entropy, softcap);
+                    return Factors { of_all: -1.0, of_target: -upstream * slope };
+                }
+                if wants_entropy {
+                    row::gradient(row, log_sum, upstream, entropy, of_entropy);
+                    return Factors { of_all: -1.0, of_target: -upstream };
+                }
+                row::probabilities(row, log_sum);
+                Factors { of_all: -upstream, of_target: -upstream }
+            };
+            let factors: Vec<Factors> = rows.map(one).collect();
             gradients.add(&head, range, logits, &factors);
         });
         gradients.finish(hidden.layout().shape(), weight.layout().shape()).into()

@@ -18,18 +18,32 @@ pub struct LinearCrossEntropy {
     pub entropy_sum: Tensor<1>,
 }
 
-/// Cross-entropy of `hidden weight^T` with `targets`.
+/// What becomes of logits before their softmax: `scale cap tanh(logit / cap)`, as Gemma 2's, at a temperature of `1 / scale`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Softcap {
+    /// Their bound; > 0.
+    pub cap: f64,
+    /// Applied after it.
+    pub scale: f64,
+}
+
+/// Cross-entropy of `hidden weight^T`, bounded where `softcap` says so, with `targets`.
 ///
 /// Our own implementation forms the gradients that are wanted while the logits of a chunk are there: backward costs
 /// next to nothing, and a graph that is dropped without a backward pass has computed them in vain.
 ///
 /// # Shapes
 /// - `hidden`: `[S, D]`, supervised rows only; `weight`: `[V, D]`; `targets`: `S` ids below `V`
-pub fn linear_cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> LinearCrossEntropy {
+pub fn linear_cross_entropy(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    softcap: Option<Softcap>,
+    targets: &[u32],
+) -> LinearCrossEntropy {
     if !(is_ours(&hidden) && is_ours(&weight)) {
-        return linear_cross_entropy_reference(hidden, weight, targets);
+        return linear_cross_entropy_reference(hidden, weight, softcap, targets);
     }
-    let operation = cpu::Loss { targets: targets.to_vec() };
+    let operation = cpu::Loss { targets: targets.to_vec(), softcap };
     let found: Tensor<1> = apply(vec![hidden.into(), weight.into()], operation);
     let detached = found.clone().inner();
     LinearCrossEntropy {
@@ -43,6 +57,7 @@ pub fn linear_cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32
 pub fn linear_cross_entropy_reference(
     hidden: Tensor<2>,
     weight: Tensor<2>,
+    softcap: Option<Softcap>,
     targets: &[u32],
 ) -> LinearCrossEntropy {
     let device = hidden.device();
@@ -50,7 +65,7 @@ pub fn linear_cross_entropy_reference(
     let (mut loss_sum, mut correct, mut entropy_sum) = (zero(), zero().inner(), zero().inner());
     for (index, targets) in targets.chunks(CHUNK_ROWS).enumerate() {
         let hidden = hidden.clone().narrow(0, index * CHUNK_ROWS, targets.len());
-        let log_probs = log_probs(hidden, weight.clone());
+        let log_probs = log_probs(hidden, weight.clone(), softcap);
         let frozen = log_probs.clone().inner();
         let targets = ids(targets, &device.clone().inner());
         let hits = frozen.clone().argmax(1).squeeze_dim::<1>(1).equal(targets.clone());
@@ -70,22 +85,32 @@ pub struct TokenLogps {
     pub entropy: Tensor<1>,
 }
 
-/// Log-probability of each target under `hidden weight^T`.
+/// Log-probability of each target under `hidden weight^T`, bounded where `softcap` says so.
 ///
 /// # Shapes
 /// - `hidden`: `[S, D]`; `weight`: `[V, D]`; `targets`: `S` ids below `V`
-pub fn token_logps(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> TokenLogps {
+pub fn token_logps(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    softcap: Option<Softcap>,
+    targets: &[u32],
+) -> TokenLogps {
     if !(is_ours(&hidden) && is_ours(&weight)) {
-        return token_logps_reference(hidden, weight, targets);
+        return token_logps_reference(hidden, weight, softcap, targets);
     }
-    let operation = cpu::Logps { targets: targets.to_vec() };
+    let operation = cpu::Logps { targets: targets.to_vec(), softcap };
     let found: Tensor<2> = apply(vec![hidden.into(), weight.into()], operation);
     let row = |of: Tensor<2>, index: usize| of.narrow(0, index, 1).squeeze_dim::<1>(0);
     TokenLogps { entropy: row(found.clone(), 1), logps: row(found, 0) }
 }
 
 /// [`token_logps`] in plain tensor operations.
-pub fn token_logps_reference(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> TokenLogps {
+pub fn token_logps_reference(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    softcap: Option<Softcap>,
+    targets: &[u32],
+) -> TokenLogps {
     let device = hidden.device();
     if targets.is_empty() {
         let none = Tensor::zeros([0], &device);
@@ -95,7 +120,7 @@ pub fn token_logps_reference(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u3
     for (index, targets) in targets.chunks(CHUNK_ROWS).enumerate() {
         let hidden = hidden.clone().narrow(0, index * CHUNK_ROWS, targets.len());
         let targets = ids(targets, &device.clone().inner()).unsqueeze_dim::<2>(1);
-        let log_probs = log_probs(hidden, weight.clone());
+        let log_probs = log_probs(hidden, weight.clone(), softcap);
         let negative = (log_probs.clone().exp() * log_probs.clone()).sum_dim(1);
         entropy.push(negative.squeeze_dim::<1>(1).neg());
         logps.push(log_probs.gather(1, targets).squeeze_dim::<1>(1));
@@ -106,8 +131,13 @@ pub fn token_logps_reference(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u3
 /// Rows whose logits the references hold at one time.
 const CHUNK_ROWS: usize = 256;
 
-fn log_probs(hidden: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    activation::log_softmax(hidden.matmul(weight.transpose()), 1)
+fn log_probs(hidden: Tensor<2>, weight: Tensor<2>, softcap: Option<Softcap>) -> Tensor<2> {
+    let logits = hidden.matmul(weight.transpose());
+    let logits = match softcap {
+        Some(Softcap { cap, scale }) => logits.div_scalar(cap).tanh().mul_scalar(cap * scale),
+        None => logits,
+    };
+    activation::log_softmax(logits, 1)
 }
 
 fn ids(ids: &[u32], device: &Device) -> Tensor<1, Int> {
@@ -131,16 +161,28 @@ mod tests {
     /// Rows, vocabulary and width; the last takes several chunks, of which one is not full.
     const SHAPES: [[usize; 3]; 5] = [[1, 2, 3], [5, 16, 8], [33, 101, 20], [64, 1000, 24], [50, 400_007, 3]];
 
+    /// One a shape: bounds that matter to logits of order 1 to 5, and none for the largest.
+    const SOFTCAPS: [Option<Softcap>; 5] = [
+        Some(Softcap { cap: 0.5, scale: 1.0 }),
+        None,
+        Some(Softcap { cap: 3.0, scale: 0.7 }),
+        Some(Softcap { cap: 1.0, scale: 1.0 }),
+        None,
+    ];
+
     /// Sums of up to 400 007 exponentials, and the reference's of as many terms in f32: 2e-5 of the largest value.
     #[test]
     fn loss_and_gradients_equal_the_reference() {
-        for [rows, vocabulary, width] in SHAPES {
+        for ([rows, vocabulary, width], softcap) in SHAPES.into_iter().zip(SOFTCAPS) {
             let targets = targets(rows, vocabulary);
             compare(
                 &[random([rows, width], 1).into(), random([vocabulary, width], 2).into()],
-                |it| linear_cross_entropy(it[0].matrix(), it[1].matrix(), &targets).loss_sum.unsqueeze(),
                 |it| {
-                    linear_cross_entropy_reference(it[0].matrix(), it[1].matrix(), &targets)
+                    let found = linear_cross_entropy(it[0].matrix(), it[1].matrix(), softcap, &targets);
+                    found.loss_sum.unsqueeze()
+                },
+                |it| {
+                    linear_cross_entropy_reference(it[0].matrix(), it[1].matrix(), softcap, &targets)
                         .loss_sum
                         .unsqueeze()
                 },
@@ -151,12 +193,14 @@ mod tests {
 
     #[test]
     fn log_probabilities_and_gradients_equal_the_reference() {
-        for [rows, vocabulary, width] in SHAPES {
+        for ([rows, vocabulary, width], softcap) in SHAPES.into_iter().zip(SOFTCAPS) {
             let targets = targets(rows, vocabulary);
             compare(
                 &[random([rows, width], 1).into(), random([vocabulary, width], 2).into()],
-                |it| token_logps(it[0].matrix(), it[1].matrix(), &targets).logps.unsqueeze(),
-                |it| token_logps_reference(it[0].matrix(), it[1].matrix(), &targets).logps.unsqueeze(),
+                |it| token_logps(it[0].matrix(), it[1].matrix(), softcap, &targets).logps.unsqueeze(),
+                |it| {
+                    token_logps_reference(it[0].matrix(), it[1].matrix(), softcap, &targets).logps.unsqueeze()
+                },
                 2e-5,
             );
         }
@@ -166,14 +210,14 @@ mod tests {
     /// log-probabilities send nothing back, and beside them.
     #[test]
     fn gradients_of_entropies_equal_the_reference() {
-        for [rows, vocabulary, width] in &SHAPES[..4] {
+        for ([rows, vocabulary, width], softcap) in SHAPES[..4].iter().zip(SOFTCAPS) {
             let targets = targets(*rows, *vocabulary);
             for share in [0.0, 0.5] {
                 let both = |it: TokenLogps| (it.entropy + it.logps.mul_scalar(share)).unsqueeze();
                 compare(
                     &[random([*rows, *width], 1).into(), random([*vocabulary, *width], 2).into()],
-                    |it| both(token_logps(it[0].matrix(), it[1].matrix(), &targets)),
-                    |it| both(token_logps_reference(it[0].matrix(), it[1].matrix(), &targets)),
+                    |it| both(token_logps(it[0].matrix(), it[1].matrix(), softcap, &targets)),
+                    |it| both(token_logps_reference(it[0].matrix(), it[1].matrix(), softcap, &targets)),
                     2e-5,
                 );
             }
@@ -192,15 +236,15 @@ mod tests {
             {
                 *target = likely as u32;
             }
-            let ours = linear_cross_entropy(hidden.clone(), weight.clone(), &targets);
-            let reference = linear_cross_entropy_reference(hidden.clone(), weight.clone(), &targets);
+            let ours = linear_cross_entropy(hidden.clone(), weight.clone(), None, &targets);
+            let reference = linear_cross_entropy_reference(hidden.clone(), weight.clone(), None, &targets);
             let correct = floats(ours.correct)[0];
             assert_eq!(correct, floats(reference.correct)[0]);
             assert!(correct >= rows.div_ceil(2) as f32);
             let (got, expected) = (floats(ours.entropy_sum)[0], floats(reference.entropy_sum)[0]);
             assert!((got - expected).abs() < 1e-4 * expected, "{got} is not {expected}");
-            let ours = floats(token_logps(hidden.clone(), weight.clone(), &targets).entropy);
-            let reference = floats(token_logps_reference(hidden, weight, &targets).entropy);
+            let ours = floats(token_logps(hidden.clone(), weight.clone(), None, &targets).entropy);
+            let reference = floats(token_logps_reference(hidden, weight, None, &targets).entropy);
             assert_eq!(ours.len(), rows);
             for (got, expected) in ours.iter().zip(&reference) {
                 assert!((got - expected).abs() < 1e-4 * expected.max(1.0), "{got} is not {expected}");
@@ -213,7 +257,7 @@ mod tests {
         let (hidden, weight) =
             (Tensor::ones([1, 4], &Device::flex()), Tensor::ones([40, 4], &Device::flex()));
         for (target, expected) in [(0, 1.0), (1, 0.0), (39, 0.0)] {
-            let found = linear_cross_entropy(hidden.clone(), weight.clone(), &[target]);
+            let found = linear_cross_entropy(hidden.clone(), weight.clone(), None, &[target]);
             assert_eq!(floats(found.correct), [expected], "{target}");
         }
     }
@@ -227,9 +271,10 @@ mod tests {
         };
         let targets = targets(rows, vocabulary);
         let [hidden, weight] = leaves();
-        let loss = linear_cross_entropy(hidden.clone(), weight.clone(), &targets);
+        let loss = linear_cross_entropy(hidden.clone(), weight.clone(), None, &targets);
         let [other_hidden, other_weight] = leaves();
-        let TokenLogps { logps, entropy } = token_logps(other_hidden.clone(), other_weight.clone(), &targets);
+        let TokenLogps { logps, entropy } =
+            token_logps(other_hidden.clone(), other_weight.clone(), None, &targets);
         for it in [loss.loss_sum.clone(), logps.clone()] {
             found.extend(floats(it.inner()));
         }
@@ -260,25 +305,25 @@ mod tests {
         weight[37 * 4] = f32::NAN;
         let matrix = |it: &[f32], rows| Tensor::<1>::from_floats(it, &Device::flex()).reshape([rows, 4]);
         let (hidden, weight) = (matrix(&hidden, 2), matrix(&weight, 50));
-        let found = linear_cross_entropy(hidden.clone(), weight.clone(), &[3, 3]);
+        let found = linear_cross_entropy(hidden.clone(), weight.clone(), None, &[3, 3]);
         assert!(floats(found.loss_sum)[0].is_nan());
         assert!(floats(found.entropy_sum)[0].is_nan());
         assert_eq!(floats(found.correct), [0.0]);
-        assert!(floats(token_logps(hidden, weight, &[3, 3]).logps).iter().all(|it| it.is_nan()));
+        assert!(floats(token_logps(hidden, weight, None, &[3, 3]).logps).iter().all(|it| it.is_nan()));
     }
 
     #[test]
     fn no_rows_lose_nothing_and_teach_nothing() {
         let hidden = Tensor::<2>::zeros([0, 24], &Device::flex()).autodiff().require_grad();
         let weight = random([40, 24], 1).autodiff().require_grad();
-        let loss = linear_cross_entropy(hidden.clone(), weight.clone(), &[]);
+        let loss = linear_cross_entropy(hidden.clone(), weight.clone(), None, &[]);
         assert_eq!(floats(loss.loss_sum.clone().inner()), [0.0]);
         assert_eq!(floats(loss.correct), [0.0]);
         assert_eq!(floats(loss.entropy_sum), [0.0]);
         let graph = loss.loss_sum.backward();
         assert!(floats(weight.grad(&graph).unwrap().inner().flatten(0, 1)).iter().all(|it| *it == 0.0));
         assert_eq!(hidden.grad(&graph).unwrap().dims(), [0, 24]);
-        assert_eq!(token_logps(hidden.clone(), weight.clone(), &[]).logps.dims(), [0]);
-        assert_eq!(token_logps_reference(hidden, weight, &[]).logps.dims(), [0]);
+        assert_eq!(token_logps(hidden.clone(), weight.clone(), None, &[]).logps.dims(), [0]);
+        assert_eq!(token_logps_reference(hidden, weight, None, &[]).logps.dims(), [0]);
     }
 }

@@ -1,6 +1,7 @@
 //! One row of logits: its loss, its entropy, and its exponentials in place.
 
-use crate::simd::{LANES, exp, vectorized};
+use super::Softcap;
+use crate::simd::{LANES, exp, tanh, vectorized};
 use crate::softmax::{BLOCK, largest as largest_of};
 
 /// What a row says.
@@ -16,6 +17,13 @@ pub(super) struct Found {
     pub largest: f32,
     /// Sum of the exponentials of logits less the largest.
     pub sum: f64,
+}
+
+impl Found {
+    /// Logarithm of the sum of all exponentials.
+    pub fn log_sum(&self) -> f32 {
+        (f64::from(self.largest) + self.sum.ln()) as f32
+    }
 }
 
 /// Looks at a row. With `keep` its logits become the exponentials of themselves less the largest.
@@ -87,12 +95,36 @@ vectorized! {
         }
     }
 
+    /// `scale cap tanh(x / cap)` in place of each logit.
+    pub(super) fn bound(row: &mut [f32], softcap: Softcap) {
+        let (inverse, factor) = ((1.0 / softcap.cap) as f32, (softcap.cap * softcap.scale) as f32);
+        for value in row {
+            *value = factor * tanh(*value * inverse);
+        }
+    }
+
+    /// As [`gradient`], of logits that [`bound`] has made, by what they were before.
+    pub(super) fn bound_gradient(row: &mut [f32], log_sum: f32, upstream: f32, entropy: f32, of_entropy: f32, softcap: Softcap) {
+        let (inverse, scale) = ((1.0 / (softcap.cap * softcap.scale)) as f32, softcap.scale as f32);
+        for value in row {
+            let (logp, tanh) = (*value - log_sum, *value * inverse);
+            let of_bound = exp(logp) * of_entropy.mul_add(logp + entropy, upstream);
+            *value = of_bound * scale * (1.0 - tanh * tanh);
+        }
+    }
+
     /// `exp(x - log_sum)` in place of each logit.
     pub(super) fn probabilities(row: &mut [f32], log_sum: f32) {
         for value in row {
             *value = exp(*value - log_sum);
         }
     }
+}
+
+/// What a gradient of a logit that [`bound`] has made is times before it.
+pub(super) fn slope(bounded: f32, softcap: Softcap) -> f32 {
+    let tanh = f64::from(bounded) / (softcap.cap * softcap.scale);
+    (softcap.scale * (1.0 - tanh * tanh)) as f32
 }
 
 #[inline(always)]

@@ -5,7 +5,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use crate::extension::Operation;
-use crate::flex::{tensor, unfilled, values};
+use crate::flex::{dims2, tensor, unfilled, values};
 use crate::simd::vectorized;
 
 /// Tokens of a task.
@@ -21,32 +21,32 @@ pub(crate) struct Rotation {
 impl Operation for Rotation {
     fn forward(&self, inputs: Vec<FlexTensor>, wanted: &[bool]) -> (FlexTensor, Vec<FlexTensor>) {
         let [x, cos, sin] = <[_; 3]>::try_from(inputs).expect("x, cos and sin");
-        let y = self.rotate(&x, values(&cos), values(&sin), 1.0);
+        let y = self.rotate(&x, &cos, &sin, 1.0);
         (y, if wanted[0] { vec![cos, sin] } else { Vec::new() })
     }
 
     fn backward(&self, saved: Vec<FlexTensor>, gradient: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
         let [cos, sin] = <[_; 2]>::try_from(saved).expect("what forward kept");
-        vec![Some(self.rotate(&gradient, values(&cos), values(&sin), -1.0)), None, None]
+        vec![Some(self.rotate(&gradient, &cos, &sin, -1.0)), None, None]
     }
 }
 
 impl Rotation {
-    fn rotate(&self, x: &FlexTensor, cos: &[f32], sin: &[f32], direction: f32) -> FlexTensor {
-        let (width, half) = (self.heads * self.head_dim, self.head_dim / 2);
+    fn rotate(&self, x: &FlexTensor, cos: &FlexTensor, sin: &FlexTensor, direction: f32) -> FlexTensor {
+        let (width, [_, pairs]) = (self.heads * self.head_dim, dims2(cos));
         let mut y = unfilled(values(x).len());
-        let tables = cos.par_chunks(TOKENS * half).zip(sin.par_chunks(TOKENS * half));
+        let tables = values(cos).par_chunks(TOKENS * pairs).zip(values(sin).par_chunks(TOKENS * pairs));
         let tasks = y.par_chunks_mut(TOKENS * width).zip(values(x).par_chunks(TOKENS * width));
-        let widths = [width, self.head_dim];
+        let widths = [width, self.head_dim, pairs];
         tasks.zip(tables).for_each(|((y, x), (cos, sin))| task(x, cos, sin, direction, widths, y));
         tensor(y, x.layout().shape())
     }
 }
 
 vectorized! {
-    fn task(x: &[f32], cos: &[f32], sin: &[f32], direction: f32, widths: [usize; 2], y: &mut [f32]) {
-        let [width, head_dim] = widths;
-        let tables = cos.chunks_exact(head_dim / 2).zip(sin.chunks_exact(head_dim / 2));
+    fn task(x: &[f32], cos: &[f32], sin: &[f32], direction: f32, widths: [usize; 3], y: &mut [f32]) {
+        let [width, head_dim, pairs] = widths;
+        let tables = cos.chunks_exact(pairs).zip(sin.chunks_exact(pairs));
         let tokens = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
         for ((y, x), (cos, sin)) in tokens.zip(tables) {
             for (y, x) in y.chunks_exact_mut(head_dim).zip(x.chunks_exact(head_dim)) {
@@ -56,15 +56,18 @@ vectorized! {
     }
 }
 
-/// One head of one token, `[head_dim]`; `direction` -1 turns it back.
+/// One head of one token, `[head_dim]`, by its angles, `[pairs]`; `direction` -1 turns it back.
 #[inline(always)]
 pub(crate) fn rotate_row(x: &[f32], cos: &[f32], sin: &[f32], direction: f32, y: &mut [f32]) {
-    let half = cos.len();
-    let ((first, second), sin) = (x.split_at(half), &sin[..half]);
-    let second = &second[..half];
-    let (y_first, y_second) = y.split_at_mut(half);
-    let y_second = &mut y_second[..half];
-    for index in 0..half {
+    let pairs = cos.len();
+    let ((first, second), sin) = (x.split_at(pairs), &sin[..pairs]);
+    let (second, behind) = second.split_at(pairs);
+    let (y_first, y_second) = y.split_at_mut(pairs);
+    let (y_second, y_behind) = y_second.split_at_mut(pairs);
+    if !behind.is_empty() {
+        y_behind.copy_from_slice(behind);
+    }
+    for index in 0..pairs {
         let (c, s) = (cos[index], sin[index] * direction);
         y_first[index] = first[index] * c - second[index] * s;
         y_second[index] = second[index] * c + first[index] * s;

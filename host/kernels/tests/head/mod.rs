@@ -3,11 +3,12 @@
 //! Ours is f32: logits of up to 16 products, sums of up to 333 exponentials, so 1e-5 of the largest value.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use fthost_kernels::{linear_cross_entropy, token_logps};
+use fthost_kernels::{Softcap, linear_cross_entropy, token_logps};
 use safetensors::SafeTensors;
 
 const TOLERANCE: f32 = 1e-5;
-const CASES: [&str; 3] = ["even", "odd", "certain"];
+/// The last with logits that are bounded.
+const CASES: [&str; 4] = ["even", "odd", "certain", "bounded"];
 
 fn read(bytes: &[u8], name: &str) -> (Vec<f32>, Vec<usize>) {
     let view = SafeTensors::deserialize(bytes).unwrap();
@@ -47,15 +48,16 @@ fn loss_hits_entropy_and_log_probabilities_match_torch() {
             }
         };
 
+        let softcap = (case == "bounded").then_some(Softcap { cap: 3.0, scale: 0.8 });
         let (hidden, weight) = (leaf("hidden"), leaf("weight"));
-        let found = linear_cross_entropy(hidden.clone(), weight.clone(), &targets);
+        let found = linear_cross_entropy(hidden.clone(), weight.clone(), softcap, &targets);
         close("loss", &floats(found.loss_sum.clone()));
         close("correct", &floats(found.correct));
         close("entropy", &floats(found.entropy_sum));
         gradients("loss", found.loss_sum * 0.25, [&hidden, &weight]);
 
         let (hidden, weight) = (leaf("hidden"), leaf("weight"));
-        let logps = token_logps(hidden.clone(), weight.clone(), &targets).logps;
+        let logps = token_logps(hidden.clone(), weight.clone(), softcap, &targets).logps;
         close("logps", &floats(logps.clone()));
         let upstream = Tensor::<1>::from_floats(expected("up").0.as_slice(), &Device::flex()).autodiff();
         gradients("logps", (logps * upstream).sum(), [&hidden, &weight]);

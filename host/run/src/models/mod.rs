@@ -11,7 +11,7 @@ pub mod merge;
 use std::path::{Path, PathBuf};
 
 pub use fthost_engine::checkpoint::StoredDtype;
-use fthost_engine::models::LlamaConfig;
+use fthost_engine::models::DecoderConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::config::RunConfig;
@@ -94,7 +94,7 @@ pub fn found(config: &RunConfig) -> Result<RunConfig> {
     let model = config.model.found_in(resolve(&config.model)?.folder);
     let mut data = config.data.clone();
     // A folder that holds no model is told of by whoever loads it.
-    if let Ok(read) = LlamaConfig::read(&model.folder().join("config.json")) {
+    if let Ok(read) = DecoderConfig::read(&model.folder().join("config.json")) {
         data.max_length = data.max_length.min(read.context_length());
     }
     Ok(RunConfig { model, data, ..config.clone() })

@@ -75,7 +75,7 @@ pub(super) fn plan(file: &GgufFile) -> Result<Plan> {
         return Err(EngineError::UnknownArchitecture {
             path: file.path().to_path_buf(),
             found: found.to_string(),
-            known: KNOWN,
+            known: vec![KNOWN],
         });
     }
     let mut problems = unsupported(file);

@@ -1,0 +1,245 @@
+//! A causal language model of any family: embedding, blocks, final norm, head.
+//!
+//! Shapes: `T` = tokens of the micro-batch, sequences end to end; `D` = `hidden_size`; `V` = `vocab_size`.
+
+use std::sync::Arc;
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use fthost_data::Batch;
+use fthost_kernels::{LinearCrossEntropy, Softcap, TokenLogps, linear, linear_cross_entropy, token_logps};
+
+use super::block::{Block, BlockContext, RopeTables};
+use super::decoder::DecoderConfig;
+use super::norm::Norm;
+use super::parameter::Parameter;
+use super::score::ScoreHead;
+use crate::nn::precision::cast;
+use crate::nn::{DecodeWeights, FloatDtype, Rope};
+
+/// A model: embedding, blocks, final norm, and a head unless the embedding serves as one.
+#[derive(Debug, Clone)]
+pub struct CausalLm {
+    /// What `config.json` says.
+    pub config: DecoderConfig,
+    /// `[V, D]`.
+    pub embed_tokens: Tensor<2>,
+    /// `[max_position_embeddings, D]`, where positions are learned.
+    pub embed_positions: Option<Tensor<2>>,
+    /// From input to output.
+    pub blocks: Vec<Block>,
+    /// After the last block.
+    pub norm: Norm,
+    /// `[V, D]`; `None` where `tie_word_embeddings`.
+    pub lm_head: Option<Tensor<2>>,
+    /// Trained beside whatever else is, where there is one.
+    pub score: Option<ScoreHead>,
+    /// What the blocks compute in; weights are f32.
+    pub compute_dtype: FloatDtype,
+}
+
+/// What predicts tokens: logits are `hidden weight^T`, bounded where `softcap` says so.
+#[derive(Debug, Clone)]
+pub struct TokenHead {
+    /// `[V, D]`.
+    pub weight: Tensor<2>,
+    /// Bound of the logits.
+    pub softcap: Option<f64>,
+}
+
+impl TokenHead {
+    /// Log-probabilities of `targets`, one a row of `hidden`, `[S, D]`, under logits divided by `temperature`.
+    pub fn token_logps(self, hidden: Tensor<2>, targets: &[u32], temperature: f64) -> TokenLogps {
+        match self.softcap {
+            Some(cap) => {
+                let softcap = Softcap { cap, scale: 1.0 / temperature };
+                token_logps(hidden, self.weight, Some(softcap), targets)
+            }
+            // The head is linear: hidden states over the temperature give logits over the temperature.
+            None if temperature != 1.0 => {
+                token_logps(hidden.div_scalar(temperature), self.weight, None, targets)
+            }
+            None => token_logps(hidden, self.weight, None, targets),
+        }
+    }
+
+    /// Cross-entropy with `targets`, one a row of `hidden`, `[S, D]`.
+    pub fn cross_entropy(self, hidden: Tensor<2>, targets: &[u32]) -> LinearCrossEntropy {
+        let softcap = self.softcap.map(|cap| Softcap { cap, scale: 1.0 });
+        linear_cross_entropy(hidden, self.weight, softcap, targets)
+    }
+}
+
+impl CausalLm {
+    /// The device the weights live on, without autodiff.
+    pub fn device(&self) -> Device {
+        self.norm.weight.device().inner()
+    }
+
+    /// Ids and positions, `[T]` each, to `[T, D]`, in the type the blocks compute in.
+    pub fn embed(&self, input_ids: &[u32], position_ids: &[u32]) -> Tensor<2> {
+        let device = self.device();
+        let mut embedded = self.embed_tokens.clone().select(0, ids_tensor(input_ids, &device));
+        if let Some(scale) = self.config.embedding_scale {
+            embedded = embedded.mul_scalar(scale);
+        }
+        if let Some(positions) = &self.embed_positions {
+            embedded = embedded + positions.clone().select(0, ids_tensor(position_ids, &device));
+        }
+        cast(embedded, self.compute_dtype.into())
+    }
+
+    /// What the blocks share for `batch`.
+    pub fn context(&self, batch: &Batch) -> BlockContext {
+        let tables = |rope: &Rope| rope.tables(&batch.position_ids, &self.device());
+        let parents = batch.parents.as_slice().into();
+        self.context_with(tables, batch.cu_seqlens.as_slice().into(), parents)
+    }
+
+    /// What the blocks share, with the tables that `tables` makes of each rotary embedding.
+    pub(crate) fn context_with(
+        &self,
+        tables: impl Fn(&Rope) -> RopeTables,
+        cu_seqlens: Arc<[usize]>,
+        parents: Arc<[Option<usize>]>,
+    ) -> BlockContext {
+        let dtype = self.compute_dtype.into();
+        let ropes = self.config.ropes.iter().map(tables);
+        let ropes = ropes.map(|(cos, sin)| (cast(cos, dtype), cast(sin, dtype))).collect();
+        BlockContext { ropes, cu_seqlens, parents }
+    }
+
+    /// Hidden states after the final norm, `[T, D]`.
+    pub fn hidden(&self, batch: &Batch) -> Tensor<2> {
+        let context = self.context(batch);
+        let x = self.embed(&batch.input_ids, &batch.position_ids);
+        self.final_norm(self.blocks.iter().fold(x, |x, block| block.forward(x, &context)))
+    }
+
+    /// The norm after the last block, `[T, D]` to `[T, D]`, in f32: the head and the loss are.
+    pub fn final_norm(&self, x: Tensor<2>) -> Tensor<2> {
+        self.norm.forward(cast(x, DType::F32))
+    }
+
+    /// The head's weight, `[V, D]`.
+    pub fn head_weight(&self) -> Tensor<2> {
+        self.lm_head.as_ref().unwrap_or(&self.embed_tokens).clone()
+    }
+
+    /// What predicts tokens.
+    pub fn token_head(&self) -> TokenHead {
+        TokenHead { weight: self.head_weight(), softcap: self.config.final_logit_softcapping }
+    }
+
+    /// `[T, D]` to `[T, V]`.
+    pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        let logits = linear(hidden, self.head_weight());
+        match self.config.final_logit_softcapping {
+            Some(cap) => logits.div_scalar(cap).tanh().mul_scalar(cap),
+            None => logits,
+        }
+    }
+
+    /// What stands before the name of a weight of the `layer`th block.
+    pub fn block_path(&self, layer: usize) -> String {
+        format!("{}.{layer}", self.config.names.blocks)
+    }
+
+    /// Every weight that is trained: the adapter's where there is one, otherwise all; and a scalar head's, last.
+    pub fn visit_trained(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+        if self.has_lora() {
+            self.visit_lora(visit)
+        } else {
+            self.visit_base(visit)
+        }
+        self.visit_score(visit);
+    }
+
+    /// The scalar head, where there is one.
+    pub fn visit_score(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+        if let Some(score) = &mut self.score {
+            score.visit(visit);
+        }
+    }
+
+    /// Final norm and, where it has a weight of its own, the head.
+    pub fn visit_head(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+        self.norm.visit("", visit);
+        if let Some(head) = &mut self.lm_head {
+            visit(self.config.names.head, Parameter::Matrix(head));
+        }
+    }
+
+    /// The embedding, and that of positions where they are learned.
+    pub fn visit_embedding(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+        let names = self.config.names;
+        visit(names.embedding, Parameter::Matrix(&mut self.embed_tokens));
+        if let (Some(name), Some(positions)) = (names.positions, &mut self.embed_positions) {
+            visit(name, Parameter::Matrix(positions));
+        }
+    }
+
+    /// Every base weight with its Hugging Face name, in a fixed order; adapters and a scalar head apart.
+    pub fn visit_base(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+        self.visit_embedding(visit);
+        let blocks = self.config.names.blocks;
+        for (layer, block) in self.blocks.iter_mut().enumerate() {
+            block.visit_base(&format!("{blocks}.{layer}"), visit);
+        }
+        self.visit_head(visit);
+    }
+
+    /// Every adapter weight as PEFT names it below `base_model.model.`, in a fixed order.
+    pub fn visit_lora(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+        let blocks = self.config.names.blocks;
+        for (layer, block) in self.blocks.iter_mut().enumerate() {
+            block.visit_lora(&format!("{blocks}.{layer}"), visit);
+        }
+    }
+
+    /// Stores the blocks' linear weights, which must be frozen, in `dtype`: half the memory in bf16, rounded once.
+    /// Embedding, head and norms stay f32.
+    pub fn store_linears(&mut self, dtype: FloatDtype) {
+        for block in &mut self.blocks {
+            for (_, linear) in block.linears_mut() {
+                linear.weight.inplace(|it| cast(it, dtype.into()));
+            }
+        }
+    }
+
+    /// The model as it generates: its linear weights and its head in `weights`. Embedding, norms and adapters, and all of
+    /// it for [`DecodeWeights::F32`], are shared with `self`.
+    pub fn for_decoding(&self, weights: DecodeWeights) -> Self {
+        let mut model = self.clone();
+        if weights == DecodeWeights::F32 {
+            return model;
+        }
+        for block in &mut model.blocks {
+            for (_, linear) in block.linears_mut() {
+                linear.weight.inplace(|it| weights.of(it));
+            }
+        }
+        model.lm_head = Some(weights.of(self.head_weight()));
+        model
+    }
+
+    /// The base model alone; its weights are shared with `self`.
+    pub fn without_lora(&self) -> Self {
+        let mut model = self.clone();
+        for block in &mut model.blocks {
+            block.linears_mut().for_each(|(_, linear)| linear.lora = None);
+        }
+        model
+    }
+
+    /// Whether an adapter is attached.
+    pub fn has_lora(&self) -> bool {
+        self.blocks.iter().any(|block| block.linears().any(|(_, linear)| linear.lora.is_some()))
+    }
+}
+
+/// Token ids as a tensor, `[len]`.
+pub fn ids_tensor(ids: &[u32], device: &Device) -> Tensor<1, Int> {
+    let ids: Vec<i32> = ids.iter().map(|&it| it as i32).collect();
+    let length = ids.len();
+    Tensor::from_data(TensorData::new(ids, [length]), device)
+}

@@ -1,0 +1,57 @@
+//! A weight as those meet it who visit a model: it is trained, counted, saved and loaded by name.
+
+use burn::tensor::{Gradients, Tensor};
+
+/// A parameter as a visitor meets it.
+pub enum Parameter<'a> {
+    /// Norms and biases.
+    Vector(&'a mut Tensor<1>),
+    /// Weights, embeddings and adapters.
+    Matrix(&'a mut Tensor<2>),
+}
+
+impl Parameter<'_> {
+    /// Shape.
+    pub fn dims(&self) -> Vec<usize> {
+        match self {
+            Parameter::Vector(tensor) => tensor.dims().to_vec(),
+            Parameter::Matrix(tensor) => tensor.dims().to_vec(),
+        }
+    }
+
+    /// Number of values.
+    pub fn length(&self) -> usize {
+        self.dims().iter().product()
+    }
+
+    /// Makes the parameter a leaf of a new graph.
+    pub fn track(self) {
+        match self {
+            Parameter::Vector(tensor) => *tensor = tensor.clone().autodiff().require_grad(),
+            Parameter::Matrix(tensor) => *tensor = tensor.clone().autodiff().require_grad(),
+        }
+    }
+
+    /// The gradient of a leaf, flat, `[length]`; zeros where the graph does not reach it.
+    pub fn gradient(&self, graph: &Gradients) -> Tensor<1> {
+        let (found, device) = match self {
+            Parameter::Vector(tensor) => (tensor.grad(graph).map(Tensor::inner), tensor.device()),
+            Parameter::Matrix(tensor) => {
+                (tensor.grad(graph).map(|it| it.inner().flatten(0, 1)), tensor.device())
+            }
+        };
+        found.unwrap_or_else(|| Tensor::zeros([self.length()], &device.inner()))
+    }
+
+    /// Shape and values.
+    pub fn to_f32(&self) -> (Vec<usize>, Vec<f32>) {
+        fn values<const D: usize>(tensor: &Tensor<D>) -> (Vec<usize>, Vec<f32>) {
+            let values = tensor.clone().inner().try_into_vec_as::<f32>();
+            (tensor.dims().to_vec(), values.expect("a float tensor is read as f32"))
+        }
+        match self {
+            Parameter::Vector(tensor) => values(tensor),
+            Parameter::Matrix(tensor) => values(tensor),
+        }
+    }
+}
