@@ -83,8 +83,12 @@ fn compare_merged(heads: usize, kv_heads: usize, head_dim: usize, pairs: usize, 
 #[test]
 fn merged_values_and_gradients_equal_the_reference() {
     for ((heads, kv_heads, head_dim, ..), config) in capped_cases() {
-        for pairs in [head_dim / 2, head_dim / 5, 0] {
-            compare_merged(heads, kv_heads, head_dim, pairs, &config);
+        compare_merged(heads, kv_heads, head_dim, head_dim / 2, &config);
+        if config.softcap.is_none_or(|it| it == 0.8) {
+            compare_merged(heads, kv_heads, head_dim, head_dim / 5, &config);
+        }
+        if config.softcap.is_none() {
+            compare_merged(heads, kv_heads, head_dim, 0, &config);
         }
     }
 }
@@ -104,12 +108,13 @@ const SHARED: [(&[usize], &[Option<usize>]); 5] = [
 fn values_and_gradients_of_shared_prefixes_equal_the_reference() {
     for (bounds, parents) in SHARED {
         for (heads, kv_heads, head_dim) in [(1, 1, 4), (6, 2, 16), (3, 3, 10)] {
-            let windows = [None, Some(1), Some(9), Some(290), Some(1000)];
-            let capped = windows.iter().flat_map(|it| [(*it, None), (*it, Some(1.5))]);
-            for (window, softcap) in capped {
-                let config = AttentionConfig { softcap, ..config_of(bounds, parents, head_dim, window) };
-                for pairs in [head_dim / 2, head_dim / 5, 0] {
-                    compare_merged(heads, kv_heads, head_dim, pairs, &config);
+            for window in [None, Some(1), Some(9), Some(290), Some(1000)] {
+                let config = config_of(bounds, parents, head_dim, window);
+                compare_merged(heads, kv_heads, head_dim, head_dim / 2, &config);
+                if window.is_none_or(|it| it == 9) {
+                    compare_merged(heads, kv_heads, head_dim, 0, &config);
+                    let capped = AttentionConfig { softcap: Some(1.5), ..config };
+                    compare_merged(heads, kv_heads, head_dim, head_dim / 5, &capped);
                 }
             }
         }
