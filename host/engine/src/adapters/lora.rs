@@ -1,11 +1,13 @@
 //! LoRA: <https://arxiv.org/abs/2106.09685>; rsLoRA: <https://arxiv.org/abs/2312.03732>; initialised as PEFT does.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::{Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::target::TargetModules;
+use super::target::{Patterns, TargetModules};
 use crate::error::{EngineError, Result};
 use crate::models::CausalLm;
 use crate::nn::LoraWeights;
@@ -24,6 +26,12 @@ pub struct LoraConfig {
     pub target_modules: TargetModules,
     /// Rank-stabilised scaling.
     pub use_rslora: bool,
+    /// Ranks of the linears whose path a regular expression matches, as a whole or behind a dot.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rank_pattern: BTreeMap<String, usize>,
+    /// As `rank_pattern`, of `alpha`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub alpha_pattern: BTreeMap<String, f64>,
     /// Learning rate of B over that of A (LoRA+: <https://arxiv.org/abs/2402.12354>); 1 is plain LoRA.
     pub loraplus_lr_ratio: f64,
 }
@@ -36,16 +44,33 @@ impl Default for LoraConfig {
             dropout: 0.0,
             target_modules: TargetModules::default(),
             use_rslora: false,
+            rank_pattern: BTreeMap::new(),
+            alpha_pattern: BTreeMap::new(),
             loraplus_lr_ratio: 1.0,
         }
     }
 }
 
 impl LoraConfig {
-    /// Factor of the adapter's share.
-    pub fn scaling(&self) -> f64 {
-        let rank = self.rank as f64;
-        self.alpha / if self.use_rslora { rank.sqrt() } else { rank }
+    /// Factor of the share of an adapter of this rank and alpha.
+    pub fn scaling(&self, rank: usize, alpha: f64) -> f64 {
+        let rank = rank as f64;
+        alpha / if self.use_rslora { rank.sqrt() } else { rank }
+    }
+
+    /// Rank and alpha of the linear at a path.
+    ///
+    /// # Errors
+    /// A pattern that is no regular expression; from what is returned, the keys of two patterns that match one path, of
+    /// which PEFT would take the first.
+    #[expect(clippy::type_complexity, reason = "a function of a path")]
+    pub fn sizes(&self) -> Result<impl Fn(&str) -> std::result::Result<(usize, f64), String> + '_> {
+        let ranks = Patterns::of("rank_pattern", &self.rank_pattern)?;
+        let alphas = Patterns::of("alpha_pattern", &self.alpha_pattern)?;
+        Ok(move |path: &str| {
+            let rank = ranks.find(path)?.copied().unwrap_or(self.rank);
+            Ok((rank, alphas.find(path)?.copied().unwrap_or(self.alpha)))
+        })
     }
 
     /// Every impossible value, each with its key.
@@ -59,6 +84,16 @@ impl LoraConfig {
                 problems.push(format!("`{key}` must be > 0, got `{value}`"));
             }
         }
+        problems.extend(
+            self.rank_pattern
+                .iter()
+                .filter(|it| *it.1 == 0)
+                .map(|(pattern, rank)| format!("`rank_pattern` of `{pattern}` must be > 0, got `{rank}`")),
+        );
+        let bad = self.alpha_pattern.iter().filter(|it| !(*it.1 > 0.0 && it.1.is_finite()));
+        problems.extend(
+            bad.map(|(pattern, alpha)| format!("`alpha_pattern` of `{pattern}` must be > 0, got `{alpha}`")),
+        );
         if !(0.0..1.0).contains(&self.dropout) {
             problems.push(format!("`dropout` must be in [0, 1), got `{}`", self.dropout));
         }
@@ -79,20 +114,20 @@ pub fn attach_lora(model: &mut CausalLm, config: &LoraConfig, seed: u64) -> Resu
     }
     let device = model.device();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    attach_with(model, config, &mut |_, out_width, in_width| {
+    attach_with(model, config, &mut |_, [out_width, in_width], rank| {
         let bound = (in_width as f32).powf(-0.5);
-        let a: Vec<f32> = (0..config.rank * in_width).map(|_| rng.random_range(-bound..bound)).collect();
-        let a = Tensor::from_data(TensorData::new(a, [config.rank, in_width]), &device);
-        Ok((a, Tensor::zeros([out_width, config.rank], &device)))
+        let a: Vec<f32> = (0..rank * in_width).map(|_| rng.random_range(-bound..bound)).collect();
+        let a = Tensor::from_data(TensorData::new(a, [rank, in_width]), &device);
+        Ok((a, Tensor::zeros([out_width, rank], &device)))
     })
 }
 
-/// A and B of a linear, from its path and its widths out and in.
-pub(crate) type PairSource<'a> = &'a mut dyn FnMut(&str, usize, usize) -> Result<(Tensor<2>, Tensor<2>)>;
+/// A and B of a linear, from its path, its widths out and in, and their rank.
+pub(crate) type PairSource<'a> = &'a mut dyn FnMut(&str, [usize; 2], usize) -> Result<(Tensor<2>, Tensor<2>)>;
 
-/// Puts the pair that `weights(path, out, in)` gives on every linear that `config` names.
+/// Puts the pair that `weights(path, [out, in], rank)` gives on every linear that `config` names.
 pub(crate) fn attach_with(model: &mut CausalLm, config: &LoraConfig, weights: PairSource<'_>) -> Result<()> {
-    let matches = config.target_modules.matcher()?;
+    let (matches, sizes) = (config.target_modules.matcher()?, config.sizes()?);
     let mut attached = 0;
     let mut linears = Vec::new();
     let blocks = model.config.names.blocks;
@@ -105,9 +140,13 @@ pub(crate) fn attach_with(model: &mut CausalLm, config: &LoraConfig, weights: Pa
             if !matches(&path) {
                 continue;
             }
-            let [out_width, in_width] = linear.weight.dims();
-            let (a, b) = weights(&path, out_width, in_width)?;
-            linear.lora = Some(LoraWeights { a, b, scaling: config.scaling(), dropout: None });
+            let (rank, alpha) = sizes(&path).map_err(|problem| EngineError::Invalid {
+                what: "adapter.lora".into(),
+                problems: vec![problem],
+            })?;
+            let (a, b) = weights(&path, linear.weight.dims(), rank)?;
+            let scaling = config.scaling(rank, alpha);
+            linear.lora = Some(LoraWeights { a, b, scaling, dropout: None });
             attached += 1;
         }
     }

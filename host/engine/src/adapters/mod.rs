@@ -1,6 +1,7 @@
 //! What is trained beside frozen weights.
 
 pub mod dropout;
+mod experts;
 pub mod lora;
 pub mod merge;
 pub mod peft;

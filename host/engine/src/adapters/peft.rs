@@ -1,17 +1,18 @@
 //! PEFT's adapter folders: `adapter_config.json` and `adapter_model.safetensors`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use serde_json::{Value, json};
 
+use super::experts::{self, Adapted};
 use super::lora::{LoraConfig, attach_with};
 use super::target::TargetModules;
 use crate::checkpoint::safetensors::{TensorFiles, write_f32, write_whole};
 use crate::error::{EngineError, Result};
 use crate::models::score::SCORE;
-use crate::models::{CausalLm, ScoreHead, ScoreRole};
+use crate::models::{CausalLm, DecoderConfig, ScoreHead, ScoreRole};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -27,10 +28,17 @@ const SEQUENCE_CLASSIFICATION: &str = "SEQ_CLS";
 pub fn save_adapter(model: &mut CausalLm, config: &LoraConfig, base: &str, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(EngineError::io("write", folder))?;
     let mut tensors = Vec::new();
+    let (of_mixtures, adapted) = experts::written(model);
+    let shape = model.config.clone();
     model.visit_lora(&mut |name, parameter| {
-        let (shape, values) = parameter.to_f32();
-        tensors.push((format!("{PREFIX}{name}"), shape, values));
+        if experts::Place::of(&shape, path_of(name), 1).is_none() {
+            let (shape, values) = parameter.to_f32();
+            tensors.push((format!("{PREFIX}{name}"), shape, values));
+        }
     });
+    for (name, rows) in of_mixtures {
+        tensors.push((format!("{PREFIX}{name}"), vec![rows.height(), rows.width], rows.values));
+    }
     let is_reward = model.score.as_ref().is_some_and(|it| it.role == ScoreRole::Reward);
     if is_reward {
         model.visit_score(&mut |name, parameter| {
@@ -40,6 +48,9 @@ pub fn save_adapter(model: &mut CausalLm, config: &LoraConfig, base: &str, folde
     }
     write_f32(&folder.join(WEIGHTS), &tensors)?;
     let mut written = adapter_config(model, config, base);
+    if model.config.mixture.is_some() {
+        mixture_config(model, config, &adapted, &mut written);
+    }
     if is_reward {
         written["task_type"] = json!(SEQUENCE_CLASSIFICATION);
         written["modules_to_save"] = json!(["score"]);
@@ -59,7 +70,6 @@ fn adapter_config(model: &CausalLm, config: &LoraConfig, base: &str) -> Value {
         TargetModules::Pattern(pattern) => json!(pattern),
         TargetModules::Names(names) => json!(names),
     };
-    let whole = |value: f64| if value.fract() == 0.0 { json!(value as i64) } else { json!(value) };
     json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -68,6 +78,8 @@ fn adapter_config(model: &CausalLm, config: &LoraConfig, base: &str) -> Value {
         "lora_alpha": whole(config.alpha),
         "lora_dropout": config.dropout,
         "target_modules": target_modules,
+        "rank_pattern": config.rank_pattern,
+        "alpha_pattern": config.alpha_pattern,
         "use_rslora": config.use_rslora,
         "use_dora": false,
         "bias": "none",
@@ -76,6 +88,44 @@ fn adapter_config(model: &CausalLm, config: &LoraConfig, base: &str) -> Value {
         "init_lora_weights": true,
         "modules_to_save": null,
     })
+}
+
+/// Of a mixture, modules and parameters by name: PEFT knows its experts by their parameters alone.
+fn mixture_config(model: &CausalLm, config: &LoraConfig, adapted: &Adapted, written: &mut Value) {
+    let mut modules = BTreeSet::new();
+    for (layer, block) in model.blocks.iter().enumerate() {
+        let path = model.block_path(layer);
+        for (name, _) in block.linears().filter(|it| it.1.lora.is_some()) {
+            if experts::Place::of(&model.config, &format!("{path}.{name}"), 1).is_none() {
+                modules.insert(name.rsplit_once('.').map_or(name, |it| it.1).to_string());
+            }
+        }
+    }
+    let (mut parameters, mut ranks, mut alphas) = (BTreeSet::new(), json!({}), json!({}));
+    for (name, of) in experts::PARAMETERS.iter().zip(adapted.of) {
+        let Some((rank, scaling)) = of else { continue };
+        parameters.insert(*name);
+        if rank != config.rank {
+            let pattern = format!(r".*\.{name}");
+            ranks[&pattern] = json!(rank);
+            let alpha = scaling * if config.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
+            alphas[&pattern] = whole(alpha);
+        }
+    }
+    written["target_modules"] = json!(modules);
+    written["target_parameters"] = json!(parameters);
+    written["rank_pattern"] = ranks;
+    written["alpha_pattern"] = alphas;
+}
+
+/// A number as Python's `json` writes it where it is whole.
+fn whole(value: f64) -> Value {
+    if value.fract() == 0.0 { json!(value as i64) } else { json!(value) }
+}
+
+/// The path of a linear from the name of a weight of its adapter.
+fn path_of(name: &str) -> &str {
+    name.strip_suffix(".lora_A.weight").or_else(|| name.strip_suffix(".lora_B.weight")).unwrap_or(name)
 }
 
 /// Puts the adapter of a PEFT folder on `model`, a reward model's head with it, and returns its configuration.
@@ -87,15 +137,30 @@ pub fn load_adapter(model: &mut CausalLm, folder: &Path) -> Result<LoraConfig> {
     let text = std::fs::read_to_string(&path).map_err(EngineError::io("read", &path))?;
     let value: Value =
         serde_json::from_str(&text).map_err(|source| EngineError::Json { path: path.clone(), source })?;
-    let config = lora_config(&value)
+    let config = lora_config(&value, &model.config)
         .map_err(|problems| EngineError::Invalid { what: format!("`{}`", path.display()), problems })?;
     let files = TensorFiles::open(folder, vec![folder.join(WEIGHTS)])?;
     let device = model.device();
     let mut read = Vec::new();
-    attach_with(model, &config, &mut |path, out_width, in_width| {
-        let names = ["lora_A", "lora_B"].map(|side| format!("{PREFIX}{path}.{side}.weight"));
-        let a = files.read(&names[0], [config.rank, in_width])?;
-        let b = files.read(&names[1], [out_width, config.rank])?;
+    let shape = model.config.clone();
+    attach_with(model, &config, &mut |path, [out, width], rank| {
+        let names_in = |path: &str| ["lora_A", "lora_B"].map(|side| format!("{PREFIX}{path}.{side}.weight"));
+        let (names, [a, b]) = match experts::Place::of(&shape, path, out) {
+            None => {
+                let names = names_in(path);
+                let pair = [files.read(&names[0], [rank, width])?, files.read(&names[1], [out, rank])?];
+                (names, pair)
+            }
+            Some(place) => {
+                let found = place.paths.iter().map(|it| names_in(it)).find(|it| files.contains(&it[0]));
+                let names = found.unwrap_or_else(|| names_in(&place.paths[0]));
+                let a = files.read(&names[0], [place.experts * rank, width])?;
+                let b = files.read(&names[1], [place.outputs.0, rank * place.experts])?;
+                let [a, b] = [a, b].map(|it| it.try_into_vec::<f32>().expect("read as f32"));
+                let [a, b] = place.cut(rank, out, &a, &b);
+                (names, [TensorData::new(a, [rank, width]), TensorData::new(b, [out, rank])])
+            }
+        };
         read.extend(names);
         Ok((Tensor::from_data(a, &device), Tensor::from_data(b, &device)))
     })?;
@@ -112,7 +177,7 @@ pub fn load_adapter(model: &mut CausalLm, folder: &Path) -> Result<LoraConfig> {
     Ok(config)
 }
 
-fn lora_config(value: &Value) -> std::result::Result<LoraConfig, Vec<String>> {
+fn lora_config(value: &Value, model: &DecoderConfig) -> std::result::Result<LoraConfig, Vec<String>> {
     let mut problems = Vec::new();
     if value["peft_type"] != "LORA" {
         problems.push(format!("`peft_type` {} is not known here (known: LORA)", value["peft_type"]));
@@ -121,13 +186,10 @@ fn lora_config(value: &Value) -> std::result::Result<LoraConfig, Vec<String>> {
     for key in [
         "use_dora",
         "modules_to_save",
-        "rank_pattern",
-        "alpha_pattern",
         "layers_to_transform",
         "layer_replication",
         "lora_bias",
         "trainable_token_indices",
-        "target_parameters",
         "use_qalora",
     ] {
         let option = &value[key];
@@ -152,15 +214,31 @@ fn lora_config(value: &Value) -> std::result::Result<LoraConfig, Vec<String>> {
     }
     let target_modules = serde_json::from_value(value["target_modules"].clone())
         .map_err(|_| problems.push("`target_modules` must be a string or a list of names".to_string()));
+    let mut pattern = |key: &str| {
+        let given = Some(value[key].clone()).filter(|it| !it.is_null()).unwrap_or_else(|| json!({}));
+        let read = serde_json::from_value::<BTreeMap<String, f64>>(given);
+        read.map_err(|_| problems.push(format!("`{key}` must map patterns to numbers"))).unwrap_or_default()
+    };
+    let ranks: BTreeMap<String, usize> =
+        pattern("rank_pattern").into_iter().map(|(key, rank)| (key, rank as usize)).collect();
+    let alphas = pattern("alpha_pattern");
     let rank = value["r"].as_u64().unwrap_or(0) as usize;
-    let config = LoraConfig {
+    let mut config = LoraConfig {
         rank,
         alpha: value["lora_alpha"].as_f64().unwrap_or(0.0),
         target_modules: target_modules.unwrap_or_default(),
         dropout: value["lora_dropout"].as_f64().unwrap_or(0.0),
         use_rslora: value["use_rslora"] == true,
+        rank_pattern: ranks,
+        alpha_pattern: alphas,
         ..LoraConfig::default()
     };
+    if let Some(parameters) = value["target_parameters"].as_array().filter(|it| !it.is_empty()) {
+        match experts::on_linears(config, parameters, model) {
+            Ok(of_linears) => config = of_linears,
+            Err(problem) => return Err(vec![problem]),
+        }
+    }
     problems.extend(config.problems());
     if problems.is_empty() { Ok(config) } else { Err(problems) }
 }

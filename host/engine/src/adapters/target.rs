@@ -1,5 +1,7 @@
 //! Which linears get an adapter, matched as PEFT matches them.
 
+use std::collections::BTreeMap;
+
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +30,7 @@ impl TargetModules {
     /// A regular expression that does not compile.
     pub fn matcher(&self) -> Result<impl Fn(&str) -> bool + '_> {
         let pattern = match self {
-            Self::Pattern(pattern) if pattern != "all-linear" => Some(compile(pattern)?),
+            Self::Pattern(pattern) if pattern != "all-linear" => Some(compile("target_modules", pattern)?),
             _ => None,
         };
         Ok(move |path: &str| match (self, &pattern) {
@@ -41,10 +43,41 @@ impl TargetModules {
     }
 }
 
-fn compile(pattern: &str) -> Result<Regex> {
+/// Values by patterns over paths, of which at most one may match a path.
+pub(super) struct Patterns<'a, T> {
+    key: &'static str,
+    all: Vec<(&'a str, Regex, &'a T)>,
+}
+
+impl<'a, T> Patterns<'a, T> {
+    /// Those of the key `key`.
+    ///
+    /// # Errors
+    /// A regular expression that does not compile.
+    pub fn of(key: &'static str, given: &'a BTreeMap<String, T>) -> Result<Self> {
+        // As PEFT matches: the whole path, or its end behind a dot.
+        let one = |(pattern, value): (&'a String, &'a T)| {
+            compile(key, &format!(r"(?:.*\.)?(?:{pattern})")).map(|regex| (pattern.as_str(), regex, value))
+        };
+        Ok(Self { key, all: given.iter().map(one).collect::<Result<_>>()? })
+    }
+
+    /// The value of the pattern that matches `path`.
+    pub fn find(&self, path: &str) -> std::result::Result<Option<&'a T>, String> {
+        let mut found = self.all.iter().filter(|it| it.1.is_match(path));
+        match (found.next(), found.next()) {
+            (Some(first), Some(second)) => {
+                Err(format!("`{}`: `{}` and `{}` both match `{path}`", self.key, first.0, second.0))
+            }
+            (first, _) => Ok(first.map(|it| it.2)),
+        }
+    }
+}
+
+fn compile(key: &str, pattern: &str) -> Result<Regex> {
     Regex::new(&format!("^(?:{pattern})$")).map_err(|error| EngineError::Invalid {
         what: "adapter.lora".into(),
-        problems: vec![format!("`target_modules`: `{pattern}` is not a regular expression: {error}")],
+        problems: vec![format!("`{key}`: `{pattern}` is not a regular expression: {error}")],
     })
 }
 

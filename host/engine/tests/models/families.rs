@@ -39,7 +39,7 @@ const CASES: [(&str, bool); 18] = [
 ];
 
 /// Those with an adapter.
-const ADAPTED: [&str; 2] = ["phi3", "gpt2"];
+const ADAPTED: [&str; 4] = ["phi3", "gpt2", "qwen3_moe", "mixtral"];
 
 fn load(case: &str) -> CausalLm {
     load_model(&golden("families").join(case), &Device::flex()).unwrap()
@@ -145,6 +145,41 @@ fn a_saved_model_is_the_one_that_was_loaded() {
     }
 }
 
+/// Gradients of a mixture's adapters as those of the pairs that PEFT has for all experts: gate and up share their `A`
+/// there, whose gradient is thus the sum of both.
+fn as_peft_has_them(
+    mut got: BTreeMap<String, Vec<f32>>,
+    model: &CausalLm,
+    experts: usize,
+) -> BTreeMap<String, Vec<f32>> {
+    let names = model.config.names.experts.unwrap();
+    for layer in 0..model.blocks.len() {
+        let path = format!("model.layers.{layer}");
+        for side in ["A", "B"] {
+            let router = got.remove(&format!("{path}.{}.lora_{side}.weight", names.router)).unwrap();
+            got.insert(format!("{path}.mlp.gate.lora_{side}.weight"), router);
+        }
+        for (place, linears) in [(".base_layer", &names.up[..]), ("", &[names.down][..])] {
+            let mut of = |expert: usize, linear: &str, side: &str| {
+                got.remove(&format!("{path}.{}.{expert}.{linear}.lora_{side}.weight", names.list)).unwrap()
+            };
+            let (mut a, mut columns) = (Vec::new(), Vec::new());
+            for expert in 0..experts {
+                let parts: Vec<Vec<f32>> = linears.iter().map(|it| of(expert, it, "A")).collect();
+                a.extend((0..parts[0].len()).map(|it| parts.iter().map(|part| part[it]).sum::<f32>()));
+                columns.push(linears.iter().flat_map(|it| of(expert, it, "B")).collect::<Vec<f32>>());
+            }
+            let rank = if linears.len() == 2 { 8 } else { 4 };
+            let outputs = columns[0].len() / rank;
+            let at = |out: usize, index: usize| columns.iter().map(move |it| it[out * rank + index]);
+            let b = (0..outputs).flat_map(|out| (0..rank).flat_map(move |index| at(out, index))).collect();
+            got.insert(format!("{path}.mlp.experts{place}.lora_A.weight"), a);
+            got.insert(format!("{path}.mlp.experts{place}.lora_B.weight"), b);
+        }
+    }
+    got
+}
+
 /// Oracle: PEFT 0.21, by the same generator: 1e-4, as for the base.
 #[test]
 fn adapters_match_peft() {
@@ -159,12 +194,19 @@ fn adapters_match_peft() {
         gradients.add(&model, &whole(&ids), ActivationCheckpointing::Off);
         let tokens = gradients.supervised_tokens as f32;
         let mut values = gradients.values.into_iter();
+        let mut got: BTreeMap<String, Vec<f32>> = BTreeMap::new();
         model.visit_lora(&mut |name, _| {
-            let got = values.next().unwrap().div_scalar(tokens).try_into_vec_as::<f32>().unwrap();
-            let expected = expected.values(&format!("grad.base_model.model.{name}"));
-            assert_close(&format!("{case}: {name}"), &got, &expected, 1e-4);
+            let gradient = values.next().unwrap().div_scalar(tokens);
+            got.insert(name.to_string(), gradient.try_into_vec_as::<f32>().unwrap());
         });
         assert!(values.next().is_none(), "{case}");
+        if let Some(mixture) = model.config.mixture {
+            got = as_peft_has_them(got, &model, mixture.num_experts);
+        }
+        for (name, got) in got {
+            let expected = expected.values(&format!("grad.base_model.model.{name}"));
+            assert_close(&format!("{case}: {name}"), &got, &expected, 1e-4);
+        }
 
         let out = tempfile::tempdir().unwrap();
         save_adapter(&mut model, &config, "base", out.path()).unwrap();
@@ -172,8 +214,18 @@ fn adapters_match_peft() {
             let text = std::fs::read_to_string(folder.join("adapter_config.json")).unwrap();
             serde_json::from_str(&text).unwrap()
         };
-        for key in ["target_modules", "fan_in_fan_out", "r", "lora_alpha"] {
-            assert_eq!(written(out.path())[key], written(&folder)[key], "{case}: {key}");
+        for key in [
+            "target_modules",
+            "target_parameters",
+            "rank_pattern",
+            "alpha_pattern",
+            "fan_in_fan_out",
+            "r",
+            "lora_alpha",
+        ] {
+            // PEFT writes null for no list.
+            let said = |folder: &Path| Some(written(folder)[key].clone()).filter(|it| !it.is_null());
+            assert_eq!(said(out.path()), said(&folder), "{case}: {key}");
         }
         let mut again = load(case);
         load_adapter(&mut again, out.path()).unwrap();
