@@ -1,6 +1,6 @@
 //! `tokenizer.json` with the special tokens its companions name.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -11,6 +11,9 @@ use crate::error::{DataError, Result};
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    folder: PathBuf,
+    /// Of the model beside it, where its `config.json` says.
+    vocab_size: Option<u64>,
     /// Beginning of a text, where the model has one.
     pub bos_token: Option<String>,
     /// End of a text.
@@ -31,7 +34,8 @@ pub struct Encoded {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, `tokenizer_config.json`, `generation_config.json` and the chat template of a folder.
+    /// Reads `tokenizer.json`, `tokenizer_config.json`, `generation_config.json` and the chat template of a folder, and from
+    /// `config.json` how many tokens the model has.
     ///
     /// # Errors
     /// A missing or damaged `tokenizer.json`; the companions may be absent, not damaged.
@@ -41,6 +45,7 @@ impl Tokenizer {
             .map_err(|error| fail(format!("`tokenizer.json`: {error}")))?;
         let config = optional_json(folder, "tokenizer_config.json").map_err(fail)?;
         let generation = optional_json(folder, "generation_config.json").map_err(fail)?;
+        let model = optional_json(folder, "config.json").map_err(fail)?;
         let named = |key: &str| {
             let token = &config[key];
             token.as_str().or(token["content"].as_str()).map(str::to_string)
@@ -54,19 +59,39 @@ impl Tokenizer {
         eos_ids.sort_unstable();
         eos_ids.dedup();
         let chat_template = ChatTemplate::find(folder, &config, bos_token.as_deref(), eos_token.as_deref())?;
-        Ok(Self { inner, bos_token, eos_token, eos_ids, chat_template })
+        let vocab_size = model["vocab_size"].as_u64();
+        Ok(Self {
+            inner,
+            folder: folder.to_path_buf(),
+            vocab_size,
+            bos_token,
+            eos_token,
+            eos_ids,
+            chat_template,
+        })
     }
 
     /// Tokens of `text` as it stands: special tokens in it are recognised, none is added.
     ///
     /// # Errors
-    /// What the tokenizer can't encode.
+    /// What the tokenizer can't encode, and a token that the model beside it does not have.
     pub fn encode(&self, text: &str) -> Result<Encoded> {
         let encoding = self.inner.encode(text, false).map_err(|error| DataError::Tokenizer {
             folder: "tokenizer.json".into(),
             reason: error.to_string(),
         })?;
-        Ok(Encoded { ids: encoding.get_ids().to_vec(), offsets: encoding.get_offsets().to_vec() })
+        let ids = encoding.get_ids().to_vec();
+        // Tokens that no text holds may be more than the model has: Gemma's are.
+        let unknown = self.vocab_size.and_then(|size| ids.iter().find(|it| u64::from(**it) >= size));
+        if let Some(id) = unknown {
+            let (token, size) = (self.inner.id_to_token(*id), self.vocab_size.unwrap_or_default());
+            let token = token.unwrap_or_default();
+            let reason = format!(
+                "`{token}` has the id {id}, and the model {size} tokens (`vocab_size` in `config.json`)\nhint: the tokenizer is that of another model, or the model's embedding was not made larger for it"
+            );
+            return Err(DataError::Tokenizer { folder: self.folder.clone(), reason });
+        }
+        Ok(Encoded { ids, offsets: encoding.get_offsets().to_vec() })
     }
 
     /// Text of `ids`, special tokens left out where asked.

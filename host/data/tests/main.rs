@@ -77,6 +77,29 @@ fn templates_render_and_tokenise_as_transformers_does() {
     }
 }
 
+#[test]
+fn a_token_that_the_model_lacks_is_named() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::copy(folder().join("tokenizer.json"), place.path().join("tokenizer.json")).unwrap();
+    let whole = Tokenizer::load(place.path()).unwrap();
+    let ids = whole.encode("Hello</s>").unwrap().ids;
+    let most = *ids.iter().max().unwrap();
+    let with = |vocab_size: u32| {
+        let config = serde_json::json!({"vocab_size": vocab_size}).to_string();
+        std::fs::write(place.path().join("config.json"), config).unwrap();
+        Tokenizer::load(place.path()).unwrap().encode("Hello</s>")
+    };
+    assert_eq!(with(most + 1).unwrap().ids, ids);
+    let error = with(most).unwrap_err().to_string();
+    let token = whole.decode(&[most], false).unwrap();
+    let said =
+        format!("`{token}` has the id {most}, and the model {most} tokens (`vocab_size` in `config.json`)");
+    assert!(
+        error.contains(&said) && error.contains("\nhint: the tokenizer is that of another model"),
+        "{error}"
+    );
+}
+
 /// Oracle: transformers' assistant mask. Its template writes a newline inside the tags, so the mask holds it too.
 #[test]
 fn generation_tags_supervise_what_transformers_masks() {

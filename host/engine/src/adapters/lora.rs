@@ -63,7 +63,6 @@ impl LoraConfig {
     /// # Errors
     /// A pattern that is no regular expression; from what is returned, the keys of two patterns that match one path, of
     /// which PEFT would take the first.
-    #[expect(clippy::type_complexity, reason = "a function of a path")]
     pub fn sizes(&self) -> Result<impl Fn(&str) -> std::result::Result<(usize, f64), String> + '_> {
         let ranks = Patterns::of("rank_pattern", &self.rank_pattern)?;
         let alphas = Patterns::of("alpha_pattern", &self.alpha_pattern)?;

@@ -19,6 +19,7 @@ pub type Named = (Cow<'static, str>, Linear);
 
 /// What stands behind the attention.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one a block of the model")]
 pub enum FeedForward {
     /// One layer for all tokens.
     Dense {

@@ -66,14 +66,20 @@ fn folder(path: &Path) -> Result<Inspection> {
 }
 
 /// What of `config.json` a person asks for first.
-const SHAPE_KEYS: [&str; 8] = [
+const SHAPE_KEYS: [&str; 14] = [
     "num_hidden_layers",
+    "n_layer",
     "hidden_size",
+    "n_embd",
     "intermediate_size",
     "num_attention_heads",
+    "n_head",
     "num_key_value_heads",
+    "sliding_window",
+    "num_experts_per_tok",
     "vocab_size",
     "max_position_embeddings",
+    "n_positions",
     "dtype",
 ];
 
@@ -154,10 +160,10 @@ fn layer(name: &str) -> Option<&str> {
 
 /// Part of a model by what its names hold, Hugging Face's and llama.cpp's, in the order of the model.
 const PARTS: [(&str, &[&str]); 5] = [
-    ("embedding", &["embed_tokens", "token_embd"]),
-    ("attention", &["self_attn.", "attn_q.", "attn_k.", "attn_v.", "attn_output."]),
-    ("feed-forward", &["mlp.", "ffn_gate", "ffn_up", "ffn_down"]),
-    ("norms", &["norm"]),
+    ("embedding", &["embed_tokens", "token_embd", "wte.", "wpe."]),
+    ("attention", &["self_attn.", "attn.c_", "attn_q.", "attn_k.", "attn_v.", "attn_output."]),
+    ("feed-forward", &["mlp.", "block_sparse_moe.", "ffn_gate", "ffn_up", "ffn_down"]),
+    ("norms", &["norm", "ln_"]),
     ("head", &["lm_head", "output."]),
 ];
 
