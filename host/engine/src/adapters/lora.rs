@@ -7,10 +7,11 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::experts::Place;
 use super::target::{Patterns, TargetModules};
 use crate::error::{EngineError, Result};
 use crate::models::CausalLm;
-use crate::nn::LoraWeights;
+use crate::nn::{LoraWeights, Magnitude, dora};
 
 /// `[adapter.lora]` of a run file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +27,9 @@ pub struct LoraConfig {
     pub target_modules: TargetModules,
     /// Rank-stabilised scaling.
     pub use_rslora: bool,
+    /// Lengths of the weights' rows are trained apart from their direction: DoRA, <https://arxiv.org/abs/2402.09353>. Not
+    /// with `dropout`, and not on experts of a mixture.
+    pub use_dora: bool,
     /// Ranks of the linears whose path a regular expression matches, as a whole or behind a dot.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rank_pattern: BTreeMap<String, usize>,
@@ -44,6 +48,7 @@ impl Default for LoraConfig {
             dropout: 0.0,
             target_modules: TargetModules::default(),
             use_rslora: false,
+            use_dora: false,
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
             loraplus_lr_ratio: 1.0,
@@ -93,6 +98,9 @@ impl LoraConfig {
         problems.extend(
             bad.map(|(pattern, alpha)| format!("`alpha_pattern` of `{pattern}` must be > 0, got `{alpha}`")),
         );
+        if self.use_dora && self.dropout > 0.0 {
+            problems.push(format!("`use_dora` is known with `dropout` = 0 only, got `{}`", self.dropout));
+        }
         if !(0.0..1.0).contains(&self.dropout) {
             problems.push(format!("`dropout` must be in [0, 1), got `{}`", self.dropout));
         }
@@ -117,12 +125,22 @@ pub fn attach_lora(model: &mut CausalLm, config: &LoraConfig, seed: u64) -> Resu
         let bound = (in_width as f32).powf(-0.5);
         let a: Vec<f32> = (0..rank * in_width).map(|_| rng.random_range(-bound..bound)).collect();
         let a = Tensor::from_data(TensorData::new(a, [rank, in_width]), &device);
-        Ok((a, Tensor::zeros([out_width, rank], &device)))
+        Ok(Pair { a, b: Tensor::zeros([out_width, rank], &device), length: None })
     })
 }
 
-/// A and B of a linear, from its path, its widths out and in, and their rank.
-pub(crate) type PairSource<'a> = &'a mut dyn FnMut(&str, [usize; 2], usize) -> Result<(Tensor<2>, Tensor<2>)>;
+/// The weights of one linear's adapter.
+pub(crate) struct Pair {
+    /// `[rank, in]`.
+    pub a: Tensor<2>,
+    /// `[out, rank]`.
+    pub b: Tensor<2>,
+    /// DoRA's, `[out]`; the rows' own where `None`.
+    pub length: Option<Tensor<1>>,
+}
+
+/// Those of a linear, from its path, its widths out and in, and their rank.
+pub(crate) type PairSource<'a> = &'a mut dyn FnMut(&str, [usize; 2], usize) -> Result<Pair>;
 
 /// Puts the pair that `weights(path, [out, in], rank)` gives on every linear that `config` names.
 pub(crate) fn attach_with(model: &mut CausalLm, config: &LoraConfig, weights: PairSource<'_>) -> Result<()> {
@@ -130,6 +148,8 @@ pub(crate) fn attach_with(model: &mut CausalLm, config: &LoraConfig, weights: Pa
     let mut attached = 0;
     let mut linears = Vec::new();
     let blocks = model.config.names.blocks;
+    let shape = model.config.clone();
+    let on_mixture = |path: &str| Place::of(&shape, path, 1).is_some();
     for (layer, block) in model.blocks.iter_mut().enumerate() {
         for (name, linear) in block.linears_mut() {
             let path = format!("{blocks}.{layer}.{name}");
@@ -139,13 +159,21 @@ pub(crate) fn attach_with(model: &mut CausalLm, config: &LoraConfig, weights: Pa
             if !matches(&path) {
                 continue;
             }
-            let (rank, alpha) = sizes(&path).map_err(|problem| EngineError::Invalid {
+            let invalid = |problem: String| EngineError::Invalid {
                 what: "adapter.lora".into(),
                 problems: vec![problem],
-            })?;
-            let (a, b) = weights(&path, linear.weight.dims(), rank)?;
+            };
+            let (rank, alpha) = sizes(&path).map_err(invalid)?;
+            if config.use_dora && on_mixture(&path) {
+                return Err(invalid(format!("`use_dora` is not known on experts of a mixture: `{path}`")));
+            }
+            let Pair { a, b, length } = weights(&path, linear.weight.dims(), rank)?;
             let scaling = config.scaling(rank, alpha);
-            linear.lora = Some(LoraWeights { a, b, scaling, dropout: None });
+            let magnitude = config.use_dora.then(|| {
+                let length = length.unwrap_or_else(|| dora::row_norms(linear.weight.clone()));
+                Box::new(Magnitude { length, norm: None })
+            });
+            linear.lora = Some(LoraWeights { a, b, scaling, magnitude, dropout: None });
             attached += 1;
         }
     }

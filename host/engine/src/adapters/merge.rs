@@ -1,18 +1,26 @@
-//! Adapters folded into their weights: `weight + scaling * b a`.
+//! Adapters folded into their weights: `weight + scaling * b a`, with DoRA each row brought to its length.
 
 use std::path::Path;
 
 use crate::checkpoint::safetensors::{StoredDtype, write_as, write_whole};
 use crate::error::{EngineError, Result};
 use crate::models::{CausalLm, ScoreRole};
+use crate::nn::dora;
 
 /// Folds every adapter of `model` into the weight beside it.
 pub fn merge_lora(model: &mut CausalLm) {
     for block in &mut model.blocks {
         for (_, linear) in block.linears_mut() {
             if let Some(lora) = linear.lora.take() {
+                let norms = lora.magnitude.is_some().then(|| dora::norms(&linear.weight, &lora));
                 let delta = lora.b.inner().matmul(lora.a.inner()).mul_scalar(lora.scaling);
-                linear.weight = linear.weight.clone().inner() + delta;
+                let merged = linear.weight.clone().inner() + delta;
+                linear.weight = match (lora.magnitude, norms) {
+                    (Some(magnitude), Some(norms)) => {
+                        merged * (magnitude.length.inner() / norms).unsqueeze_dim::<2>(1)
+                    }
+                    _ => merged,
+                };
             }
         }
     }

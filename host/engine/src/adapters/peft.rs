@@ -7,10 +7,11 @@ use burn::tensor::{Tensor, TensorData};
 use serde_json::{Value, json};
 
 use super::experts::{self, Adapted};
-use super::lora::{LoraConfig, attach_with};
+use super::lora::{LoraConfig, Pair, attach_with};
 use super::target::TargetModules;
 use crate::checkpoint::safetensors::{TensorFiles, write_f32, write_whole};
 use crate::error::{EngineError, Result};
+use crate::models::block::MAGNITUDE;
 use crate::models::score::SCORE;
 use crate::models::{CausalLm, DecoderConfig, ScoreHead, ScoreRole};
 
@@ -81,7 +82,7 @@ fn adapter_config(model: &CausalLm, config: &LoraConfig, base: &str) -> Value {
         "rank_pattern": config.rank_pattern,
         "alpha_pattern": config.alpha_pattern,
         "use_rslora": config.use_rslora,
-        "use_dora": false,
+        "use_dora": config.use_dora,
         "bias": "none",
         "fan_in_fan_out": model.config.names.transposed,
         "inference_mode": true,
@@ -162,7 +163,13 @@ pub fn load_adapter(model: &mut CausalLm, folder: &Path) -> Result<LoraConfig> {
             }
         };
         read.extend(names);
-        Ok((Tensor::from_data(a, &device), Tensor::from_data(b, &device)))
+        let mut length = None;
+        if config.use_dora {
+            let name = format!("{PREFIX}{path}.{MAGNITUDE}");
+            length = Some(Tensor::from_data(files.read(&name, [out])?, &device));
+            read.push(name);
+        }
+        Ok(Pair { a: Tensor::from_data(a, &device), b: Tensor::from_data(b, &device), length })
     })?;
     if value["task_type"] == SEQUENCE_CLASSIFICATION {
         let name = format!("{PREFIX}{SCORE}");
@@ -184,7 +191,6 @@ fn lora_config(value: &Value, model: &DecoderConfig) -> std::result::Result<Lora
     }
     // Options that change what is computed; anything but "off" would be silently wrong.
     for key in [
-        "use_dora",
         "modules_to_save",
         "layers_to_transform",
         "layer_replication",
@@ -229,6 +235,7 @@ fn lora_config(value: &Value, model: &DecoderConfig) -> std::result::Result<Lora
         target_modules: target_modules.unwrap_or_default(),
         dropout: value["lora_dropout"].as_f64().unwrap_or(0.0),
         use_rslora: value["use_rslora"] == true,
+        use_dora: value["use_dora"] == true,
         rank_pattern: ranks,
         alpha_pattern: alphas,
         ..LoraConfig::default()

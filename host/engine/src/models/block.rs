@@ -74,6 +74,9 @@ pub struct BlockShape {
     pub layer: LayerConfig,
 }
 
+/// PEFT's name of DoRA's lengths, behind a linear's path.
+pub const MAGNITUDE: &str = "lora_magnitude_vector";
+
 /// Cosines and sines of the tokens' angles, `[T, pairs]` each.
 pub type RopeTables = (Tensor<2>, Tensor<2>);
 
@@ -171,6 +174,10 @@ impl Block {
             if let Some(lora) = &mut linear.lora {
                 visit(&format!("{path}.{name}.lora_A.weight"), Parameter::Matrix(&mut lora.a));
                 visit(&format!("{path}.{name}.lora_B.weight"), Parameter::Matrix(&mut lora.b));
+                if let Some(magnitude) = &mut lora.magnitude {
+                    let name = format!("{path}.{name}.{MAGNITUDE}");
+                    visit(&name, Parameter::Vector(&mut magnitude.length));
+                }
             }
         }
     }

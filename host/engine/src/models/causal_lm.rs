@@ -210,6 +210,10 @@ impl CausalLm {
     /// it for [`DecodeWeights::F32`], are shared with `self`.
     pub fn for_decoding(&self, weights: DecodeWeights) -> Self {
         let mut model = self.clone();
+        for (_, linear) in model.blocks.iter_mut().flat_map(|it| it.linears_mut()) {
+            // They do not change while a model decodes.
+            linear.fix_norms();
+        }
         if weights == DecodeWeights::F32 {
             return model;
         }

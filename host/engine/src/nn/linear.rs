@@ -3,6 +3,7 @@
 use burn::tensor::{DType, Tensor};
 use fthost_kernels::{Dropout, LoraLinear, LowRank, Prologue, lora_linears};
 
+use super::dora::{self, Magnitude};
 use super::precision::{cast, weight_for};
 
 /// The low-rank pair of one linear.
@@ -14,6 +15,8 @@ pub struct LoraWeights {
     pub b: Tensor<2>,
     /// `alpha / rank`, or `alpha / sqrt(rank)` for rsLoRA.
     pub scaling: f64,
+    /// DoRA's lengths.
+    pub magnitude: Option<Box<Magnitude>>,
     /// Set by a training step for one micro-batch; `None` everywhere else.
     pub dropout: Option<Dropout>,
 }
@@ -33,6 +36,20 @@ impl Linear {
     /// `[T, in]` to `[T, out]`, in the type of `x`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         forward_all(&[self], x, Prologue::None, None)
+    }
+
+    /// Finds the norms that DoRA divides by once for all calls.
+    pub(crate) fn fix_norms(&mut self) {
+        let Some(lora) = &mut self.lora else { return };
+        if lora.magnitude.is_some() {
+            let norm = dora::norms(&self.weight, lora);
+            lora.magnitude.iter_mut().for_each(|it| it.norm = Some(norm.clone()));
+        }
+    }
+
+    /// What each output is times before bias and residual, `[out]`.
+    fn factor(&self) -> Option<Tensor<1>> {
+        self.lora.as_ref().and_then(|it| it.factor(&self.weight))
     }
 
     /// The layer with its weights in `dtype`, as the fused operation takes it.
@@ -59,6 +76,24 @@ pub fn forward_all(
     residual: Option<Tensor<2>>,
 ) -> Tensor<2> {
     let dtype = x.dtype();
-    let layers: Vec<LoraLinear> = linears.iter().map(|it| it.layer(dtype)).collect();
-    lora_linears(x, prologue, &layers, residual)
+    let mut layers: Vec<LoraLinear> = linears.iter().map(|it| it.layer(dtype)).collect();
+    let factors: Vec<Option<Tensor<1>>> = linears.iter().map(|it| it.factor()).collect();
+    if factors.iter().all(Option::is_none) {
+        return lora_linears(x, prologue, &layers, residual);
+    }
+    // Neither bias nor residual is scaled.
+    let biases: Vec<Option<Tensor<1>>> = layers.iter_mut().map(|it| it.bias.take()).collect();
+    let output = lora_linears(x, prologue, &layers, None);
+    let filled = |of: Vec<Option<Tensor<1>>>, silent: f32| -> Tensor<2> {
+        let device = output.device();
+        let each = of.into_iter().zip(linears).map(|(given, linear)| match given {
+            Some(given) => cast(given, dtype),
+            None => cast(Tensor::full([linear.weight.dims()[0]], silent, &device), dtype),
+        });
+        Tensor::cat(each.collect(), 0).unsqueeze()
+    };
+    let has_bias = biases.iter().any(Option::is_some);
+    let scaled = output.clone() * filled(factors, 1.0);
+    let biased = if has_bias { scaled + filled(biases, 0.0) } else { scaled };
+    residual.into_iter().fold(biased, |biased, residual| residual + biased)
 }

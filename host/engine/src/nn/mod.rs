@@ -1,9 +1,11 @@
 //! Layers shared by the model families.
 
+pub mod dora;
 pub mod linear;
 pub mod precision;
 pub mod rope;
 
+pub use dora::Magnitude;
 pub use linear::{Linear, LoraWeights};
 pub use precision::{DecodeWeights, FloatDtype};
 pub use rope::{Rope, RopeScaling};
