@@ -144,7 +144,7 @@ fn what_does_not_fit_together_is_told_before_anything_is_loaded() {
       `rollout.temperature` must be > 0, got `0`: completions of a prompt would all be one
       `rollout.num_generations` = 3 must divide the completions of a rollout, `train.micro_batch_size` * `train.gradient_accumulation_steps` * `rollout.steps_per_generation` = 8
     ");
-    insta::assert_snapshot!(said_with(&["data.max_length=3"]), @"error: rows.jsonl:1: a prompt of 9 tokens; `data.max_length` = 3");
+    insta::assert_snapshot!(said_with(&["data.max_length=3"]), @"error: rows.jsonl:1: a prompt of 9 tokens; at most 3 fit `data.max_length` and the model's context");
 }
 
 /// The weights and figures of a run.

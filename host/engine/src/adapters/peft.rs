@@ -220,14 +220,9 @@ fn lora_config(value: &Value, model: &DecoderConfig) -> std::result::Result<Lora
     }
     let target_modules = serde_json::from_value(value["target_modules"].clone())
         .map_err(|_| problems.push("`target_modules` must be a string or a list of names".to_string()));
-    let mut pattern = |key: &str| {
-        let given = Some(value[key].clone()).filter(|it| !it.is_null()).unwrap_or_else(|| json!({}));
-        let read = serde_json::from_value::<BTreeMap<String, f64>>(given);
-        read.map_err(|_| problems.push(format!("`{key}` must map patterns to numbers"))).unwrap_or_default()
-    };
-    let ranks: BTreeMap<String, usize> =
-        pattern("rank_pattern").into_iter().map(|(key, rank)| (key, rank as usize)).collect();
-    let alphas = pattern("alpha_pattern");
+    let alphas = pattern(value, "alpha_pattern", &mut problems);
+    let ranks = pattern(value, "rank_pattern", &mut problems).into_iter();
+    let ranks: BTreeMap<String, usize> = ranks.map(|(key, rank)| (key, rank as usize)).collect();
     let rank = value["r"].as_u64().unwrap_or(0) as usize;
     let mut config = LoraConfig {
         rank,
@@ -241,11 +236,20 @@ fn lora_config(value: &Value, model: &DecoderConfig) -> std::result::Result<Lora
         ..LoraConfig::default()
     };
     if let Some(parameters) = value["target_parameters"].as_array().filter(|it| !it.is_empty()) {
-        match experts::on_linears(config, parameters, model) {
-            Ok(of_linears) => config = of_linears,
-            Err(problem) => return Err(vec![problem]),
-        }
+        config = experts::on_linears(config, parameters, model).map_err(|problem| vec![problem])?;
     }
     problems.extend(config.problems());
     if problems.is_empty() { Ok(config) } else { Err(problems) }
+}
+
+/// Numbers by pattern, none where the key is absent.
+fn pattern(value: &Value, key: &str, problems: &mut Vec<String>) -> BTreeMap<String, f64> {
+    if value[key].is_null() {
+        return BTreeMap::new();
+    }
+    let read = serde_json::from_value(value[key].clone());
+    read.unwrap_or_else(|_| {
+        problems.push(format!("`{key}` must map patterns to numbers"));
+        BTreeMap::new()
+    })
 }
