@@ -17,6 +17,7 @@ mod check;
 pub mod adamw;
 pub mod attention;
 pub mod dropout;
+pub mod four_bit;
 pub mod geglu;
 pub mod gelu;
 pub mod layer_norm;
@@ -35,6 +36,7 @@ pub use attention::{
     qkv_attention,
 };
 pub use dropout::Dropout;
+pub use four_bit::{Absmax, FourBit, FourBitConfig, FourBitKind};
 pub use gate::Activation;
 pub use geglu::geglu;
 pub use gelu::gelu;
