@@ -10,6 +10,7 @@ use crate::linear::weight::{dequantized, is_int8};
 
 /// The weight of a layer, `[out, in]`.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and is moved few times")]
 pub enum Weight {
     /// A tensor. A frozen one may be bf16 beside an input in f32: it is widened layer by layer, never all at once. So may
     /// [`crate::int8`], where no gradient is asked for.
