@@ -113,7 +113,7 @@ fn layers(outs: &[usize], width: usize) -> impl Fn(bool) -> Vec<LoraLinear> + us
     move |tracked| {
         let layer = |[weight, a, b]: &[Tensor<2>; 3]| {
             let lora = LowRank { a: leaf(a, tracked), b: leaf(b, tracked), scaling: 2.0, dropout: None };
-            LoraLinear { weight: weight.clone(), bias: None, lora: Some(lora) }
+            LoraLinear { weight: weight.clone().into(), bias: None, lora: Some(lora) }
         };
         weights.iter().map(layer).collect()
     }

@@ -17,6 +17,7 @@ mod check;
 pub mod adamw;
 pub mod attention;
 pub mod dropout;
+pub mod four_bit;
 pub mod geglu;
 pub mod gelu;
 pub mod layer_norm;
@@ -35,13 +36,14 @@ pub use attention::{
     qkv_attention,
 };
 pub use dropout::Dropout;
+pub use four_bit::{Absmax, FourBit, FourBitConfig, FourBitKind, four_bit_linear};
 pub use gate::Activation;
 pub use geglu::geglu;
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;
 pub use linear::{int8, linear};
 pub use linear_cross_entropy::{LinearCrossEntropy, Softcap, TokenLogps, linear_cross_entropy, token_logps};
-pub use lora_linear::{LoraLinear, LowRank, Prologue, lora_linear, lora_linears};
+pub use lora_linear::{LoraLinear, LowRank, Prologue, Weight, lora_linear, lora_linears};
 pub use pull_back::pull_back;
 pub use rms_norm::rms_norm;
 pub use rope::rope;

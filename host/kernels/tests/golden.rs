@@ -117,7 +117,11 @@ fn layer(golden: &Golden, index: usize, scaling: f64, leaves: &mut Vec<(String, 
     let named = |it: &str| format!("{it}{index}");
     let (weight, bias) = (golden.leaf(&named("w"), leaves), golden.leaf(&named("bias"), leaves));
     let (a, b) = (golden.leaf(&named("a"), leaves), golden.leaf(&named("b"), leaves));
-    LoraLinear { weight, bias: Some(bias), lora: Some(LowRank { a, b, scaling, dropout: None }) }
+    LoraLinear {
+        weight: weight.into(),
+        bias: Some(bias),
+        lora: Some(LowRank { a, b, scaling, dropout: None }),
+    }
 }
 
 #[test]

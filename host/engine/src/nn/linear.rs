@@ -61,7 +61,7 @@ impl Linear {
             dropout: it.dropout.clone(),
         });
         LoraLinear {
-            weight: weight_for(self.weight.clone(), dtype),
+            weight: weight_for(self.weight.clone(), dtype).into(),
             bias: self.bias.clone().map(|it| cast(it, dtype)),
             lora,
         }

@@ -1,12 +1,17 @@
 //! A weight in the form it is stored in.
 
-use std::borrow::Cow;
-
 use burn::tensor::bf16;
 use rayon::prelude::*;
 
 use crate::flex::unfilled;
+use crate::four_bit::FourBit;
 use crate::simd::vectorized;
+
+/// Values that are widened at a time where not all are, 1 MiB: enough rows that packing the other factor again for each
+/// tile costs little, and few enough that they stay in the cache.
+const TILE: usize = 256 * 1024;
+/// Values of a task.
+const TASK: usize = 64 * 1024;
 
 /// Rows of a weight as they are stored.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +22,8 @@ pub(crate) enum Stored<'a> {
     Bf16(&'a [bf16]),
     /// One, and a factor for each `block` values of a row, which is a whole number of blocks.
     Int8 { values: &'a [i8], scales: &'a [f32], block: usize },
+    /// A half: `length` values from the one at `first` on. Its blocks do not care for rows.
+    FourBit { weight: &'a FourBit, first: usize, length: usize },
 }
 
 impl<'a> Stored<'a> {
@@ -25,6 +32,7 @@ impl<'a> Stored<'a> {
             Self::F32(it) => it.len(),
             Self::Bf16(it) => it.len(),
             Self::Int8 { values, .. } => values.len(),
+            Self::FourBit { length, .. } => *length,
         }
     }
 
@@ -42,6 +50,9 @@ impl<'a> Stored<'a> {
             Self::Int8 { values, scales, block } => {
                 let scales = &scales[of.start / block..of.end / block];
                 Self::Int8 { values: &values[of], scales, block }
+            }
+            Self::FourBit { weight, first, .. } => {
+                Self::FourBit { weight, first: first + of.start, length: of.len() }
             }
         }
     }
@@ -80,23 +91,31 @@ impl<'a> Stored<'a> {
                     room.iter_mut().zip(values).for_each(|(to, from)| *to = f32::from(*from) * scale);
                 }
             }
+            Self::FourBit { weight, first, .. } => weight.widen(first + of.start, &mut room[..of.len()]),
         }
         &room[..count * width]
     }
 
-    /// All of it in f32: as it lies, or a copy.
-    pub(crate) fn to_f32(self, width: usize) -> Cow<'a, [f32]> {
-        /// Values of a task.
-        const TASK: usize = 64 * 1024;
+    /// Calls `each` with rows in f32 and the place of the first of them: with all at once, but for 4 bits, of which a tile at
+    /// a time is widened, so that they are never all there.
+    pub(crate) fn in_tiles(self, width: usize, mut each: impl FnMut(usize, &[f32])) {
         if let Self::F32(it) = self {
-            return Cow::Borrowed(it);
+            return each(0, it);
         }
-        let mut converted = unfilled(self.len());
-        let rows = (TASK / width).max(1);
-        converted.par_chunks_mut(rows * width).enumerate().for_each(|(task, converted)| {
-            widen(self, width, task * rows, converted);
-        });
-        Cow::Owned(converted)
+        let outputs = self.outputs(width);
+        let rows = match self {
+            Self::FourBit { .. } => (TILE / width).clamp(1, outputs.max(1)),
+            _ => outputs.max(1),
+        };
+        let mut room = unfilled(rows.min(outputs) * width);
+        for first in (0..outputs.max(1)).step_by(rows) {
+            let tile = &mut room[..rows.min(outputs - first) * width];
+            let rows = (TASK / width).max(1);
+            tile.par_chunks_mut(rows * width).enumerate().for_each(|(task, tile)| {
+                widen(self, width, first + task * rows, tile);
+            });
+            each(first, tile);
+        }
     }
 
     /// As [`Stored::widened`], the rows `first`, `first + run` and so on.

@@ -4,6 +4,8 @@
 //! `dh = s dy b`, `db = s dy^T h`, `da = dh^T n`, `dw = dy^T n`, `dn = dy w + dh a`, and `dn` goes back through the
 //! prologue. `n` is computed again from the input.
 
+use std::sync::Arc;
+
 use burn_flex::FlexTensor;
 
 use super::columns::{Columns, add_bias, column_sums, columns_of, columns_of_mut};
@@ -12,6 +14,7 @@ pub(super) use super::prologue::Prologue;
 use crate::dropout::Dropout;
 use crate::extension::Operation;
 use crate::flex::{dims2, into_values, tensor, unfilled, values};
+use crate::four_bit::FourBit;
 use crate::linear::few_rows::{FEW_ROWS, Packing, few_rows_packed};
 use crate::linear::stored::Stored;
 use crate::linear::weight::stored;
@@ -22,10 +25,20 @@ use crate::rms_norm::weight_gradient;
 #[derive(Debug)]
 pub(super) struct Layer {
     pub out: usize,
-    /// The weight's scales stand behind it.
-    pub int8: bool,
+    pub weight: Form,
     pub bias: bool,
     pub lora: Option<Adapter>,
+}
+
+/// What a weight is stored as.
+#[derive(Debug)]
+pub(super) enum Form {
+    /// An input.
+    Tensor,
+    /// An input, and its scales behind it.
+    Int8,
+    /// No input, and frozen.
+    FourBit(Arc<FourBit>),
 }
 
 /// What an adapter is beside its two tensors.
@@ -48,8 +61,7 @@ pub(super) struct LoraLinears {
 /// Where a layer's tensors stand among the inputs, and its columns among the outputs.
 #[derive(Debug, Clone, Copy)]
 struct Places<'a> {
-    weight: usize,
-    scales: Option<usize>,
+    weight: WeightPlace<'a>,
     bias: Option<usize>,
     /// Of `a`; `b` follows.
     lora: Option<usize>,
@@ -60,9 +72,35 @@ struct Places<'a> {
     dropout: Option<&'a Dropout>,
 }
 
+/// Where a weight stands.
+#[derive(Debug, Clone, Copy)]
+enum WeightPlace<'a> {
+    /// Among the inputs, and its scales.
+    Inputs(usize, Option<usize>),
+    Layer(&'a FourBit),
+}
+
 impl Places<'_> {
-    fn weight<'a>(&self, inputs: &'a [FlexTensor]) -> Stored<'a> {
-        stored(&inputs[self.weight], self.scales.map(|it| &inputs[it]))
+    fn weight<'a>(&'a self, inputs: &'a [FlexTensor]) -> Stored<'a> {
+        match self.weight {
+            WeightPlace::Inputs(weight, scales) => stored(&inputs[weight], scales.map(|it| &inputs[it])),
+            WeightPlace::Layer(weight) => {
+                Stored::FourBit { weight, first: 0, length: weight.shape[0] * weight.shape[1] }
+            }
+        }
+    }
+
+    /// The weight's place, if its gradient is `wanted`.
+    fn wanted_weight(&self, wanted: &[bool]) -> Option<usize> {
+        match self.weight {
+            WeightPlace::Inputs(weight, _) => Some(weight).filter(|it| wanted[*it]),
+            WeightPlace::Layer(_) => None,
+        }
+    }
+
+    /// The columns of some of the layer's outputs.
+    fn columns_from(&self, first: usize, count: usize) -> Columns {
+        Columns { first: self.columns.first + first, count, ..self.columns }
     }
 }
 
@@ -85,8 +123,11 @@ impl LoraLinears {
             next - count
         };
         let places = self.layers.iter().map(|layer| {
-            let weight = take(1);
-            let scales = layer.int8.then(|| take(1));
+            let weight = match &layer.weight {
+                Form::Tensor => WeightPlace::Inputs(take(1), None),
+                Form::Int8 => WeightPlace::Inputs(take(1), Some(take(1))),
+                Form::FourBit(it) => WeightPlace::Layer(it),
+            };
             let bias = layer.bias.then(|| take(1));
             let lora = layer.lora.as_ref().map(|_| take(2));
             let (count, scaling) = layer.lora.as_ref().map_or((0, 0.0), |it| (it.rank, it.scaling));
@@ -94,7 +135,7 @@ impl LoraLinears {
             let columns = Columns { first: column, count: layer.out, stride: width };
             let ranks = Columns { first: rank, count, stride: total_rank };
             (column, rank) = (column + layer.out, rank + count);
-            Places { weight, scales, bias, lora, columns, ranks, scaling, dropout }
+            Places { weight, bias, lora, columns, ranks, scaling, dropout }
         });
         places.collect()
     }
@@ -151,9 +192,11 @@ impl Operation for LoraLinears {
         }
         for it in &places {
             if !few {
-                let weight = it.weight(&inputs).to_f32(in_width);
-                let weight = Matrix::new(&weight, in_width);
-                product(columns_of_mut(&mut y, tokens, it.columns), into, 1.0, n, weight.t(), Threads::All);
+                it.weight(&inputs).in_tiles(in_width, |first, tile| {
+                    let tile = Matrix::new(tile, in_width);
+                    let y = columns_of_mut(&mut y, tokens, it.columns_from(first, tile.rows()));
+                    product(y, into, 1.0, n, tile.t(), Threads::All);
+                });
             }
             if let Some(bias) = it.bias {
                 add_bias(&mut y, it.columns, values(&inputs[bias]));
@@ -188,11 +231,11 @@ impl Operation for LoraLinears {
         let dh = self.low_rank_gradients(&inputs, &places, values(&h), dy, n_matrix, wanted, &mut found);
         for it in &places {
             let dy = columns_of(dy, tokens, it.columns);
-            if wanted[it.weight] {
+            if let Some(weight) = it.wanted_weight(wanted) {
                 let mut dw = unfilled(it.columns.count * in_width);
                 let out = MatrixMut::new(&mut dw, in_width);
                 product(out, Into::Overwrite, 1.0, dy.t(), n_matrix, Threads::All);
-                found[it.weight] = Some(tensor(dw, &[it.columns.count, in_width]));
+                found[weight] = Some(tensor(dw, &[it.columns.count, in_width]));
             }
             if let Some(bias) = it.bias.filter(|it| wanted[*it]) {
                 found[bias] = Some(tensor(column_sums(values(&gradient), it.columns), &[it.columns.count]));
@@ -204,12 +247,15 @@ impl Operation for LoraLinears {
         let norm_wanted = self.norm_place().is_some_and(|it| wanted[it]);
         if wanted[0] || norm_wanted {
             let mut dn = unfilled(tokens * in_width);
-            for (index, it) in places.iter().enumerate() {
-                let into = if index == 0 { Into::Overwrite } else { Into::Add };
-                let weight = it.weight(&inputs).to_f32(in_width);
-                let weight = Matrix::new(&weight, in_width);
-                let out = MatrixMut::strided(&mut dn, tokens, in_width, in_width);
-                product(out, into, 1.0, columns_of(dy, tokens, it.columns), weight, Threads::All);
+            let mut into = Into::Overwrite;
+            for it in &places {
+                it.weight(&inputs).in_tiles(in_width, |first, tile| {
+                    let tile = Matrix::new(tile, in_width);
+                    let dy = columns_of(dy, tokens, it.columns_from(first, tile.rows()));
+                    let out = MatrixMut::strided(&mut dn, tokens, in_width, in_width);
+                    product(out, into, 1.0, dy, tile, Threads::All);
+                    into = Into::Add;
+                });
             }
             add_back_down(&inputs, &places, &dh, &mut dn, in_width);
             if let Some(place) = self.norm_place().filter(|_| norm_wanted) {

@@ -9,6 +9,9 @@ mod columns;
 mod cpu;
 mod low_rank;
 mod prologue;
+mod weight;
+
+use std::sync::Arc;
 
 use burn::backend::Flex;
 use burn::tensor::Tensor;
@@ -18,17 +21,17 @@ use crate::extension::{Input, Operation, apply, is_ours};
 use crate::flex::{contiguous, primitive};
 use crate::gate::Activation;
 use crate::geglu::geglu_reference;
-use crate::linear::weight::{Given, dequantized, is_int8};
-use crate::linear::{is_our_weight, linear_reference};
+use crate::linear::linear_reference;
+use crate::linear::weight::{Given, is_int8};
 use crate::rms_norm::rms_norm_reference;
 use crate::swiglu::swiglu_reference;
+pub use weight::Weight;
 
 /// One layer: `x weight^T + bias + scaling (dropout(x) a^T) b^T`.
 #[derive(Debug, Clone)]
 pub struct LoraLinear {
-    /// `[out, in]`. A frozen weight may be bf16 beside an input in f32: it is widened layer by layer, never all at once. So
-    /// may [`crate::int8`], where no gradient is asked for.
-    pub weight: Tensor<2>,
+    /// `[out, in]`.
+    pub weight: Weight,
     /// `[out]`.
     pub bias: Option<Tensor<1>>,
     /// The adapter.
@@ -123,7 +126,7 @@ pub fn lora_linear_reference(x: Tensor<2>, layer: &LoraLinear) -> Tensor<2> {
 }
 
 fn one_reference(x: Tensor<2>, layer: &LoraLinear) -> Tensor<2> {
-    let mut y = linear_reference(x.clone(), dequantized(layer.weight.clone()).cast(x.dtype()));
+    let mut y = linear_reference(x.clone(), layer.weight.beside(&x));
     if let Some(bias) = &layer.bias {
         y = y + bias.clone().unsqueeze();
     }
@@ -142,8 +145,7 @@ fn takes(x: &Tensor<2>, prologue: &Prologue, layers: &[LoraLinear], residual: Op
     let of_layer = |it: &LoraLinear| {
         let lora = it.lora.as_ref().is_none_or(|it| is_ours(&it.a) && is_ours(&it.b));
         let tracked = x.is_autodiff() || it.lora.as_ref().is_some_and(|it| it.a.is_autodiff());
-        let weight = is_our_weight(&it.weight) && !(tracked && is_int8(&it.weight));
-        weight && it.bias.as_ref().is_none_or(is_ours) && lora
+        it.weight.is_ours(tracked) && it.bias.as_ref().is_none_or(is_ours) && lora
     };
     let of_prologue = match prologue {
         Prologue::RmsNorm { weight, .. } => is_ours(weight),
@@ -172,7 +174,11 @@ fn fused(x: Tensor<2>, prologue: Prologue, layers: &[LoraLinear], residual: Opti
     parts.extend(residual.map(Part::Matrix));
     let shape = |it: &LoraLinear| cpu::Layer {
         out: it.weight.dims()[0],
-        int8: is_int8(&it.weight),
+        weight: match &it.weight {
+            Weight::Dense(it) if is_int8(it) => cpu::Form::Int8,
+            Weight::Dense(_) => cpu::Form::Tensor,
+            Weight::FourBit(it) => cpu::Form::FourBit(Arc::clone(it)),
+        },
         bias: it.bias.is_some(),
         lora: it.lora.as_ref().map(|it| cpu::Adapter {
             rank: it.a.dims()[0],
@@ -181,14 +187,16 @@ fn fused(x: Tensor<2>, prologue: Prologue, layers: &[LoraLinear], residual: Opti
         }),
     };
     for layer in layers {
-        parts.push(Part::Matrix(layer.weight.clone()));
+        if let Weight::Dense(weight) = &layer.weight {
+            parts.push(Part::Matrix(weight.clone()));
+        }
         parts.extend(layer.bias.clone().map(Part::Vector));
         if let Some(LowRank { a, b, .. }) = &layer.lora {
             parts.extend([a, b].map(|it| Part::Matrix(it.clone())));
         }
     }
     let layers: Vec<cpu::Layer> = layers.iter().map(shape).collect();
-    let without_graph = layers.iter().any(|it| it.int8);
+    let without_graph = layers.iter().any(|it| matches!(it.weight, cpu::Form::Int8));
     let operation = cpu::LoraLinears { prologue, residual: has_residual, layers };
     if without_graph {
         return forward(operation, parts);
@@ -217,6 +225,7 @@ fn forward(operation: cpu::LoraLinears, parts: Vec<Part>) -> Tensor<2> {
 mod tests {
     use super::*;
     use crate::check::{Value, compare, random};
+    use crate::four_bit::{FourBit, FourBitConfig};
 
     /// Which parts a case has; the inputs are made, and taken apart again, in one order.
     #[derive(Clone, Copy)]
@@ -227,12 +236,19 @@ mod tests {
         bias: bool,
         lora: bool,
         dropout: bool,
+        /// The weights are no inputs then.
+        four_bit: bool,
         outs: &'static [usize],
         tokens: usize,
         width: usize,
     }
 
     const RANK: usize = 5;
+
+    fn four_bit(shape: [usize; 2]) -> Arc<FourBit> {
+        let values: Vec<f32> = random::<2>(shape, 4).try_into_vec_as().unwrap();
+        Arc::new(FourBit::quantize(&values, shape, FourBitConfig::default()))
+    }
 
     impl Case {
         fn inputs(self) -> Vec<Value> {
@@ -246,7 +262,9 @@ mod tests {
             }
             for (index, out) in self.outs.iter().enumerate() {
                 let seed = 10 * index as u64;
-                inputs.push(random([*out, self.width], seed + 4).into());
+                if !self.four_bit {
+                    inputs.push(random([*out, self.width], seed + 4).into());
+                }
                 if self.bias {
                     inputs.push(random([*out], seed + 5).into());
                 }
@@ -274,8 +292,11 @@ mod tests {
             let residual = self.residual.then(|| next().matrix());
             let mut seeds = 0..;
             let layers: Vec<LoraLinear> = (self.outs.iter())
-                .map(|_| LoraLinear {
-                    weight: next().matrix(),
+                .map(|out| LoraLinear {
+                    weight: match self.four_bit {
+                        true => four_bit([*out, self.width]).into(),
+                        false => next().matrix().into(),
+                    },
                     bias: self.bias.then(|| next().vector()),
                     lora: self.lora.then(|| LowRank {
                         a: next().matrix(),
@@ -300,7 +321,7 @@ mod tests {
         let stored = weight.cast(DType::BF16);
         let run = |weight: Tensor<2>| {
             let x = x.clone().autodiff().require_grad();
-            let y = lora_linear(x.clone(), &LoraLinear { weight, bias: None, lora: None });
+            let y = lora_linear(x.clone(), &LoraLinear { weight: weight.into(), bias: None, lora: None });
             assert_eq!(y.dtype(), DType::F32);
             let graph = y.clone().square().sum().backward();
             let values = |it: Tensor<2>| it.inner().try_into_vec_as::<f32>().unwrap();
@@ -319,6 +340,7 @@ mod tests {
             bias: false,
             lora: false,
             dropout: false,
+            four_bit: false,
             outs: &[24],
             tokens: 70,
             width: 40,
@@ -332,6 +354,17 @@ mod tests {
             Case { residual: true, gated: Some(Activation::GeluTanh), outs: &[33], ..plain },
             Case { norm: true, outs: &[80, 80], tokens: 3, ..plain },
             Case { lora: true, dropout: true, norm: true, outs: &[24, 7, 8], ..plain },
+            Case { four_bit: true, bias: true, residual: true, tokens: 1, ..plain },
+            Case { four_bit: true, lora: true, bias: true, norm: true, outs: &[24, 7, 8], ..plain },
+            Case { four_bit: true, lora: true, norm: true, outs: &[80, 80], tokens: 3, ..plain },
+            Case {
+                four_bit: true,
+                lora: true,
+                dropout: true,
+                residual: true,
+                gated: Some(Activation::Silu),
+                ..plain
+            },
         ];
         for case in cases {
             let inputs = case.inputs();
@@ -349,7 +382,7 @@ mod tests {
     fn int8_weights_are_taken_as_they_are() {
         for tokens in [1, 2, 16, 70] {
             let layer = |out: usize, seed: u64| LoraLinear {
-                weight: crate::int8(random([out, 64], seed)),
+                weight: crate::int8(random([out, 64], seed)).into(),
                 bias: Some(random([out], seed + 1)),
                 lora: Some(LowRank {
                     a: random([4, 64], seed + 2),

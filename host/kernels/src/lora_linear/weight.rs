@@ -1,0 +1,59 @@
+//! What a layer multiplies by: a tensor, or a frozen weight in 4 bits, which is none.
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+
+use crate::four_bit::FourBit;
+use crate::linear::is_our_weight;
+use crate::linear::weight::{dequantized, is_int8};
+
+/// The weight of a layer, `[out, in]`.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and is moved few times")]
+pub enum Weight {
+    /// A tensor. A frozen one may be bf16 beside an input in f32: it is widened layer by layer, never all at once. So may
+    /// [`crate::int8`], where no gradient is asked for.
+    Dense(Tensor<2>),
+    /// Frozen, in 4 bits. It is widened a tile at a time, forward and backward.
+    FourBit(Arc<FourBit>),
+}
+
+impl From<Tensor<2>> for Weight {
+    fn from(tensor: Tensor<2>) -> Self {
+        Self::Dense(tensor)
+    }
+}
+
+impl From<Arc<FourBit>> for Weight {
+    fn from(weight: Arc<FourBit>) -> Self {
+        Self::FourBit(weight)
+    }
+}
+
+impl Weight {
+    /// `[out, in]`.
+    pub fn dims(&self) -> [usize; 2] {
+        match self {
+            Self::Dense(it) => it.dims(),
+            Self::FourBit(it) => it.shape,
+        }
+    }
+
+    /// As plain tensor operations take it beside `x`: dense, in the type of `x`.
+    pub(super) fn beside(&self, x: &Tensor<2>) -> Tensor<2> {
+        let dense = match self {
+            Self::Dense(it) => dequantized(it.clone()),
+            Self::FourBit(it) => it.to_tensor(&x.device()),
+        };
+        dense.cast(x.dtype())
+    }
+
+    /// Whether our own implementation takes it.
+    pub(super) fn is_ours(&self, tracked: bool) -> bool {
+        match self {
+            Self::Dense(it) => is_our_weight(it) && !(tracked && is_int8(it)),
+            Self::FourBit(_) => true,
+        }
+    }
+}
