@@ -74,20 +74,15 @@ impl Pair {
 
     /// One pair for two linears of one input.
     fn beside(first: Self, second: Self) -> Self {
-        let heights = [first.b.height(), second.b.height()];
-        if first.a == second.a {
-            let mut b = Rows::zeros(heights[0] + heights[1], first.b.width);
-            b.put(&first.b, 0, 0);
-            b.put(&second.b, heights[0], 0);
-            return Self { a: first.a, b };
+        let (height, mut a) = (first.b.height(), first.a);
+        // Ranks of the second begin where its `A` does.
+        let rank = if a == second.a { 0 } else { a.height() };
+        if rank > 0 {
+            a.values.extend(second.a.values);
         }
-        let ranks = [first.a.height(), second.a.height()];
-        let mut a = Rows::zeros(ranks[0] + ranks[1], first.a.width);
-        a.put(&first.a, 0, 0);
-        a.put(&second.a, ranks[0], 0);
-        let mut b = Rows::zeros(heights[0] + heights[1], ranks[0] + ranks[1]);
+        let mut b = Rows::zeros(height + second.b.height(), a.height());
         b.put(&first.b, 0, 0);
-        b.put(&second.b, heights[0], ranks[0]);
+        b.put(&second.b, height, rank);
         Self { a, b }
     }
 

@@ -261,10 +261,12 @@ impl<'a> LiveBatch<'a> {
         if self.live.is_empty() {
             return Ok(());
         }
-        for row in 0..self.live.len() {
+        if let Some(length) = self.model.config.rope_changes_after() {
             // With the next token all before it would be rotated otherwise: they are read again.
-            if self.model.config.rope_changes_after() == Some(self.cache.length(row)) {
-                self.cache.clear(row);
+            for row in 0..self.live.len() {
+                if self.cache.length(row) == length {
+                    self.cache.clear(row);
+                }
             }
         }
         let sequences: Vec<&[u32]> = self.live.iter().map(Sequence::ids).collect();
