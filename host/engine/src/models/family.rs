@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::decoder::DecoderConfig;
+use super::decoder::{DecoderConfig, LLAMA_NAMES, Names};
 use super::keys::Keys;
 use super::{
     gemma, gemma2, gemma3, gpt2, llama, mistral, mixtral, olmo2, phi3, qwen2, qwen3, qwen3_moe, smollm3,
@@ -13,36 +13,30 @@ use crate::error::{EngineError, Result};
 
 /// A model family: what its configuration means.
 struct Family {
-    /// What `architectures` names.
-    class: &'static str,
+    /// Those of its classes, as `architectures` has them, among others.
+    names: &'static Names,
     decoder: fn(&mut Keys<'_>) -> DecoderConfig,
 }
 
 const FAMILIES: [Family; 13] = [
-    Family { class: "LlamaForCausalLM", decoder: llama::decoder },
-    Family { class: "MistralForCausalLM", decoder: mistral::decoder },
-    Family { class: "MixtralForCausalLM", decoder: mixtral::decoder },
-    Family { class: "Qwen2ForCausalLM", decoder: qwen2::decoder },
-    Family { class: "Qwen3ForCausalLM", decoder: qwen3::decoder },
-    Family { class: "Qwen3MoeForCausalLM", decoder: qwen3_moe::decoder },
-    Family { class: "GemmaForCausalLM", decoder: gemma::decoder },
-    Family { class: "Gemma2ForCausalLM", decoder: gemma2::decoder },
-    Family { class: "Gemma3ForCausalLM", decoder: gemma3::decoder },
-    Family { class: "Phi3ForCausalLM", decoder: phi3::decoder },
-    Family { class: "Olmo2ForCausalLM", decoder: olmo2::decoder },
-    Family { class: "SmolLM3ForCausalLM", decoder: smollm3::decoder },
-    Family { class: "GPT2LMHeadModel", decoder: gpt2::decoder },
+    Family { names: &LLAMA_NAMES, decoder: llama::decoder },
+    Family { names: &mistral::NAMES, decoder: mistral::decoder },
+    Family { names: &mixtral::NAMES, decoder: mixtral::decoder },
+    Family { names: &qwen2::NAMES, decoder: qwen2::decoder },
+    Family { names: &qwen3::NAMES, decoder: qwen3::decoder },
+    Family { names: &qwen3_moe::NAMES, decoder: qwen3_moe::decoder },
+    Family { names: &gemma::NAMES, decoder: gemma::decoder },
+    Family { names: &gemma2::NAMES, decoder: gemma2::decoder },
+    Family { names: &gemma3::NAMES, decoder: gemma3::decoder },
+    Family { names: &phi3::NAMES, decoder: phi3::decoder },
+    Family { names: &olmo2::NAMES, decoder: olmo2::decoder },
+    Family { names: &smollm3::NAMES, decoder: smollm3::decoder },
+    Family { names: &gpt2::NAMES, decoder: gpt2::decoder },
 ];
 
 /// Every class that is known, as `architectures` names them.
 pub fn known() -> Vec<&'static str> {
-    FAMILIES.iter().map(|it| it.class).collect()
-}
-
-/// The class with a scalar head of the same family: `LlamaForSequenceClassification`.
-fn classifier(class: &str) -> String {
-    let family = class.trim_end_matches("ForCausalLM").trim_end_matches("LMHeadModel");
-    format!("{family}ForSequenceClassification")
+    FAMILIES.iter().map(|it| it.names.causal_lm).collect()
 }
 
 impl DecoderConfig {
@@ -55,7 +49,7 @@ impl DecoderConfig {
         let text = std::fs::read_to_string(path).map_err(EngineError::io("read", path))?;
         let value: Value = serde_json::from_str(&text).map_err(json)?;
         let found = value["architectures"][0].as_str().unwrap_or("none");
-        let is_named = |it: &&Family| it.class == found || classifier(it.class) == found;
+        let is_named = |it: &&Family| [it.names.causal_lm, it.names.classifier].contains(&found);
         let Some(family) = FAMILIES.iter().find(is_named) else {
             let (path, found, known) = (path.to_path_buf(), found.to_string(), known());
             return Err(EngineError::UnknownArchitecture { path, found, known });
@@ -77,9 +71,15 @@ impl DecoderConfig {
 mod tests {
     use super::*;
 
+    /// What a reward model is saved as is read again, and a file means one family.
     #[test]
-    fn a_class_has_a_classifier_beside_it() {
-        assert_eq!(classifier("LlamaForCausalLM"), "LlamaForSequenceClassification");
-        assert_eq!(classifier("GPT2LMHeadModel"), "GPT2ForSequenceClassification");
+    fn every_class_is_of_one_family_whose_names_its_configuration_has() {
+        let value = serde_json::json!({});
+        let classes = || FAMILIES.iter().flat_map(|it| [it.names.causal_lm, it.names.classifier]);
+        for family in &FAMILIES {
+            let named = (family.decoder)(&mut Keys::of(&value)).names;
+            assert_eq!(named, family.names);
+            assert_eq!(classes().filter(|it| *it == named.classifier).count(), 1, "{}", named.classifier);
+        }
     }
 }

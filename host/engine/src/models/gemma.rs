@@ -7,7 +7,7 @@ use super::decoder::{Biases, DecoderConfig, LLAMA_NAMES, Mlp, Names, NormKind};
 use super::keys::Keys;
 use super::llama::{self, Defaults};
 
-const NAMES: Names =
+pub(super) const NAMES: Names =
     Names { causal_lm: "GemmaForCausalLM", classifier: "GemmaForSequenceClassification", ..LLAMA_NAMES };
 
 /// What `config.json` says.

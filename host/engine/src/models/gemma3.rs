@@ -7,7 +7,7 @@ use super::keys::Keys;
 use super::llama::Defaults;
 use super::{gemma, gemma2};
 
-const NAMES: Names = Names {
+pub(super) const NAMES: Names = Names {
     causal_lm: "Gemma3ForCausalLM",
     classifier: "Gemma3TextForSequenceClassification",
     ..gemma2::NAMES

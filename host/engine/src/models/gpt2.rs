@@ -5,7 +5,7 @@
 use super::decoder::{Biases, DecoderConfig, LayerConfig, Mlp, Names, NormKind, QkNorm};
 use super::keys::Keys;
 
-const NAMES: Names = Names {
+pub(super) const NAMES: Names = Names {
     causal_lm: "GPT2LMHeadModel",
     classifier: "GPT2ForSequenceClassification",
     embedding: "transformer.wte.weight",

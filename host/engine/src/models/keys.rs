@@ -137,6 +137,8 @@ impl<'a> Keys<'a> {
         let scaling = said.map(|it| {
             let mut it = it.clone();
             let kind = ["rope_type", "type"].iter().find_map(|key| it[*key].as_str());
+            // Phi 3's files of different ages say `su` and `yarn` for it.
+            let kind = if it.get("long_factor").is_some() { Some("longrope") } else { kind };
             it["rope_type"] = Value::String(kind.unwrap_or("default").to_string());
             // As transformers reads it: what stands beside the scaling counts before what stands in it.
             let key = "original_max_position_embeddings";

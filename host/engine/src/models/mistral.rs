@@ -5,7 +5,7 @@ use super::decoder::{DecoderConfig, LLAMA_NAMES, Names};
 use super::keys::Keys;
 use super::llama::{self, Defaults};
 
-const NAMES: Names =
+pub(super) const NAMES: Names =
     Names { causal_lm: "MistralForCausalLM", classifier: "MistralForSequenceClassification", ..LLAMA_NAMES };
 
 /// What `config.json` says.

@@ -5,7 +5,7 @@ use super::decoder::{DecoderConfig, ExpertNames, LLAMA_NAMES, MixtureConfig, Nam
 use super::keys::Keys;
 use super::llama::{self, Defaults};
 
-const NAMES: Names = Names {
+pub(super) const NAMES: Names = Names {
     causal_lm: "MixtralForCausalLM",
     classifier: "MixtralForSequenceClassification",
     experts: Some(ExpertNames {

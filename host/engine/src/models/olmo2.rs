@@ -5,7 +5,7 @@ use super::decoder::{Biases, DecoderConfig, LLAMA_NAMES, Names, QkNorm};
 use super::keys::Keys;
 use super::llama::{self, Defaults};
 
-const NAMES: Names = Names {
+pub(super) const NAMES: Names = Names {
     causal_lm: "Olmo2ForCausalLM",
     classifier: "Olmo2ForSequenceClassification",
     attention_norm: None,

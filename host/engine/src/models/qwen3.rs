@@ -6,7 +6,7 @@ use super::keys::Keys;
 use super::llama::{self, Defaults};
 use super::qwen2;
 
-const NAMES: Names =
+pub(super) const NAMES: Names =
     Names { causal_lm: "Qwen3ForCausalLM", classifier: "Qwen3ForSequenceClassification", ..LLAMA_NAMES };
 
 /// What `config.json` says.

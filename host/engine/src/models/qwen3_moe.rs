@@ -4,7 +4,7 @@ use super::decoder::{Biases, DecoderConfig, ExpertNames, LLAMA_NAMES, MixtureCon
 use super::keys::Keys;
 use super::llama::{self, Defaults};
 
-const NAMES: Names = Names {
+pub(super) const NAMES: Names = Names {
     causal_lm: "Qwen3MoeForCausalLM",
     classifier: "Qwen3MoeForSequenceClassification",
     experts: Some(ExpertNames {

@@ -5,7 +5,7 @@ use super::decoder::{Biases, DecoderConfig, LLAMA_NAMES, Names};
 use super::keys::Keys;
 use super::llama::{self, Defaults};
 
-const NAMES: Names =
+pub(super) const NAMES: Names =
     Names { causal_lm: "SmolLM3ForCausalLM", classifier: "SmolLM3ForSequenceClassification", ..LLAMA_NAMES };
 
 /// What `config.json` says.

@@ -104,6 +104,21 @@ fn older_configurations_are_read_alike() {
     }
 }
 
+/// Phi 3's scaling is longrope in files that call it otherwise, too.
+#[test]
+fn longrope_is_known_by_its_older_names() {
+    let folder = golden("families/phi3_long");
+    let text = std::fs::read_to_string(folder.join("config_v4.json")).unwrap();
+    let expected = DecoderConfig::read(&folder.join("config_v4.json")).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("config.json");
+    for name in ["su", "yarn"] {
+        assert_eq!(text.matches("\"longrope\"").count(), 1);
+        std::fs::write(&path, text.replace("longrope", name)).unwrap();
+        assert_eq!(DecoderConfig::read(&path).unwrap(), expected, "{name}");
+    }
+}
+
 /// [`phi3_long`](CASES) changes its rotation within what is decoded. Greedy decoding, of prompts of several lengths in one cache, is what the whole sequence says at every position.
 #[test]
 fn decoding_from_the_cache_equals_the_whole_sequence() {
