@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor};
 use fthost_kernels::lora_linear::{LoraLinear, Weight, lora_linear};
-use fthost_kernels::{FourBit, FourBitConfig};
+use fthost_kernels::{FourBit, FourBitConfig, Packed};
 use support::{Line, Times, Words, forward_and_backward, leaf, random, rounds};
 
 #[global_allocator]
@@ -28,7 +28,7 @@ fn layer(weight: &Tensor<2>, stored: &str) -> LoraLinear {
         "bf16" => weight.clone().cast(DType::BF16).into(),
         _ => {
             let values = weight.clone().try_into_vec_as::<f32>().expect("floats");
-            Arc::new(FourBit::quantize(&values, SHAPE, FourBitConfig::default())).into()
+            Arc::new(Packed::from(FourBit::quantize(&values, SHAPE, FourBitConfig::default()))).into()
         }
     };
     LoraLinear { weight, bias: None, lora: None }

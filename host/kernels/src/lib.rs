@@ -24,6 +24,7 @@ pub mod layer_norm;
 pub mod linear;
 pub mod linear_cross_entropy;
 pub mod lora_linear;
+pub mod packed;
 pub mod pull_back;
 pub mod rms_norm;
 pub mod rope;
@@ -36,7 +37,7 @@ pub use attention::{
     qkv_attention,
 };
 pub use dropout::Dropout;
-pub use four_bit::{Absmax, FourBit, FourBitConfig, FourBitKind, four_bit_linear};
+pub use four_bit::{Absmax, FourBit, FourBitConfig, FourBitKind};
 pub use gate::Activation;
 pub use geglu::geglu;
 pub use gelu::gelu;
@@ -44,6 +45,7 @@ pub use layer_norm::layer_norm;
 pub use linear::{int8, linear};
 pub use linear_cross_entropy::{LinearCrossEntropy, Softcap, TokenLogps, linear_cross_entropy, token_logps};
 pub use lora_linear::{LoraLinear, LowRank, Prologue, Weight, lora_linear, lora_linears};
+pub use packed::{Packed, packed_linear};
 pub use pull_back::pull_back;
 pub use rms_norm::rms_norm;
 pub use rope::rope;

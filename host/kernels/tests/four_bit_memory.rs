@@ -7,8 +7,8 @@ mod counting;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use fthost_kernels::four_bit::four_bit_linear_reference;
-use fthost_kernels::{FourBit, FourBitConfig, four_bit_linear};
+use fthost_kernels::packed::packed_linear_reference;
+use fthost_kernels::{FourBit, FourBitConfig, Packed, packed_linear};
 
 use counting::{Counting, live, restart_peak};
 
@@ -34,14 +34,14 @@ fn peak(rows: usize, product: impl Fn(Tensor<2>) -> Tensor<2>) -> isize {
 #[test]
 fn the_dense_weight_is_never_there() {
     let values: Vec<f32> = (0..SIDE * SIDE).map(|it| (it % 1000) as f32 - 500.0).collect();
-    let weight = Arc::new(FourBit::quantize(&values, [SIDE, SIDE], FourBitConfig::default()));
+    let weight = Arc::new(Packed::from(FourBit::quantize(&values, [SIDE, SIDE], FourBitConfig::default())));
     drop(values);
     for rows in [16, 64] {
         // Thread pool and matrix product keep what they allocate at first.
-        peak(rows, |x| four_bit_linear(x, &weight));
-        let ours = peak(rows, |x| four_bit_linear(x, &weight));
+        peak(rows, |x| packed_linear(x, &weight));
+        let ours = peak(rows, |x| packed_linear(x, &weight));
         assert!(ours < DENSE / 2, "{rows} rows: {ours} bytes");
-        let reference = peak(rows, |x| four_bit_linear_reference(x, &weight));
+        let reference = peak(rows, |x| packed_linear_reference(x, &weight));
         assert!(reference > DENSE, "the count would see it: {reference} bytes");
     }
 }

@@ -8,13 +8,6 @@ mod code;
 mod nested;
 mod values;
 
-use std::sync::Arc;
-
-use burn::tensor::{Device, Tensor, TensorData};
-
-use crate::flex::unfilled;
-use crate::linear::linear_reference;
-use crate::lora_linear::{LoraLinear, lora_linear};
 use code::Code;
 
 /// Which sixteen fractions.
@@ -110,13 +103,6 @@ impl FourBit {
         Self { codes, absmax, shape, config }
     }
 
-    /// The values that are stored, row by row.
-    pub fn dequantize(&self) -> Vec<f32> {
-        let mut values = unfilled(self.shape[0] * self.shape[1]);
-        values::widen_all(self, 0, &mut values);
-        values
-    }
-
     /// Fills `to` with the values from the one at `first` on.
     ///
     /// To be called where the machine's instructions are chosen.
@@ -125,29 +111,10 @@ impl FourBit {
         values::widen(self, first, to);
     }
 
-    /// The values that are stored as a dense tensor, `[out, in]`.
-    pub fn to_tensor(&self, device: &Device) -> Tensor<2> {
-        Tensor::from_data(TensorData::new(self.dequantize(), self.shape), device)
-    }
-
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.codes.len() + self.absmax.bytes()
     }
-}
-
-/// `x weight^T`. The weight is frozen and is dequantised a tile at a time, in forward and in backward.
-///
-/// # Shapes
-/// - `x`: `[T, in]`, `weight`: `[out, in]`, result: `[T, out]`
-pub fn four_bit_linear(x: Tensor<2>, weight: &Arc<FourBit>) -> Tensor<2> {
-    lora_linear(x, &LoraLinear { weight: Arc::clone(weight).into(), bias: None, lora: None })
-}
-
-/// [`four_bit_linear`] in plain tensor operations, on the dense weight.
-pub fn four_bit_linear_reference(x: Tensor<2>, weight: &FourBit) -> Tensor<2> {
-    let dense = weight.to_tensor(&x.device()).cast(x.dtype());
-    linear_reference(x, dense)
 }
 
 #[cfg(test)]

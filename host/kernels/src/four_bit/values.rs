@@ -97,15 +97,3 @@ fn widen_in_block(codes: &[u8], absmax: f32, code: &Code, first: usize, mut to: 
         *last = code.pairs[usize::from(*byte)][0] * absmax;
     }
 }
-
-vectorized! {
-    fn widen_task(weight: &FourBit, first: usize, to: &mut [f32]) {
-        widen(weight, first, to);
-    }
-}
-
-/// As [`widen`], by all threads.
-pub(super) fn widen_all(weight: &FourBit, first: usize, to: &mut [f32]) {
-    let tasks = to.par_chunks_mut(TASK).enumerate();
-    tasks.for_each(|(task, to)| widen_task(weight, first + task * TASK, to));
-}

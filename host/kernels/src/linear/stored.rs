@@ -4,7 +4,7 @@ use burn::tensor::bf16;
 use rayon::prelude::*;
 
 use crate::flex::unfilled;
-use crate::four_bit::FourBit;
+use crate::packed::Packed;
 use crate::simd::vectorized;
 
 /// Values that are widened at a time where not all are, 1 MiB: enough rows that packing the other factor again for each
@@ -22,8 +22,8 @@ pub(crate) enum Stored<'a> {
     Bf16(&'a [bf16]),
     /// One, and a factor for each `block` values of a row, which is a whole number of blocks.
     Int8 { values: &'a [i8], scales: &'a [f32], block: usize },
-    /// A half: `length` values from the one at `first` on. Its blocks do not care for rows.
-    FourBit { weight: &'a FourBit, first: usize, length: usize },
+    /// `length` values from the one at `first` on.
+    Packed { weight: &'a Packed, first: usize, length: usize },
 }
 
 impl<'a> Stored<'a> {
@@ -32,7 +32,7 @@ impl<'a> Stored<'a> {
             Self::F32(it) => it.len(),
             Self::Bf16(it) => it.len(),
             Self::Int8 { values, .. } => values.len(),
-            Self::FourBit { length, .. } => *length,
+            Self::Packed { length, .. } => *length,
         }
     }
 
@@ -51,8 +51,8 @@ impl<'a> Stored<'a> {
                 let scales = &scales[of.start / block..of.end / block];
                 Self::Int8 { values: &values[of], scales, block }
             }
-            Self::FourBit { weight, first, .. } => {
-                Self::FourBit { weight, first: first + of.start, length: of.len() }
+            Self::Packed { weight, first, .. } => {
+                Self::Packed { weight, first: first + of.start, length: of.len() }
             }
         }
     }
@@ -91,22 +91,31 @@ impl<'a> Stored<'a> {
                     room.iter_mut().zip(values).for_each(|(to, from)| *to = f32::from(*from) * scale);
                 }
             }
-            Self::FourBit { weight, first, .. } => weight.widen(first + of.start, &mut room[..of.len()]),
+            Self::Packed { weight, first, .. } => weight.widen(first + of.start, &mut room[..of.len()]),
         }
         &room[..count * width]
     }
 
-    /// Calls `each` with rows in f32 and the place of the first of them: with all at once, but for 4 bits, of which a tile at
-    /// a time is widened, so that they are never all there.
+    /// Calls `each` with rows in f32 and the place of the first of them: with all at once, but for what is packed, of which a
+    /// tile at a time is widened, so that they are never all there.
     pub(crate) fn in_tiles(self, width: usize, mut each: impl FnMut(usize, &[f32])) {
-        if let Self::F32(it) = self {
-            return each(0, it);
+        match self {
+            Self::F32(it) => each(0, it),
+            Self::Packed { .. } => self.in_small_tiles(width, each),
+            _ => self.in_tiles_of(width, self.outputs(width).max(1), each),
         }
+    }
+
+    /// As [`Stored::in_tiles`], a tile at a time of whatever is not f32: for a weight that is large beside a layer's.
+    pub(crate) fn in_small_tiles(self, width: usize, mut each: impl FnMut(usize, &[f32])) {
+        match self {
+            Self::F32(it) => each(0, it),
+            _ => self.in_tiles_of(width, (TILE / width).clamp(1, self.outputs(width).max(1)), each),
+        }
+    }
+
+    fn in_tiles_of(self, width: usize, rows: usize, mut each: impl FnMut(usize, &[f32])) {
         let outputs = self.outputs(width);
-        let rows = match self {
-            Self::FourBit { .. } => (TILE / width).clamp(1, outputs.max(1)),
-            _ => outputs.max(1),
-        };
         let mut room = unfilled(rows.min(outputs) * width);
         for first in (0..outputs.max(1)).step_by(rows) {
             let tile = &mut room[..rows.min(outputs - first) * width];

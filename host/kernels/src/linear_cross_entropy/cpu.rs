@@ -11,6 +11,8 @@ use rayon::prelude::*;
 use super::{Softcap, row};
 use crate::extension::Operation;
 use crate::flex::{dims2, into_values, tensor, unfilled, values};
+use crate::linear::stored::Stored;
+use crate::linear::weight::stored;
 use crate::matrix::{Into, Matrix, MatrixMut, Threads, product};
 
 /// Logits that exist at one time: 170 rows of a vocabulary of 49152, 32 MiB. Fewer read the head's weight more often.
@@ -19,7 +21,8 @@ const LOGITS: usize = 1 << 23;
 /// Hidden states and the head's weight, with one target a row.
 struct Head<'a> {
     hidden: &'a [f32],
-    weight: &'a [f32],
+    weight: Stored<'a>,
+    vocabulary: usize,
     width: usize,
     targets: &'a [u32],
     softcap: Option<Softcap>,
@@ -35,32 +38,23 @@ impl<'a> Head<'a> {
         let [vocabulary, width] = dims2(weight);
         assert_eq!(dims2(hidden), [targets.len(), width], "hidden states, one row a target");
         assert!(targets.iter().all(|it| (*it as usize) < vocabulary), "targets are below {vocabulary}");
-        Self { hidden: values(hidden), weight: values(weight), width, targets, softcap }
-    }
-
-    fn vocabulary(&self) -> usize {
-        self.weight.len() / self.width
+        Self { hidden: values(hidden), weight: stored(weight, None), vocabulary, width, targets, softcap }
     }
 
     /// The logits of a few rows at a time, bounded, with the rows' range and targets; `each` may overwrite them.
     fn for_each_chunk(&self, mut each: impl FnMut(std::ops::Range<usize>, &[u32], &mut [f32])) {
-        let (rows, vocabulary) = (self.targets.len(), self.vocabulary());
+        let (rows, vocabulary, width) = (self.targets.len(), self.vocabulary, self.width);
         let most = (LOGITS / vocabulary).clamp(1, rows.max(1));
         let mut buffer = unfilled(most * vocabulary);
         for begin in (0..rows).step_by(most) {
             let range = begin..(begin + most).min(rows);
             let logits = &mut buffer[..range.len() * vocabulary];
-            let hidden =
-                Matrix::new(&self.hidden[range.start * self.width..range.end * self.width], self.width);
-            let out = MatrixMut::new(logits, vocabulary);
-            product(
-                out,
-                Into::Overwrite,
-                1.0,
-                hidden,
-                Matrix::new(self.weight, self.width).t(),
-                Threads::All,
-            );
+            let hidden = Matrix::new(&self.hidden[range.start * width..range.end * width], width);
+            self.weight.in_small_tiles(width, |first, tile| {
+                let tile = Matrix::new(tile, width);
+                let out = MatrixMut::strided(&mut logits[first..], range.len(), tile.rows(), vocabulary);
+                product(out, Into::Overwrite, 1.0, hidden, tile.t(), Threads::All);
+            });
             if let Some(softcap) = self.softcap {
                 logits.par_chunks_exact_mut(vocabulary).for_each(|row| row::bound(row, softcap));
             }
@@ -71,7 +65,7 @@ impl<'a> Head<'a> {
     fn gradients(&self, wanted: &[bool]) -> Gradients {
         Gradients {
             hidden: wanted[0].then(|| unfilled(self.hidden.len())),
-            weight: wanted[1].then(|| unfilled(self.weight.len())),
+            weight: wanted[1].then(|| unfilled(self.vocabulary * self.width)),
             scaled: Vec::new(),
         }
     }
@@ -101,24 +95,22 @@ impl Gradients {
         exponentials: &[f32],
         factors: &[Factors],
     ) {
-        let (width, vocabulary) = (head.width, head.vocabulary());
+        let (width, vocabulary) = (head.width, head.vocabulary);
         let targets = &head.targets[range.clone()];
         let places = range.start * width..range.end * width;
-        let exponentials = Matrix::new(exponentials, vocabulary);
         if let Some(gradient) = &mut self.hidden {
             let gradient = &mut gradient[places.clone()];
-            let weight = Matrix::new(head.weight, width);
-            product(
-                MatrixMut::new(gradient, width),
-                Into::Overwrite,
-                1.0,
-                exponentials,
-                weight,
-                Threads::All,
-            );
+            let mut into = Into::Overwrite;
+            head.weight.in_small_tiles(width, |first, tile| {
+                let tile = Matrix::new(tile, width);
+                let of_tile = Matrix::strided(&exponentials[first..], targets.len(), tile.rows(), vocabulary);
+                product(MatrixMut::new(gradient, width), into, 1.0, of_tile, tile, Threads::All);
+                into = Into::Add;
+            });
+            let mut room = unfilled(head.weight.room(width));
             for ((row, target), factors) in gradient.chunks_exact_mut(width).zip(targets).zip(factors) {
-                let begin = *target as usize * width;
-                for (value, weight) in row.iter_mut().zip(&head.weight[begin..begin + width]) {
+                let of_target = head.weight.widened(width, *target as usize, 1, &mut room);
+                for (value, weight) in row.iter_mut().zip(of_target) {
                     *value = factors.of_all * *value - factors.of_target * weight;
                 }
             }
@@ -130,7 +122,8 @@ impl Gradients {
                 self.scaled.extend(row.iter().map(|it| factors.of_all * it));
             }
             let into = if range.start == 0 { Into::Overwrite } else { Into::Add };
-            let scaled = Matrix::new(&self.scaled, width);
+            let (scaled, exponentials) =
+                (Matrix::new(&self.scaled, width), Matrix::new(exponentials, vocabulary));
             product(MatrixMut::new(gradient, width), into, 1.0, exponentials.t(), scaled, Threads::All);
             for ((row, target), factors) in hidden.chunks_exact(width).zip(targets).zip(factors) {
                 let begin = *target as usize * width;
@@ -165,7 +158,7 @@ impl Operation for Loss {
         let keep = wanted.contains(&true);
         let mut sums = [0.0f64; 3];
         head.for_each_chunk(|range, targets, logits| {
-            let rows = logits.par_chunks_exact_mut(head.vocabulary()).zip(targets);
+            let rows = logits.par_chunks_exact_mut(head.vocabulary).zip(targets);
             // A bounded logit is needed once more for its gradient, and no factor of the row says that.
             let exponentials = keep && self.softcap.is_none();
             let found: Vec<row::Found> =
@@ -179,7 +172,7 @@ impl Operation for Loss {
             if keep {
                 let factors: Vec<Factors> = match self.softcap {
                     Some(softcap) => {
-                        let rows = logits.par_chunks_exact_mut(head.vocabulary()).zip(targets).zip(&found);
+                        let rows = logits.par_chunks_exact_mut(head.vocabulary).zip(targets).zip(&found);
                         let one = |((row, target), it): ((&mut [f32], &u32), &row::Found)| {
                             let of_target = row::slope(row[*target as usize], softcap);
                             row::bound_gradient(row, it.log_sum(), 1.0, 0.0, 0.0, softcap);
@@ -243,7 +236,7 @@ impl Operation for Logps {
         let head = Head::new(&hidden, &weight, &self.targets, self.softcap);
         let (mut logps, mut entropies, mut log_sums) = (Vec::new(), Vec::new(), Vec::new());
         head.for_each_chunk(|_, targets, logits| {
-            let rows = logits.par_chunks_exact_mut(head.vocabulary()).zip(targets);
+            let rows = logits.par_chunks_exact_mut(head.vocabulary).zip(targets);
             let found: Vec<row::Found> = rows.map(|(row, target)| row::loss(row, *target, false)).collect();
             logps.extend(found.iter().map(|it| -it.loss as f32));
             entropies.extend(found.iter().map(|it| it.entropy as f32));
@@ -271,7 +264,7 @@ impl Operation for Logps {
         let head = Head::new(&hidden, &weight, &self.targets, self.softcap);
         let mut gradients = head.gradients(wanted);
         head.for_each_chunk(|range, targets, logits| {
-            let rows = logits.par_chunks_exact_mut(head.vocabulary()).zip(range.clone()).zip(targets);
+            let rows = logits.par_chunks_exact_mut(head.vocabulary).zip(range.clone()).zip(targets);
             let one = |((row, at), target): ((&mut [f32], usize), &u32)| {
                 let (log_sum, [upstream, entropy, of_entropy]) =
                     (log_sums[at], [upstream[at], entropies[at], of_entropy[at]]);

@@ -6,6 +6,8 @@ mod row;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
 use crate::extension::{apply, is_ours};
+use crate::linear::weight::is_int8;
+use crate::linear::{is_our_weight, linear_reference};
 
 /// What the head says of the supervised rows.
 #[derive(Debug, Clone)]
@@ -33,14 +35,15 @@ pub struct Softcap {
 /// next to nothing, and a graph that is dropped without a backward pass has computed them in vain.
 ///
 /// # Shapes
-/// - `hidden`: `[S, D]`, supervised rows only; `weight`: `[V, D]`; `targets`: `S` ids below `V`
+/// - `hidden`: `[S, D]`, supervised rows only; `weight`: `[V, D]`, which may be bf16 where it is frozen, and is widened a tile
+///   at a time; `targets`: `S` ids below `V`
 pub fn linear_cross_entropy(
     hidden: Tensor<2>,
     weight: Tensor<2>,
     softcap: Option<Softcap>,
     targets: &[u32],
 ) -> LinearCrossEntropy {
-    if !(is_ours(&hidden) && is_ours(&weight)) {
+    if !takes(&hidden, &weight) {
         return linear_cross_entropy_reference(hidden, weight, softcap, targets);
     }
     let operation = cpu::Loss { targets: targets.to_vec(), softcap };
@@ -88,14 +91,14 @@ pub struct TokenLogps {
 /// Log-probability of each target under `hidden weight^T`, bounded where `softcap` says so.
 ///
 /// # Shapes
-/// - `hidden`: `[S, D]`; `weight`: `[V, D]`; `targets`: `S` ids below `V`
+/// - `hidden`: `[S, D]`; `weight`: `[V, D]`, as [`linear_cross_entropy`] takes it; `targets`: `S` ids below `V`
 pub fn token_logps(
     hidden: Tensor<2>,
     weight: Tensor<2>,
     softcap: Option<Softcap>,
     targets: &[u32],
 ) -> TokenLogps {
-    if !(is_ours(&hidden) && is_ours(&weight)) {
+    if !takes(&hidden, &weight) {
         return token_logps_reference(hidden, weight, softcap, targets);
     }
     let operation = cpu::Logps { targets: targets.to_vec(), softcap };
@@ -128,11 +131,16 @@ pub fn token_logps_reference(
     TokenLogps { logps: Tensor::cat(logps, 0), entropy: Tensor::cat(entropy, 0) }
 }
 
+/// Whether our own implementation takes a head.
+fn takes(hidden: &Tensor<2>, weight: &Tensor<2>) -> bool {
+    is_ours(hidden) && is_our_weight(weight) && !is_int8(weight)
+}
+
 /// Rows whose logits the references hold at one time.
 const CHUNK_ROWS: usize = 256;
 
 fn log_probs(hidden: Tensor<2>, weight: Tensor<2>, softcap: Option<Softcap>) -> Tensor<2> {
-    let logits = hidden.matmul(weight.transpose());
+    let logits = linear_reference(hidden, weight);
     let logits = match softcap {
         Some(Softcap { cap, scale }) => logits.div_scalar(cap).tanh().mul_scalar(cap * scale),
         None => logits,
@@ -221,6 +229,30 @@ mod tests {
                     2e-5,
                 );
             }
+        }
+    }
+
+    /// A frozen weight in bf16, in several tiles, is the f32 weight of the same values: 2e-5 of the largest.
+    #[test]
+    fn a_frozen_head_in_bf16_is_that_of_its_values() {
+        use burn::tensor::DType;
+        for softcap in [None, Some(Softcap { cap: 3.0, scale: 0.7 })] {
+            let (rows, vocabulary) = (60, 20_011);
+            let (targets, stored) =
+                (targets(rows, vocabulary), random([vocabulary, 100], 2).cast(DType::BF16));
+            let widened = stored.clone().cast(DType::F32);
+            let inputs = [random([rows, 100], 1).into()];
+            let loss = |it: Tensor<2>, weight: &Tensor<2>| {
+                linear_cross_entropy(it, weight.clone(), softcap, &targets).loss_sum.unsqueeze()
+            };
+            compare(&inputs, |it| loss(it[0].matrix(), &stored), |it| loss(it[0].matrix(), &widened), 2e-5);
+            let both = |it: Tensor<2>, weight: &Tensor<2>| {
+                let found = token_logps(it, weight.clone(), softcap, &targets);
+                (found.logps + found.entropy.mul_scalar(0.3)).unsqueeze()
+            };
+            compare(&inputs, |it| both(it[0].matrix(), &stored), |it| both(it[0].matrix(), &widened), 2e-5);
+            let reference = linear_cross_entropy_reference(random([rows, 100], 1), stored, softcap, &targets);
+            assert_eq!(reference.loss_sum.dims(), [1]);
         }
     }
 

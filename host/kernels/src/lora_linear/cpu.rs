@@ -14,11 +14,11 @@ pub(super) use super::prologue::Prologue;
 use crate::dropout::Dropout;
 use crate::extension::Operation;
 use crate::flex::{dims2, into_values, tensor, unfilled, values};
-use crate::four_bit::FourBit;
 use crate::linear::few_rows::{FEW_ROWS, Packing, few_rows_packed};
 use crate::linear::stored::Stored;
 use crate::linear::weight::stored;
 use crate::matrix::{Into, Matrix, MatrixMut, Threads, product};
+use crate::packed::Packed;
 use crate::rms_norm::weight_gradient;
 
 /// Shape of one layer.
@@ -38,7 +38,7 @@ pub(super) enum Form {
     /// An input, and its scales behind it.
     Int8,
     /// No input, and frozen.
-    FourBit(Arc<FourBit>),
+    Packed(Arc<Packed>),
 }
 
 /// What an adapter is beside its two tensors.
@@ -77,7 +77,7 @@ struct Places<'a> {
 enum WeightPlace<'a> {
     /// Among the inputs, and its scales.
     Inputs(usize, Option<usize>),
-    Layer(&'a FourBit),
+    Layer(&'a Packed),
 }
 
 impl Places<'_> {
@@ -85,7 +85,7 @@ impl Places<'_> {
         match self.weight {
             WeightPlace::Inputs(weight, scales) => stored(&inputs[weight], scales.map(|it| &inputs[it])),
             WeightPlace::Layer(weight) => {
-                Stored::FourBit { weight, first: 0, length: weight.shape[0] * weight.shape[1] }
+                Stored::Packed { weight, first: 0, length: weight.shape().iter().product() }
             }
         }
     }
@@ -126,7 +126,7 @@ impl LoraLinears {
             let weight = match &layer.weight {
                 Form::Tensor => WeightPlace::Inputs(take(1), None),
                 Form::Int8 => WeightPlace::Inputs(take(1), Some(take(1))),
-                Form::FourBit(it) => WeightPlace::Layer(it),
+                Form::Packed(it) => WeightPlace::Layer(it),
             };
             let bias = layer.bias.then(|| take(1));
             let lora = layer.lora.as_ref().map(|_| take(2));

@@ -177,7 +177,7 @@ fn fused(x: Tensor<2>, prologue: Prologue, layers: &[LoraLinear], residual: Opti
         weight: match &it.weight {
             Weight::Dense(it) if is_int8(it) => cpu::Form::Int8,
             Weight::Dense(_) => cpu::Form::Tensor,
-            Weight::FourBit(it) => cpu::Form::FourBit(Arc::clone(it)),
+            Weight::Packed(it) => cpu::Form::Packed(Arc::clone(it)),
         },
         bias: it.bias.is_some(),
         lora: it.lora.as_ref().map(|it| cpu::Adapter {
@@ -226,6 +226,7 @@ mod tests {
     use super::*;
     use crate::check::{Value, compare, random};
     use crate::four_bit::{FourBit, FourBitConfig};
+    use crate::packed::Packed;
 
     /// Which parts a case has; the inputs are made, and taken apart again, in one order.
     #[derive(Clone, Copy)]
@@ -245,9 +246,9 @@ mod tests {
 
     const RANK: usize = 5;
 
-    fn four_bit(shape: [usize; 2]) -> Arc<FourBit> {
+    fn four_bit(shape: [usize; 2]) -> Arc<Packed> {
         let values: Vec<f32> = random::<2>(shape, 4).try_into_vec_as().unwrap();
-        Arc::new(FourBit::quantize(&values, shape, FourBitConfig::default()))
+        Arc::new(FourBit::quantize(&values, shape, FourBitConfig::default()).into())
     }
 
     impl Case {

@@ -1,12 +1,12 @@
-//! What a layer multiplies by: a tensor, or a frozen weight in 4 bits, which is none.
+//! What a layer multiplies by: a tensor, or a frozen weight in fewer bits, which is none.
 
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use crate::four_bit::FourBit;
 use crate::linear::is_our_weight;
 use crate::linear::weight::{dequantized, is_int8};
+use crate::packed::Packed;
 
 /// The weight of a layer, `[out, in]`.
 #[derive(Debug, Clone)]
@@ -15,8 +15,8 @@ pub enum Weight {
     /// A tensor. A frozen one may be bf16 beside an input in f32: it is widened layer by layer, never all at once. So may
     /// [`crate::int8`], where no gradient is asked for.
     Dense(Tensor<2>),
-    /// Frozen, in 4 bits. It is widened a tile at a time, forward and backward.
-    FourBit(Arc<FourBit>),
+    /// Frozen. It is widened a tile at a time, forward and backward.
+    Packed(Arc<Packed>),
 }
 
 impl From<Tensor<2>> for Weight {
@@ -25,9 +25,9 @@ impl From<Tensor<2>> for Weight {
     }
 }
 
-impl From<Arc<FourBit>> for Weight {
-    fn from(weight: Arc<FourBit>) -> Self {
-        Self::FourBit(weight)
+impl From<Arc<Packed>> for Weight {
+    fn from(weight: Arc<Packed>) -> Self {
+        Self::Packed(weight)
     }
 }
 
@@ -36,7 +36,7 @@ impl Weight {
     pub fn dims(&self) -> [usize; 2] {
         match self {
             Self::Dense(it) => it.dims(),
-            Self::FourBit(it) => it.shape,
+            Self::Packed(it) => it.shape(),
         }
     }
 
@@ -44,7 +44,7 @@ impl Weight {
     pub(super) fn beside(&self, x: &Tensor<2>) -> Tensor<2> {
         let dense = match self {
             Self::Dense(it) => dequantized(it.clone()),
-            Self::FourBit(it) => it.to_tensor(&x.device()),
+            Self::Packed(it) => it.to_tensor(&x.device()),
         };
         dense.cast(x.dtype())
     }
@@ -53,7 +53,7 @@ impl Weight {
     pub(super) fn is_ours(&self, tracked: bool) -> bool {
         match self {
             Self::Dense(it) => is_our_weight(it) && !(tracked && is_int8(it)),
-            Self::FourBit(_) => true,
+            Self::Packed(_) => true,
         }
     }
 }
