@@ -13,7 +13,7 @@ use std::time::Instant;
 use fthost_data::{Batch, Origin, Sequence};
 use fthost_engine::Device;
 use fthost_engine::adapters::{LoraConfig, attach_lora};
-use fthost_engine::checkpoint::{load_model, load_model_to_train};
+use fthost_engine::checkpoint::{LoadConfig, load_model_as};
 use fthost_engine::optim::AdamWConfig;
 use fthost_engine::train::memory::peak_rss_bytes;
 use fthost_engine::train::{ActivationCheckpointing, StepConfig, TrainState, step};

@@ -103,6 +103,14 @@ pub enum EngineError {
         /// Flat index of the first one.
         index: usize,
     },
+    /// A weight that is stored in fewer bits is not what it should be.
+    #[error("`{name}` can't be unpacked: {reason}")]
+    PackedWeight {
+        /// Hugging Face name.
+        name: String,
+        /// Which part does not fit, and why.
+        reason: String,
+    },
     /// Weights were left over after loading.
     #[error("`{}` holds weights that the model does not know: {}", folder.display(), names.join(", "))]
     UnknownTensors {

@@ -12,6 +12,7 @@ pub mod models;
 pub mod nn;
 pub mod objectives;
 pub mod optim;
+pub mod quant;
 pub mod train;
 
 pub use burn::tensor::Device;

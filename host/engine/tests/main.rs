@@ -7,5 +7,6 @@ mod cube;
 mod generate;
 mod models;
 mod objectives;
+mod quant;
 mod support;
 mod train;

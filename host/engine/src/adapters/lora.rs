@@ -11,7 +11,7 @@ use super::experts::Place;
 use super::target::{Patterns, TargetModules};
 use crate::error::{EngineError, Result};
 use crate::models::CausalLm;
-use crate::nn::{LoraWeights, Magnitude, dora};
+use crate::nn::{LoraWeights, Magnitude};
 
 /// `[adapter.lora]` of a run file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -148,7 +148,7 @@ pub(crate) fn attach_with(model: &mut CausalLm, config: &LoraConfig, weights: Pa
     let mut attached = 0;
     let mut linears = Vec::new();
     let blocks = model.config.names.blocks;
-    let shape = model.config.clone();
+    let (shape, device) = (model.config.clone(), model.device());
     let on_mixture = |path: &str| Place::of(&shape, path, 1).is_some();
     for (layer, block) in model.blocks.iter_mut().enumerate() {
         for (name, linear) in block.linears_mut() {
@@ -169,10 +169,8 @@ pub(crate) fn attach_with(model: &mut CausalLm, config: &LoraConfig, weights: Pa
             }
             let Pair { a, b, length } = weights(&path, linear.weight.dims(), rank)?;
             let scaling = config.scaling(rank, alpha);
-            let magnitude = config.use_dora.then(|| {
-                let length = length.unwrap_or_else(|| dora::row_norms(linear.weight.clone()));
-                Box::new(Magnitude { length, norm: None })
-            });
+            let magnitude =
+                config.use_dora.then(|| Box::new(Magnitude::new(&linear.weight, length, &device)));
             linear.lora = Some(LoraWeights { a, b, scaling, magnitude, dropout: None });
             attached += 1;
         }

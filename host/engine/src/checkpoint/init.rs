@@ -6,7 +6,7 @@ use burn::tensor::{Device, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::load::build;
+use super::build::{Source, build};
 use crate::error::Result;
 use crate::models::decoder::NormKind;
 use crate::models::{CausalLm, DecoderConfig};
@@ -19,16 +19,27 @@ use crate::models::{CausalLm, DecoderConfig};
 pub fn init_model(folder: &Path, seed: u64, device: &Device) -> Result<CausalLm> {
     let config_path = folder.join("config.json");
     let config = DecoderConfig::read(&config_path)?;
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let of_norms = if config.norm == NormKind::RmsPlusOne { 0.0 } else { 1.0 };
-    build(&config, device, &mut |name, shape| {
+    let rng = ChaCha8Rng::seed_from_u64(seed);
+    build(&config, device, &mut Drawn { rng, deviation: config.initializer_range, of_norms })
+}
+
+/// Weights that nobody has trained.
+struct Drawn {
+    rng: ChaCha8Rng,
+    deviation: f64,
+    of_norms: f32,
+}
+
+impl Source for Drawn {
+    fn values(&mut self, name: &str, shape: &[usize]) -> Result<TensorData> {
         let values = match shape {
             [length] if name.ends_with(".bias") => vec![0.0; *length],
-            [length] => vec![of_norms; *length],
-            _ => normal(shape.iter().product(), config.initializer_range, &mut rng),
+            [length] => vec![self.of_norms; *length],
+            _ => normal(shape.iter().product(), self.deviation, &mut self.rng),
         };
         Ok(TensorData::new(values, shape.to_vec()))
-    })
+    }
 }
 
 /// Box and Muller's: two independent normal values from two uniform ones.

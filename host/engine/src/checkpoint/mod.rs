@@ -1,12 +1,16 @@
 //! Weights on disk: reading models, writing whole folders or none.
 
+mod build;
 pub mod gguf;
 pub mod init;
 pub mod load;
 mod moments;
 pub mod safetensors;
+mod save;
 pub mod training;
+pub mod write;
 
 pub use init::init_model;
-pub use load::{load_model, load_model_to_train};
-pub use safetensors::StoredDtype;
+pub use load::{LoadConfig, load_model, load_model_as};
+pub use save::{SaveConfig, save_model};
+pub use write::StoredDtype;

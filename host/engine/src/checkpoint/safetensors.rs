@@ -8,8 +8,8 @@
 //! `unsafe` here: mapping a file.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::{AllocationProperty, Bytes, DType, TensorData};
 use half::{bf16, f16};
@@ -33,6 +33,16 @@ struct MappedFile {
     metadata: Metadata,
     /// The tensors' bytes; the map lives as long as what uses it in place.
     data: bytes::Bytes,
+    map: Arc<Mmap>,
+}
+
+/// What `data` keeps alive.
+struct Pages(Arc<Mmap>);
+
+impl AsRef<[u8]> for Pages {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl MappedFile {
@@ -44,8 +54,27 @@ impl MappedFile {
         // Checks that the tensors lie in the file, end to end.
         let (header, metadata) = SafeTensors::read_metadata(&map)
             .map_err(|error| EngineError::Safetensors { path: path.clone(), reason: error.to_string() })?;
-        let data = bytes::Bytes::from_owner(map).split_off(size_of::<u64>() + header);
-        Ok(Self { metadata, data })
+        let map = Arc::new(map);
+        let data = bytes::Bytes::from_owner(Pages(Arc::clone(&map))).split_off(size_of::<u64>() + header);
+        Ok(Self { metadata, data, map })
+    }
+
+    /// Gives the pages of a tensor back: whoever reads them again has them read from the file again.
+    fn release(&self, info: &TensorInfo) {
+        #[cfg(unix)]
+        {
+            let (begin, end) = info.data_offsets;
+            let offset = self.map.len() - self.data.len() + begin;
+            // SAFETY: the map is of a file and is only read, so that the values of its pages do not depend on their being
+            // there.
+            let advised = unsafe {
+                self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, end - begin)
+            };
+            // It is a matter of memory alone.
+            drop(advised);
+        }
+        #[cfg(not(unix))]
+        let _ = info;
     }
 
     fn bytes(&self, info: &TensorInfo) -> bytes::Bytes {
@@ -109,8 +138,17 @@ impl TensorFiles {
     pub fn read<const D: usize>(&self, name: &str, expected: [usize; D]) -> Result<TensorData> {
         let (dtype, bytes) = self.tensor(name, &expected)?;
         let values = to_f32(name, dtype, &bytes)?;
+        self.release(name);
         check_finite(name, &values, |it| it.to_bits())?;
         Ok(TensorData::new(values, expected))
+    }
+
+    /// Says that the pages of a tensor are not needed any more where they are used in place by nobody: they count as
+    /// memory of the process until then. Does nothing where there is no such tensor.
+    pub fn release(&self, name: &str) {
+        if let Ok((file, info)) = self.info(name) {
+            file.release(info);
+        }
     }
 
     /// As [`TensorFiles::read`]; a tensor that is stored as f32 stays where it is in the file, and is copied only when
@@ -127,6 +165,23 @@ impl TensorFiles {
         }
         check_finite(name, bytes.as_chunks().0, |it| u32::from_le_bytes(*it))?;
         Ok(TensorData::from_bytes(Bytes::from_shared(bytes, AllocationProperty::File), expected, DType::F32))
+    }
+
+    /// As [`TensorFiles::in_place`], as bf16: a tensor that is stored so stays where it is, another is rounded.
+    ///
+    /// # Errors
+    /// As [`TensorFiles::read`].
+    pub fn in_place_bf16<const D: usize>(&self, name: &str, expected: [usize; D]) -> Result<TensorData> {
+        let (dtype, bytes) = self.tensor(name, &expected)?;
+        let aligned = bytes.as_ptr().align_offset(align_of::<bf16>()) == 0;
+        if !(cfg!(target_endian = "little") && dtype == Dtype::BF16 && aligned) {
+            let values = self.read(name, expected)?;
+            let values: &[f32] = values.as_slice().expect("read as f32");
+            let rounded: Vec<bf16> = values.iter().map(|it| bf16::from_f32(*it)).collect();
+            return Ok(TensorData::new(rounded, expected));
+        }
+        check_finite(name, bytes.as_chunks().0, |it| u32::from(u16::from_le_bytes(*it)) << 16)?;
+        Ok(TensorData::from_bytes(Bytes::from_shared(bytes, AllocationProperty::File), expected, DType::BF16))
     }
 
     /// Type and bytes of a tensor of the `expected` shape.
@@ -146,6 +201,15 @@ impl TensorFiles {
         let file = self.names.get(name).map(|it| &self.files[*it]);
         file.and_then(|it| Some((it, it.metadata.info(name)?)))
             .ok_or_else(|| EngineError::MissingTensor { folder: self.folder.clone(), name: name.to_string() })
+    }
+
+    /// The bytes of a tensor of any type and shape, and its type's name.
+    ///
+    /// # Errors
+    /// A missing tensor.
+    pub fn bytes(&self, name: &str) -> Result<(bytes::Bytes, String)> {
+        let (file, info) = self.info(name)?;
+        Ok((file.bytes(info), format!("{:?}", info.dtype)))
     }
 
     /// A vector of bytes, its length checked.
@@ -191,114 +255,4 @@ fn to_f32(name: &str, dtype: Dtype, data: &[u8]) -> Result<Vec<f32>> {
         Dtype::BF16 => data.as_chunks::<2>().0.iter().map(|it| bf16::from_le_bytes(*it).to_f32()).collect(),
         other => return Err(EngineError::Dtype { name: name.to_string(), dtype: format!("{other:?}") }),
     })
-}
-
-/// How floats are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum StoredDtype {
-    /// Four bytes, exact.
-    #[default]
-    F32,
-    /// Two bytes, the range of f32.
-    Bf16,
-    /// Two bytes, more digits and a smaller range.
-    F16,
-}
-
-impl StoredDtype {
-    /// As `config.json` names it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "float32",
-            Self::Bf16 => "bfloat16",
-            Self::F16 => "float16",
-        }
-    }
-
-    fn dtype(self) -> Dtype {
-        match self {
-            Self::F32 => Dtype::F32,
-            Self::Bf16 => Dtype::BF16,
-            Self::F16 => Dtype::F16,
-        }
-    }
-
-    /// Rounds to the nearest, ties to even.
-    fn bytes(self, values: &[f32]) -> Vec<u8> {
-        match self {
-            Self::F32 => values.iter().flat_map(|it| it.to_le_bytes()).collect(),
-            Self::Bf16 => values.iter().flat_map(|it| bf16::from_f32(*it).to_le_bytes()).collect(),
-            Self::F16 => values.iter().flat_map(|it| f16::from_f32(*it).to_le_bytes()).collect(),
-        }
-    }
-}
-
-/// A tensor whose values are made when they are written.
-pub(crate) struct LazyTensor<'a> {
-    name: String,
-    shape: Vec<usize>,
-    values: Box<dyn Fn() -> Vec<f32> + 'a>,
-}
-
-impl<'a> LazyTensor<'a> {
-    /// `values` must give as many as `shape` says.
-    pub(crate) fn new(name: String, shape: Vec<usize>, values: impl Fn() -> Vec<f32> + 'a) -> Self {
-        Self { name, shape, values: Box::new(values) }
-    }
-}
-
-/// Writes f32 tensors to `path`: to a temporary name in the same folder, synced, then renamed.
-pub fn write_f32(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Result<()> {
-    write_as(path, tensors, StoredDtype::F32)
-}
-
-/// As [`write_f32`], every value rounded to `dtype`.
-pub fn write_as(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)], dtype: StoredDtype) -> Result<()> {
-    let lazy = tensors
-        .iter()
-        .map(|(name, shape, values)| LazyTensor::new(name.clone(), shape.clone(), || values.clone()));
-    write_lazy(path, lazy.collect(), dtype)
-}
-
-/// Writes tensors one by one, the file whole or not at all.
-pub(crate) fn write_lazy(path: &Path, mut tensors: Vec<LazyTensor<'_>>, dtype: StoredDtype) -> Result<()> {
-    tensors.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut end = 0;
-    let infos = tensors.iter().map(|it| {
-        let start = end;
-        end += it.shape.iter().product::<usize>() * dtype.dtype().bitsize() / 8;
-        let info = TensorInfo { dtype: dtype.dtype(), shape: it.shape.clone(), data_offsets: (start, end) };
-        (it.name.clone(), info)
-    });
-    let damaged = |reason: String| EngineError::Safetensors { path: path.to_path_buf(), reason };
-    let format = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
-    let metadata =
-        Metadata::new(Some(format), infos.collect()).map_err(|error| damaged(error.to_string()))?;
-    let mut header = serde_json::to_vec(&metadata).map_err(|error| damaged(error.to_string()))?;
-    // The values begin at a multiple of 8.
-    header.resize(header.len().next_multiple_of(8), b' ');
-    write_with(path, |file| {
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(&header)?;
-        tensors.iter().try_for_each(|it| file.write_all(&dtype.bytes(&(it.values)())))
-    })
-}
-
-/// Writes a file whole or not at all.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_with(path, |file| file.write_all(bytes))
-}
-
-fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let io = || EngineError::io("write", path);
-    let mut builder = tempfile::Builder::new();
-    // As any new file, not private as temporary ones are: others may load the model too.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder).map_err(io())?;
-    write(&mut file).map_err(io())?;
-    file.as_file().sync_all().map_err(io())?;
-    file.persist(path).map_err(|error| io()(error.error))?;
-    Ok(())
 }

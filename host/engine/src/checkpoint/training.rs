@@ -15,9 +15,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::moments;
-use super::safetensors::{TensorFiles, write_f32, write_whole};
+use super::safetensors::TensorFiles;
+use super::write::{write_f32, write_whole};
 use crate::adapters::peft::save_adapter;
 use crate::error::{EngineError, Result};
+use crate::models::parameter::FROZEN;
 use crate::models::score::{SCORE, SCORE_BIAS};
 use crate::models::{Parameter, ScoreRole};
 use crate::optim::adamw::Moments;
@@ -297,6 +299,7 @@ fn read_tensors(
                 match parameter {
                     Parameter::Vector(tensor) => *tensor = Tensor::from_data(value, &device),
                     Parameter::Matrix(tensor) => *tensor = Tensor::from_data(value, &device),
+                    Parameter::Packed(_) => unreachable!("{FROZEN}"),
                 }
                 found.extend(moments.map(|it| (name.to_string(), it)));
             }

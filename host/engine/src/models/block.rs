@@ -161,7 +161,7 @@ impl Block {
             norm.visit(&prefix, visit);
         }
         for (name, linear) in self.linears_mut() {
-            visit(&format!("{prefix}{name}.weight"), Parameter::Matrix(&mut linear.weight));
+            visit(&format!("{prefix}{name}.weight"), Parameter::of(&mut linear.weight));
             if let Some(bias) = &mut linear.bias {
                 visit(&format!("{prefix}{name}.bias"), Parameter::Vector(bias));
             }

@@ -21,7 +21,7 @@ use crate::nn::{DecodeWeights, FloatDtype, Rope};
 pub struct CausalLm {
     /// What `config.json` says.
     pub config: DecoderConfig,
-    /// `[V, D]`.
+    /// `[V, D]`; bf16 where it is frozen and stored so, as the head is.
     pub embed_tokens: Tensor<2>,
     /// `[max_position_embeddings, D]`, where positions are learned.
     pub embed_positions: Option<Tensor<2>>,
@@ -33,7 +33,7 @@ pub struct CausalLm {
     pub lm_head: Option<Tensor<2>>,
     /// Trained beside whatever else is, where there is one.
     pub score: Option<ScoreHead>,
-    /// What the blocks compute in; weights are f32.
+    /// What the blocks compute in; what is trained of them is f32.
     pub compute_dtype: FloatDtype,
 }
 
@@ -78,7 +78,8 @@ impl CausalLm {
     /// Ids and positions, `[T]` each, to `[T, D]`, in the type the blocks compute in.
     pub fn embed(&self, input_ids: &[u32], position_ids: &[u32]) -> Tensor<2> {
         let device = self.device();
-        let mut embedded = self.embed_tokens.clone().select(0, ids_tensor(input_ids, &device));
+        let embedded = self.embed_tokens.clone().select(0, ids_tensor(input_ids, &device));
+        let mut embedded = cast(embedded, DType::F32);
         if let Some(scale) = self.config.embedding_scale {
             embedded = embedded.mul_scalar(scale);
         }
@@ -196,18 +197,8 @@ impl CausalLm {
         }
     }
 
-    /// Stores the blocks' linear weights, which must be frozen, in `dtype`: half the memory in bf16, rounded once.
-    /// Embedding, head and norms stay f32.
-    pub fn store_linears(&mut self, dtype: FloatDtype) {
-        for block in &mut self.blocks {
-            for (_, linear) in block.linears_mut() {
-                linear.weight.inplace(|it| cast(it, dtype.into()));
-            }
-        }
-    }
-
-    /// The model as it generates: its linear weights and its head in `weights`. Embedding, norms and adapters, and all of
-    /// it for [`DecodeWeights::F32`], are shared with `self`.
+    /// The model as it generates: its linear weights and its head in `weights`. What is packed stays so. Embedding, norms and
+    /// adapters, and all of it for [`DecodeWeights::F32`], are shared with `self`.
     pub fn for_decoding(&self, weights: DecodeWeights) -> Self {
         let mut model = self.clone();
         for (_, linear) in model.blocks.iter_mut().flat_map(|it| it.linears_mut()) {
@@ -219,7 +210,9 @@ impl CausalLm {
         }
         for block in &mut model.blocks {
             for (_, linear) in block.linears_mut() {
-                linear.weight.inplace(|it| weights.of(it));
+                if let Some(weight) = linear.weight.dense_mut() {
+                    weight.inplace(|it| weights.of(it));
+                }
             }
         }
         model.lm_head = Some(weights.of(self.head_weight()));

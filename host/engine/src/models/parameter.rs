@@ -1,6 +1,9 @@
 //! A weight as those meet it who visit a model: it is trained, counted, saved and loaded by name.
 
+use std::sync::Arc;
+
 use burn::tensor::{Gradients, Tensor};
+use fthost_kernels::{Packed, Weight};
 
 /// A parameter as a visitor meets it.
 pub enum Parameter<'a> {
@@ -8,7 +11,22 @@ pub enum Parameter<'a> {
     Vector(&'a mut Tensor<1>),
     /// Weights, embeddings and adapters.
     Matrix(&'a mut Tensor<2>),
+    /// The weight of a linear that is stored in fewer bits and is frozen: it is counted and saved, never trained.
+    Packed(&'a Arc<Packed>),
 }
+
+impl<'a> Parameter<'a> {
+    /// The weight of a linear.
+    pub fn of(weight: &'a mut Weight) -> Self {
+        match weight {
+            Weight::Dense(it) => Self::Matrix(it),
+            Weight::Packed(it) => Self::Packed(it),
+        }
+    }
+}
+
+/// Why a match has no value for [`Parameter::Packed`].
+pub(crate) const FROZEN: &str = "what is packed is frozen: whoever trains the base is refused such a model";
 
 impl Parameter<'_> {
     /// Shape.
@@ -16,6 +34,7 @@ impl Parameter<'_> {
         match self {
             Parameter::Vector(tensor) => tensor.dims().to_vec(),
             Parameter::Matrix(tensor) => tensor.dims().to_vec(),
+            Parameter::Packed(weight) => weight.shape().to_vec(),
         }
     }
 
@@ -29,6 +48,7 @@ impl Parameter<'_> {
         match self {
             Parameter::Vector(tensor) => *tensor = tensor.clone().autodiff().require_grad(),
             Parameter::Matrix(tensor) => *tensor = tensor.clone().autodiff().require_grad(),
+            Parameter::Packed(_) => unreachable!("{FROZEN}"),
         }
     }
 
@@ -39,6 +59,7 @@ impl Parameter<'_> {
             Parameter::Matrix(tensor) => {
                 (tensor.grad(graph).map(|it| it.inner().flatten(0, 1)), tensor.device())
             }
+            Parameter::Packed(_) => unreachable!("{FROZEN}"),
         };
         found.unwrap_or_else(|| Tensor::zeros([self.length()], &device.inner()))
     }
@@ -52,6 +73,7 @@ impl Parameter<'_> {
         match self {
             Parameter::Vector(tensor) => values(tensor),
             Parameter::Matrix(tensor) => values(tensor),
+            Parameter::Packed(weight) => (weight.shape().to_vec(), weight.dequantize()),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Linear layers, alone or with low-rank adapters beside their weights.
 
-use burn::tensor::{DType, Tensor};
-use fthost_kernels::{Dropout, LoraLinear, LowRank, Prologue, lora_linears};
+use std::sync::Arc;
 
-use super::dora::{self, Magnitude};
+use burn::tensor::{DType, Tensor};
+use fthost_kernels::{Dropout, LoraLinear, LowRank, Prologue, Weight, lora_linears};
+
+use super::dora::Magnitude;
 use super::precision::{cast, weight_for};
 
 /// The low-rank pair of one linear.
@@ -24,8 +26,8 @@ pub struct LoraWeights {
 /// `x weight^T + bias`, plus the adapter's share where there is one.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    /// `[out, in]`, as stored by Hugging Face.
-    pub weight: Tensor<2>,
+    /// `[out, in]`, as stored by Hugging Face; one that is no tensor is frozen.
+    pub weight: Weight,
     /// `[out]`.
     pub bias: Option<Tensor<1>>,
     /// The adapter.
@@ -40,10 +42,9 @@ impl Linear {
 
     /// Finds the norms that DoRA divides by once for all calls.
     pub(crate) fn fix_norms(&mut self) {
-        let Some(lora) = &mut self.lora else { return };
-        if lora.magnitude.is_some() {
-            let norm = dora::norms(&self.weight, lora);
-            lora.magnitude.iter_mut().for_each(|it| it.norm = Some(norm.clone()));
+        let norm = self.lora.as_ref().and_then(|it| it.norms(&self.weight));
+        if let Some(magnitude) = self.lora.as_mut().and_then(|it| it.magnitude.as_mut()) {
+            magnitude.norm = norm;
         }
     }
 
@@ -54,17 +55,17 @@ impl Linear {
 
     /// The layer with its weights in `dtype`, as the fused operation takes it.
     fn layer(&self, dtype: DType) -> LoraLinear {
+        let weight = match &self.weight {
+            Weight::Dense(it) => weight_for(it.clone(), dtype).into(),
+            Weight::Packed(it) => Arc::clone(it).into(),
+        };
         let lora = self.lora.as_ref().map(|it| LowRank {
             a: cast(it.a.clone(), dtype),
             b: cast(it.b.clone(), dtype),
             scaling: it.scaling,
             dropout: it.dropout.clone(),
         });
-        LoraLinear {
-            weight: weight_for(self.weight.clone(), dtype).into(),
-            bias: self.bias.clone().map(|it| cast(it, dtype)),
-            lora,
-        }
+        LoraLinear { weight, bias: self.bias.clone().map(|it| cast(it, dtype)), lora }
     }
 }
 

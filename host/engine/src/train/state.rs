@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::adapters::LoraConfig;
+use crate::models::parameter::FROZEN;
 use crate::models::{CausalLm, Parameter, SCORE, SCORE_BIAS};
 use crate::optim::{AdamW, AdamWConfig};
 
@@ -58,6 +59,7 @@ impl TrainState {
             visit_trained(model, value_model.as_mut(), &mut |name, parameter| match parameter {
                 Parameter::Vector(value) => optimizer.reserve(name, value),
                 Parameter::Matrix(value) => optimizer.reserve(name, value),
+                Parameter::Packed(_) => unreachable!("{FROZEN}"),
             });
         }
     }
@@ -146,6 +148,7 @@ impl Update<'_> {
                 let gradient = gradient.reshape(value.dims());
                 value.inplace(|it| optimizer.update(config, rate, scale, name, it, gradient));
             }
+            Parameter::Packed(_) => unreachable!("{FROZEN}"),
         }
     }
 }

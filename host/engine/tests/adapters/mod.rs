@@ -8,7 +8,7 @@ use fthost_engine::adapters::merge::{merge_lora, save_merged};
 use fthost_engine::adapters::peft::{load_adapter, save_adapter};
 use fthost_engine::adapters::{LoraConfig, TargetModules, attach_lora};
 use fthost_engine::checkpoint::load_model;
-use fthost_engine::checkpoint::safetensors::write_f32;
+use fthost_engine::checkpoint::write::write_f32;
 use fthost_engine::models::CausalLm;
 use fthost_engine::nn::DecodeWeights;
 use fthost_engine::train::{ActivationCheckpointing, Gradients};

@@ -8,6 +8,7 @@ use fthost_engine::models::CausalLm;
 use fthost_engine::models::block::FeedForward;
 use fthost_engine::train::{TrainState, step};
 use fthost_engine::{Device, EngineError};
+use fthost_kernels::Weight;
 
 use super::support::{batches, config, golden};
 
@@ -61,7 +62,10 @@ fn every_weight(model: CausalLm) -> Vec<TensorData> {
         vectors.extend([block.attention_norm, block.mlp_norm].into_iter().flatten().map(|it| it.weight));
         let FeedForward::Dense { up, down } = block.feed_forward else { panic!("a dense model") };
         let linears = block.qkv.into_iter().chain([block.output]).chain(up).chain([down]);
-        matrices.extend(linears.map(|it| it.1.weight));
+        matrices.extend(linears.map(|it| match it.1.weight {
+            Weight::Dense(it) => it,
+            Weight::Packed(_) => panic!("a dense model"),
+        }));
     }
     let matrices = matrices.into_iter().map(Tensor::into_data);
     matrices.chain(vectors.into_iter().map(Tensor::into_data)).collect()

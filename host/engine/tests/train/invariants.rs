@@ -1,24 +1,22 @@
 //! What must hold whatever the numbers are, beyond what `training` holds. Tolerances are f32 rounding of sums in another order.
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Tensor};
 use fthost_data::{Batch, Sequence};
+use fthost_engine::Device;
 use fthost_engine::adapters::dropout::with_dropout;
+use fthost_engine::adapters::peft::load_adapter;
+use fthost_engine::checkpoint::{LoadConfig, load_model_as};
 use fthost_engine::models::Parameter;
 use fthost_engine::nn::FloatDtype;
-use fthost_engine::train::{ActivationCheckpointing, Gradients, StepConfig, TrainState, evaluate, step};
+use fthost_engine::train::{ActivationCheckpointing, StepConfig, TrainState, evaluate, step};
+
+use crate::support::golden;
 
 use super::support::{
-    batches, config, dropped_lora, fresh_lora, full, largest_difference, lora, steps, trained,
+    batches, config, dropped_lora, fresh_lora, full, gradients, largest_difference, lora, steps, trained,
 };
 
 const ROUNDING: f32 = 1e-5;
-
-fn gradients(state: &TrainState, batches: &[Batch], mode: ActivationCheckpointing) -> (f64, Vec<Vec<f32>>) {
-    let mut gradients = Gradients::default();
-    batches.iter().for_each(|it| gradients.add(&state.model, it, mode));
-    let values = gradients.values.into_iter().map(|it| it.try_into_vec_as::<f32>().unwrap()).collect();
-    (gradients.loss_sum, values)
-}
 
 fn assert_close(a: &(f64, Vec<Vec<f32>>), b: &(f64, Vec<Vec<f32>>)) {
     assert!((a.0 - b.0).abs() < 1e-4 * a.0.abs(), "summed loss {} and {}", a.0, b.0);
@@ -146,6 +144,7 @@ fn bf16_compute_follows_f32_with_f32_masters() {
             let dtype = match parameter {
                 Parameter::Vector(it) => it.dtype(),
                 Parameter::Matrix(it) => it.dtype(),
+                Parameter::Packed(_) => panic!("`{name}` is frozen"),
             };
             assert_eq!(dtype, DType::F32, "{name}");
         });
@@ -155,11 +154,22 @@ fn bf16_compute_follows_f32_with_f32_masters() {
 /// Weights that bf16 holds exactly give the same bits however they are stored, and take half the memory.
 #[test]
 fn a_frozen_base_stored_in_bf16_is_that_base() {
-    let mut stored = lora();
-    stored.model.store_linears(FloatDtype::Bf16);
+    let load = LoadConfig { dtype: FloatDtype::Bf16, ..LoadConfig::default() };
+    let mut model = load_model_as(&golden("train/model"), &Device::flex(), &load).unwrap();
+    let adapter = load_adapter(&mut model, &golden("train/adapter")).unwrap();
+    let stored = TrainState::new(model, Some(adapter));
     let mut widened = stored.clone();
-    widened.model.store_linears(FloatDtype::F32);
-    assert_eq!(stored.model.blocks[0].qkv[0].1.weight.dtype(), DType::BF16);
+    let mut count = 0;
+    let mut widen = |it: &mut Tensor<2>| {
+        assert_eq!(it.dtype(), DType::BF16);
+        *it = it.clone().cast(DType::F32);
+        count += 1;
+    };
+    let model = &mut widened.model;
+    [Some(&mut model.embed_tokens), model.lm_head.as_mut()].into_iter().flatten().for_each(&mut widen);
+    let linears = model.blocks.iter_mut().flat_map(|it| it.linears_mut());
+    linears.for_each(|it| widen(it.1.weight.dense_mut().unwrap()));
+    assert!(count > 7);
     for checkpointing in [ActivationCheckpointing::Off, ActivationCheckpointing::Block] {
         let of = |state: &TrainState| gradients(state, &batches(2), checkpointing);
         assert_eq!(of(&stored), of(&widened));

@@ -8,7 +8,7 @@ use fthost_engine::Device;
 use fthost_engine::adapters::merge::save_merged;
 use fthost_engine::adapters::peft::{load_adapter, save_adapter};
 use fthost_engine::checkpoint::load_model;
-use fthost_engine::checkpoint::safetensors::write_f32;
+use fthost_engine::checkpoint::write::write_f32;
 use fthost_engine::models::{CausalLm, ScoreHead, ScoreRole};
 use fthost_engine::objectives::RewardConfig;
 use fthost_engine::train::{

@@ -11,7 +11,7 @@ use fthost_engine::checkpoint::load_model;
 use fthost_engine::checkpoint::safetensors::TensorFiles;
 use fthost_engine::models::{CausalLm, Parameter};
 use fthost_engine::optim::{AdamW, AdamWConfig, MomentStorage};
-use fthost_engine::train::{ActivationCheckpointing, StepConfig, TrainState};
+use fthost_engine::train::{ActivationCheckpointing, Gradients, StepConfig, TrainState};
 use serde_json::Value;
 
 pub fn golden(path: &str) -> PathBuf {
@@ -110,6 +110,18 @@ pub fn config(learning_rate: f64) -> StepConfig {
         activation_checkpointing: ActivationCheckpointing::Off,
         gradient_release: false,
     }
+}
+
+/// The summed loss of `batches`, and the gradients of what is trained in the order of its visitor.
+pub fn gradients(
+    state: &TrainState,
+    batches: &[Batch],
+    mode: ActivationCheckpointing,
+) -> (f64, Vec<Vec<f32>>) {
+    let mut gradients = Gradients::default();
+    batches.iter().for_each(|it| gradients.add(&state.model, it, mode));
+    let values = gradients.values.into_iter().map(|it| it.try_into_vec_as::<f32>().unwrap()).collect();
+    (gradients.loss_sum, values)
 }
 
 /// Every trained weight with its name.

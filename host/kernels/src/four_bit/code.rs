@@ -42,6 +42,16 @@ const FP4: [f32; CODES] = {
 /// The codes of [`FP4`] by rising value.
 const FP4_ORDER: [u8; CODES] = [11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3];
 
+impl FourBitKind {
+    /// The value of each code, as a fraction of its block's factor: bitsandbytes' `quant_map`.
+    pub fn fractions(self) -> [f32; CODES] {
+        match self {
+            Self::Nf4 => NF4,
+            Self::Fp4 => FP4,
+        }
+    }
+}
+
 /// What both directions need of a kind.
 #[derive(Debug)]
 pub(super) struct Code {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Device, Tensor};
 
 use crate::linear::is_our_weight;
 use crate::linear::weight::{dequantized, is_int8};
@@ -37,6 +37,22 @@ impl Weight {
         match self {
             Self::Dense(it) => it.dims(),
             Self::Packed(it) => it.shape(),
+        }
+    }
+
+    /// Its values in f32, without a graph, on `device` where it is no tensor.
+    pub fn to_dense(&self, device: &Device) -> Tensor<2> {
+        match self {
+            Self::Dense(it) => dequantized(it.clone().inner()).cast(DType::F32),
+            Self::Packed(it) => it.to_tensor(device),
+        }
+    }
+
+    /// The tensor, where it is one.
+    pub fn dense_mut(&mut self) -> Option<&mut Tensor<2>> {
+        match self {
+            Self::Dense(it) => Some(it),
+            Self::Packed(_) => None,
         }
     }
 

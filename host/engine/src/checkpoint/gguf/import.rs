@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::llama::{Weight, plan, unpermute};
 use super::{GgufFile, TensorInfo};
-use crate::checkpoint::safetensors::{LazyTensor, StoredDtype, write_lazy, write_whole};
+use crate::checkpoint::write::{LazyTensor, StoredDtype, write_lazy, write_whole};
 use crate::error::Result;
 
 /// Whether [`write_model`] would know the model, without reading any weight.
@@ -35,9 +35,9 @@ pub fn write_model(file: &GgufFile, folder: &Path, dtype: StoredDtype) -> Result
     write_json(&folder.join("generation_config.json"), &generation_config(file))?;
     let tensors = plan.weights.iter().map(|weight| {
         let Weight { name, source, heads } = weight;
-        LazyTensor::new(name.clone(), source.shape.clone(), move || values(file, source, *heads))
+        LazyTensor::new(name.clone(), source.shape.clone(), dtype, move || values(file, source, *heads))
     });
-    write_lazy(&folder.join("model.safetensors"), tensors.collect(), dtype)
+    write_lazy(&folder.join("model.safetensors"), tensors.collect())
 }
 
 fn values(file: &GgufFile, source: &TensorInfo, heads: Option<usize>) -> Vec<f32> {

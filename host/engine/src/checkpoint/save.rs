@@ -1,0 +1,121 @@
+//! A model written as a folder in Hugging Face's layout.
+
+use std::path::Path;
+
+use burn::tensor::Tensor;
+use serde_json::Value;
+
+use super::write::{LazyTensor, StoredDtype, write_model_files, write_whole};
+use crate::error::{EngineError, Result};
+use crate::models::{CausalLm, Parameter, ScoreRole};
+use crate::quant::bitsandbytes;
+
+/// How a model is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SaveConfig {
+    /// Type of floats.
+    pub dtype: StoredDtype,
+    /// Linears in fewer bits stay so, as bitsandbytes stores them; otherwise they are written as `dtype`, too.
+    pub keep_packed: bool,
+    /// Bytes of a file at most, unless one tensor has more; one file for all if `None`.
+    pub max_shard_bytes: Option<u64>,
+}
+
+/// Files beside the weights that make a Hugging Face folder complete.
+const COMPANIONS: [&str; 8] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "added_tokens.json",
+    "LICENSE",
+];
+
+/// Writes the base weights of `model` as a Hugging Face folder, adapters apart; configuration and tokenizer are copied from
+/// `base`. A reward model is written as one for sequence classification; a value model's head is left out.
+///
+/// # Errors
+/// Files that can't be read or written; packed weights that bitsandbytes has no form for.
+pub fn save_model(model: &mut CausalLm, base: &Path, folder: &Path, save: &SaveConfig) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(EngineError::io("write", folder))?;
+    for name in COMPANIONS {
+        let source = base.join(name);
+        if source.exists() {
+            let mut bytes = std::fs::read(&source).map_err(EngineError::io("read", &source))?;
+            if name == "config.json" {
+                bytes = stating(&source, &bytes, model, save)?;
+            }
+            write_whole(&folder.join(name), &bytes)?;
+        }
+    }
+    let (mut tensors, mut outcome) = (Vec::new(), Ok(()));
+    let names = model.config.names;
+    let is_reward = is_reward(model);
+    let mut visit = |name: &str, parameter: Parameter<'_>| match parameter {
+        // A model that classifies predicts no tokens.
+        Parameter::Matrix(_) if is_reward && name == names.head => {}
+        Parameter::Packed(weight) if save.keep_packed => {
+            match bitsandbytes::tensors(name, weight, save.dtype) {
+                Ok(found) => tensors.extend(found),
+                Err(error) => outcome = Err(error),
+            }
+        }
+        Parameter::Packed(weight) => {
+            let (weight, shape) = (weight.clone(), weight.shape().to_vec());
+            let values = move || weight.dequantize();
+            tensors.push(LazyTensor::new(name.to_string(), shape, save.dtype, values));
+        }
+        Parameter::Matrix(tensor) if names.is_transposed(name) => {
+            tensors.push(lazy(name, tensor.clone().transpose(), save.dtype));
+        }
+        Parameter::Matrix(tensor) => tensors.push(lazy(name, tensor.clone(), save.dtype)),
+        Parameter::Vector(tensor) => tensors.push(lazy(name, tensor.clone(), save.dtype)),
+    };
+    model.visit_base(&mut visit);
+    if is_reward {
+        model.visit_score(&mut visit);
+    }
+    outcome?;
+    write_model_files(folder, tensors, save.max_shard_bytes)
+}
+
+fn lazy<const D: usize>(name: &str, tensor: Tensor<D>, dtype: StoredDtype) -> LazyTensor<'static> {
+    let shape = tensor.dims().to_vec();
+    let values =
+        move || tensor.clone().inner().try_into_vec_as::<f32>().expect("a float tensor is read as f32");
+    LazyTensor::new(name.to_string(), shape, dtype, values)
+}
+
+fn is_reward(model: &CausalLm) -> bool {
+    model.score.as_ref().is_some_and(|it| it.role == ScoreRole::Reward)
+}
+
+/// `config.json` with the type the weights are written in, how those are packed that are and, of a reward model, the class
+/// that has one score: transformers loads them as it says.
+fn stating(path: &Path, bytes: &[u8], model: &mut CausalLm, save: &SaveConfig) -> Result<Vec<u8>> {
+    let json = |source| EngineError::Json { path: path.to_path_buf(), source };
+    let mut config: Value = serde_json::from_slice(bytes).map_err(json)?;
+    let dtype = save.dtype;
+    let packing = if save.keep_packed { bitsandbytes::config(model, dtype)? } else { None };
+    let keys = config.as_object_mut().ok_or_else(|| {
+        let problems = vec!["it is no JSON object".to_string()];
+        EngineError::Invalid { what: format!("`{}`", path.display()), problems }
+    })?;
+    keys.remove("quantization_config");
+    keys.extend(packing.map(|it| ("quantization_config".to_string(), it)));
+    let stated: Vec<&str> =
+        ["dtype", "torch_dtype"].into_iter().filter(|it| config.get(it).is_some()).collect();
+    // A file that does not say is taken for f32.
+    let silent = stated.is_empty() && dtype != StoredDtype::F32;
+    for key in stated.into_iter().chain(silent.then_some("dtype")) {
+        config[key] = dtype.name().into();
+    }
+    if is_reward(model) {
+        config["architectures"] = serde_json::json!([model.config.names.classifier]);
+        config["id2label"] = serde_json::json!({"0": "LABEL_0"});
+        config["label2id"] = serde_json::json!({"LABEL_0": 0});
+    }
+    serde_json::to_vec_pretty(&config).map_err(json)
+}
