@@ -38,7 +38,7 @@ fn names(folder: PathBuf) -> Vec<String> {
 fn a_gguf_file_becomes_a_whole_folder() {
     let place = tempfile::tempdir().unwrap();
     let out = at(place.path(), "tiny");
-    done(&["model", "import", &golden("gguf/tiny.gguf"), "--out", &out]);
+    done(&["model", "convert", &golden("gguf/tiny.gguf"), "--out", &out]);
     assert_eq!(
         names(place.path().join("tiny")),
         [
@@ -50,13 +50,13 @@ fn a_gguf_file_becomes_a_whole_folder() {
             "tokenizer_config.json"
         ]
     );
-    let again = fthost(&["model", "import", &golden("gguf/tiny.gguf"), "--out", &out]);
+    let again = fthost(&["model", "convert", &golden("gguf/tiny.gguf"), "--out", &out]);
     assert_eq!(again.status.code(), Some(1));
     insta::assert_snapshot!(said(&again, place.path()), @r"
     error: `[place]/tiny` is already there
     hint: replace it with `--force`, or give another folder with `--out`
     ");
-    done(&["model", "import", &golden("gguf/tiny.gguf"), "--out", &out, "--force", "--dtype", "bf16"]);
+    done(&["model", "convert", &golden("gguf/tiny.gguf"), "--out", &out, "--force", "--dtype", "bf16"]);
     let seen = fthost(&["model", "inspect", &out]);
     insta::assert_snapshot!("inspect_imported", said(&seen, place.path()));
     assert_eq!(names(place.path().to_path_buf()), ["tiny"], "nothing temporary is left");

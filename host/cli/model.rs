@@ -1,15 +1,15 @@
 //! `fthost model`: models' files.
 
 use fthost_run::Result;
-use fthost_run::models::{folder, hub, import, init, inspect, merge};
+use fthost_run::models::{convert, folder, hub, init, inspect, merge};
 
-use crate::args::{ImportArgs, InitArgs, InspectArgs, MergeArgs, ModelVerb, PullArgs};
+use crate::args::{ConvertArgs, InitArgs, InspectArgs, MergeArgs, ModelVerb, PullArgs};
 use crate::render::grouped;
 
 /// Does what was asked and says where the result is.
 pub fn run(verb: &ModelVerb) -> Result<()> {
     match verb {
-        ModelVerb::Import(args) => imported(args),
+        ModelVerb::Convert(args) => converted(args),
         ModelVerb::Pull(args) => fetched(args),
         ModelVerb::Init(args) => initialised(args),
         ModelVerb::Merge(args) => merged(args),
@@ -17,9 +17,9 @@ pub fn run(verb: &ModelVerb) -> Result<()> {
     }
 }
 
-fn imported(args: &ImportArgs) -> Result<()> {
+fn converted(args: &ConvertArgs) -> Result<()> {
     let out = args.out.clone().unwrap_or_else(|| folder::beside(&args.source));
-    import::import(&args.source, &out, args.written.dtype.into(), args.written.force)?;
+    convert::convert(&args.source, &out, &(&args.written).into())?;
     println!("`{}` is written", out.display());
     Ok(())
 }
@@ -32,15 +32,13 @@ fn fetched(args: &PullArgs) -> Result<()> {
 }
 
 fn initialised(args: &InitArgs) -> Result<()> {
-    let written = &args.written;
-    init::init(&args.source, &args.out, args.seed, written.dtype.into(), written.force)?;
+    init::init(&args.source, &args.out, args.seed, &(&args.written).into())?;
     println!("`{}` is written", args.out.display());
     Ok(())
 }
 
 fn merged(args: &MergeArgs) -> Result<()> {
-    let written = &args.written;
-    merge::merge(&args.model, &args.adapter, &args.out, written.dtype.into(), written.force)?;
+    merge::merge(&args.model, &args.adapter, &args.out, args.dequantize, &(&args.written).into())?;
     println!("`{}` is written", args.out.display());
     Ok(())
 }

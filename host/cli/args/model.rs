@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueEnum};
-use fthost_run::models::StoredDtype;
+use fthost_run::models::{FourBitOptions, QuantConfig, StoredDtype, Written};
 
 /// `fthost model`.
 #[derive(Debug, Subcommand)]
 pub enum ModelVerb {
-    /// Make a model's folder of a GGUF file, or of a folder in another type of float
-    Import(ImportArgs),
+    /// Make a model's folder of a GGUF file, or of a folder: in other floats, in 4 bits, in several files
+    Convert(ConvertArgs),
     /// Fetch a model from the hub
     Pull(PullArgs),
     /// Make a model that has learned nothing, to be trained from scratch
@@ -26,14 +27,20 @@ pub struct WrittenArgs {
     /// How weights are written: f32 keeps every value as it is
     #[arg(long, value_enum, default_value_t)]
     pub dtype: DtypeArg,
+    /// Pack linears in 4 bits, as bitsandbytes stores them; blocks of 64 values, their factors in 8 bits
+    #[arg(long, value_enum)]
+    pub quant: Option<QuantArg>,
+    /// Write several files of at most this size, `5GB` for instance, and an index
+    #[arg(long, value_name = "SIZE")]
+    pub max_shard_size: Option<ByteSize>,
     /// Replace a model that is there already
     #[arg(long)]
     pub force: bool,
 }
 
-/// `fthost model import`.
+/// `fthost model convert`.
 #[derive(Debug, Args)]
-pub struct ImportArgs {
+pub struct ConvertArgs {
     /// A GGUF file, or a folder in Hugging Face's layout
     pub source: PathBuf,
     /// The folder to make; beside the file, without its `.gguf`, if absent
@@ -82,6 +89,9 @@ pub struct MergeArgs {
     /// The folder to make
     #[arg(long)]
     pub out: PathBuf,
+    /// Widen a base model in 4 bits: what the adapter adds would be lost in them
+    #[arg(long)]
+    pub dequantize: bool,
     /// Type and replacement.
     #[command(flatten)]
     pub written: WrittenArgs,
@@ -107,6 +117,35 @@ pub enum DtypeArg {
     Bf16,
     /// Two bytes, more digits and a smaller range
     F16,
+}
+
+/// What linears are packed in.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum QuantArg {
+    /// Quantiles of the normal distribution
+    Nf4,
+    /// Floats of 4 bits
+    Fp4,
+}
+
+impl From<QuantArg> for QuantConfig {
+    fn from(quant: QuantArg) -> Self {
+        match quant {
+            QuantArg::Nf4 => Self::Nf4(FourBitOptions::default()),
+            QuantArg::Fp4 => Self::Fp4(FourBitOptions::default()),
+        }
+    }
+}
+
+impl From<&WrittenArgs> for Written {
+    fn from(args: &WrittenArgs) -> Self {
+        Self {
+            dtype: args.dtype.into(),
+            quant: args.quant.map(Into::into),
+            max_shard_bytes: args.max_shard_size.map(|it| it.as_u64()),
+            force: args.force,
+        }
+    }
 }
 
 impl From<DtypeArg> for StoredDtype {

@@ -1,7 +1,7 @@
 """Rows of real lengths with loss on the assistant's turns, ours and TRL's SFTTrainer in turns: real tokens/s.
 
     python host/engine/benches/against_trl.py MODEL_FOLDER [--set json|instruction] [--rows-per-step 8]
-        [--how padding-free packed grouped padded] [--pairs 5] [--steps 8] [--threads 2] [--json FILE]
+        [--how padding-free packed grouped padded] [--quant nf4] [--pairs 5] [--steps 8] [--threads 2] [--json FILE]
 
 The Python that runs this needs torch, transformers, peft, trl and datasets; for the instruction set what
 `instruction_set.py` says. Both sides read the same JSONL of `messages`: the rows of the recipe `json-extraction` as
@@ -12,7 +12,9 @@ TRL is given its best: no gradient checkpointing, f32 (its defaults are checkpoi
 and the fastest of the ways that it has on a CPU to lay out rows, each measured once with `--how` naming several:
 `padding-free` (the rows of a step end to end, positions that start again), `packed` (`packing`, best fit decreasing, a
 step being one line of as many tokens as ours takes in the mean, rounded up to the longest row), `grouped` (rows of like length
-share a step, padded), `padded`. sdpa is given a mask that keeps sequences apart, so all ways compute the same loss. Assistant
+share a step, padded), `padded`. sdpa is given a mask that keeps sequences apart, so all ways compute the same loss. With
+`--quant` both sides have their frozen linears in 4 bits, in blocks of 64 and doubly quantised: ours by `[quant.nf4]`, TRL by
+bitsandbytes, which has to be installed then and computes in f32 too. Assistant
 turns are marked by `{% generation %}` in the model's own chat template.
 
 Tokens are real ones, padding aside, over the time of all steps but the first two; a step's time runs from the step before,
@@ -78,11 +80,19 @@ def peer(arguments: argparse.Namespace) -> None:
         "grouped": {"train_sampling_strategy": "group_by_length", "max_length": MAX_LENGTH},
         "padded": {"max_length": MAX_LENGTH},
     }[way]
+    kwargs = {"dtype": torch.float32, "attn_implementation": "sdpa"}
+    if arguments.quant:
+        from transformers import BitsAndBytesConfig
+
+        kwargs["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type=arguments.quant, bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32,
+        )
     config = SFTConfig(
         output_dir=tempfile.mkdtemp(), num_train_epochs=1, per_device_train_batch_size=1 if way == "packed" else rows,
         learning_rate=2e-4, gradient_checkpointing=False, bf16=False, use_cpu=True, assistant_only_loss=True,
         max_grad_norm=1.0, report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True, seed=0,
-        dataloader_pin_memory=False, model_init_kwargs={"dtype": torch.float32, "attn_implementation": "sdpa"}, **layout,
+        dataloader_pin_memory=False, model_init_kwargs=kwargs, **layout,
     )
     lora = LoraConfig(r=RANK, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     data = datasets.load_dataset("json", data_files=arguments.data, split="train")
@@ -156,6 +166,7 @@ learning_rate = 2e-4
 [train]
 epochs = 1
 micro_batch_size = {arguments.rows_per_step}
+{f"[quant.{arguments.quant}]" if arguments.quant else ""}
 [output]
 dir = {json.dumps(str(folder / "out"))}
 """)
@@ -166,6 +177,7 @@ def theirs(arguments: argparse.Namespace, way: str) -> dict:
     """One measurement of TRL."""
     told = ["--how", way, "--data", arguments.data, "--line", arguments.line]
     told += ["--rows-per-step", arguments.rows_per_step, "--threads", arguments.threads]
+    told += ["--quant", arguments.quant] if arguments.quant else []
     return measure([sys.executable, __file__, arguments.model, "--peer", *map(str, told)], arguments.threads)
 
 
@@ -204,6 +216,7 @@ def run(arguments: argparse.Namespace) -> dict:
     check(name, results["ours"][0], results[name][0])
     mean = first["tokens"] / count
     title = f"{arguments.set} set, {count} rows of {mean:.0f} tokens in the mean, {arguments.rows_per_step} a step"
+    title += f", {arguments.quant}" if arguments.quant else ""
     return {"measurements": results, "compared": print_table(results, title), "tried": tried}
 
 
@@ -220,6 +233,7 @@ def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
     known.add_argument("--set", choices=("json", "instruction"), default="json")
     known.add_argument("--rows-per-step", type=int, default=8)
     known.add_argument("--how", nargs="+", choices=WAYS, default=list(WAYS))
+    known.add_argument("--quant", choices=("nf4", "fp4"))
     known.add_argument("--data", help=argparse.SUPPRESS)
     known.add_argument("--line", type=int, help=argparse.SUPPRESS)
     return known.parse_args(given)

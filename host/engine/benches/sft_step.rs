@@ -1,7 +1,8 @@
 //! Times optimizer steps of supervised fine-tuning, LoRA or with `--full` every weight, and prints one line of JSON.
 //!
 //! `cargo bench -p fthost-engine --bench sft_step -- MODEL_FOLDER [--rank 16] [--batch 4] [--length 256]
-//! [--steps 5] [--activation-checkpointing off|block|N] [--full] [--gradient-release]`
+//! [--steps 5] [--activation-checkpointing off|block|N] [--full] [--gradient-release] [--frozen-dtype f32|bf16]
+//! [--quant nf4|fp4]`
 //!
 //! Rows are random tokens, all supervised; the first step warms up and is not counted. CPU seconds are user and system
 //! time of all threads, to the kernel's tick of 10 ms.
@@ -14,7 +15,9 @@ use fthost_data::{Batch, Origin, Sequence};
 use fthost_engine::Device;
 use fthost_engine::adapters::{LoraConfig, attach_lora};
 use fthost_engine::checkpoint::{LoadConfig, load_model_as};
+use fthost_engine::nn::FloatDtype;
 use fthost_engine::optim::AdamWConfig;
+use fthost_engine::quant::QuantConfig;
 use fthost_engine::train::memory::peak_rss_bytes;
 use fthost_engine::train::{ActivationCheckpointing, StepConfig, TrainState, step};
 use rand::{RngExt, SeedableRng};
@@ -32,6 +35,8 @@ struct Arguments {
     activation_checkpointing: ActivationCheckpointing,
     full: bool,
     gradient_release: bool,
+    frozen_dtype: FloatDtype,
+    quant: Option<QuantConfig>,
 }
 
 fn arguments() -> Result<Option<Arguments>, String> {
@@ -44,6 +49,8 @@ fn arguments() -> Result<Option<Arguments>, String> {
         activation_checkpointing: ActivationCheckpointing::Off,
         full: false,
         gradient_release: false,
+        frozen_dtype: FloatDtype::F32,
+        quant: None,
     };
     let mut given = std::env::args().skip(1);
     while let Some(argument) = given.next() {
@@ -60,6 +67,20 @@ fn arguments() -> Result<Option<Arguments>, String> {
             "--batch" => found.batch = number(given.next())?,
             "--length" => found.length = number(given.next())?,
             "--steps" => found.steps = number(given.next())?,
+            "--frozen-dtype" => {
+                found.frozen_dtype = match given.next().as_deref() {
+                    Some("f32") => FloatDtype::F32,
+                    Some("bf16") => FloatDtype::Bf16,
+                    _ => return Err(format!("`{argument}` must be `f32` or `bf16`")),
+                }
+            }
+            "--quant" => {
+                found.quant = Some(match given.next().as_deref() {
+                    Some("nf4") => QuantConfig::Nf4(Default::default()),
+                    Some("fp4") => QuantConfig::Fp4(Default::default()),
+                    _ => return Err(format!("`{argument}` must be `nf4` or `fp4`")),
+                })
+            }
             "--activation-checkpointing" => {
                 found.activation_checkpointing = match given.next().as_deref() {
                     Some("off") => ActivationCheckpointing::Off,
@@ -104,8 +125,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         eprintln!("SKIPPED sft_step: no model folder given");
         return Ok(());
     };
-    let load = if arguments.full { load_model_to_train } else { load_model };
-    let mut model = load(&arguments.model, &Device::flex())?;
+    let (to_train, dtype, quant) = (arguments.full, arguments.frozen_dtype, arguments.quant.clone());
+    let load = LoadConfig { to_train, dtype, quant };
+    let mut model = load_model_as(&arguments.model, &Device::flex(), &load)?;
+    let loaded = peak_rss_bytes();
     let adapter = (!arguments.full).then(|| LoraConfig { rank: arguments.rank, ..LoraConfig::default() });
     if let Some(adapter) = &adapter {
         attach_lora(&mut model, adapter, 0)?;
@@ -140,6 +163,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "length": arguments.length,
         "steps": arguments.steps,
         "activation_checkpointing": arguments.activation_checkpointing,
+        "frozen_dtype": arguments.frozen_dtype,
+        "quant": arguments.quant,
+        "loaded_peak_rss_bytes": loaded,
         "median_step_seconds": median,
         "tokens_per_second": tokens / median,
         "step_seconds": seconds,

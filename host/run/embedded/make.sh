@@ -37,5 +37,5 @@ step "training"
 RAYON_NUM_THREADS=1 "$fthost" run "$work/train.toml" --overwrite
 
 step "half of the bytes"
-"$fthost" model import "$work/trained/model" --out "$here/model" --dtype bf16 --force
+"$fthost" model convert "$work/trained/model" --out "$here/model" --dtype bf16 --force
 "$fthost" model inspect "$here/model"

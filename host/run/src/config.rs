@@ -8,9 +8,11 @@ mod train;
 use std::path::{Path, PathBuf};
 
 use fthost_engine::adapters::LoraConfig;
+use fthost_engine::checkpoint::LoadConfig;
 use fthost_engine::generate::GenerateConfig;
 use fthost_engine::nn::{DecodeWeights, FloatDtype};
 use fthost_engine::optim::{AdamWConfig, MomentStorage, ScheduleConfig};
+use fthost_engine::quant::QuantConfig;
 use fthost_engine::train::early_stop::EarlyStopConfig;
 use fthost_sandbox::PluginTable;
 use serde::{Deserialize, Serialize};
@@ -39,6 +41,9 @@ pub struct RunConfig {
     /// What is trained; every weight if absent.
     #[serde(default)]
     pub adapter: Option<Adapter>,
+    /// What the linears below the adapter are stored in; as they are if absent.
+    #[serde(default)]
+    pub quant: Option<QuantConfig>,
     /// What is minimised.
     #[serde(default)]
     pub objective: Objective,
@@ -238,6 +243,15 @@ impl RunConfig {
         self.train.micro_batch_tokens.unwrap_or(self.train.micro_batch_size * self.data.max_length)
     }
 
+    /// What the model is loaded for, and what its weights are stored in.
+    pub(crate) fn load_config(&self) -> LoadConfig {
+        LoadConfig {
+            to_train: self.adapter.is_none(),
+            dtype: self.train.frozen_dtype,
+            quant: self.quant.clone(),
+        }
+    }
+
     /// Every impossible value, each with its full key.
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -248,6 +262,9 @@ impl RunConfig {
         under("data", self.data.problems());
         if let Some(Adapter::Lora(lora)) = &self.adapter {
             under("adapter.lora", lora.problems());
+        }
+        if let Some(quant) = &self.quant {
+            under(&format!("quant.{}", quant.name()), quant.problems());
         }
         under(&format!("optimizer.{}", self.optimizer.name()), self.optimizer.adamw().problems());
         under("schedule", self.schedule.problems());
@@ -278,6 +295,10 @@ impl RunConfig {
                 "`train.frozen_dtype` = `bf16` needs an adapter: weights that are trained are stored in f32"
                     .into(),
             );
+        }
+        if let Some(quant) = self.quant.as_ref().filter(|_| self.adapter.is_none()) {
+            let name = quant.name();
+            problems.push(format!("`quant.{name}` needs an adapter: weights in so few bits are not trained"));
         }
         if self.train.gradient_release && self.data.packing {
             problems.push("`train.gradient_release` needs `data.packing` = false: a packed step may be several micro-batches".into());
@@ -433,6 +454,11 @@ mod tests {
             "`train.frozen_dtype` = `bf16` needs an adapter: weights that are trained are stored in f32"
         );
         assert_eq!(problems(&["train.frozen_dtype=bf16", "adapter.lora.rank=4"]), "");
+        insta::assert_snapshot!(problems(&["quant.nf4.block_size=65"]), @r"
+        `quant.nf4.block_size` must be one of 64, 128, 256, 512, 1024, 2048, 4096, got `65`
+        `quant.nf4` needs an adapter: weights in so few bits are not trained
+        ");
+        assert_eq!(problems(&["quant.fp4.double_quant=false", "adapter.lora.rank=4"]), "");
         let release = ["train.gradient_release=true", "data.packing=false", "train.max_grad_norm=0"];
         assert_eq!(problems(&release), "");
         insta::assert_snapshot!(problems(&["train.gradient_release=true", "data.packing=true", "train.max_grad_norm=1", "train.gradient_accumulation_steps=2"]), @r"

@@ -215,6 +215,12 @@ pub enum RunError {
         /// The folder.
         folder: PathBuf,
     },
+    /// An adapter is to be folded into weights in a few bits, which can't hold the sum.
+    #[error("the weights of `{}` are in 4 bits, and what an adapter adds is lost in them\nhint: `--dequantize` widens them to `--dtype` for it; or merge into the model they were made of", model.display())]
+    MergesPacked {
+        /// The base model.
+        model: PathBuf,
+    },
     /// A path leads to nothing that can be looked at.
     #[error("`{}` is neither a GGUF file nor a folder with `config.json` or `adapter_config.json`", path.display())]
     NoModel {
@@ -284,6 +290,7 @@ impl RunError {
             | Self::DamagedScores { .. }
             | Self::CheckpointsInTheWay { .. }
             | Self::ModelInTheWay { .. }
+            | Self::MergesPacked { .. }
             | Self::NoModelInTheWay { .. }
             | Self::NoModel { .. }
             | Self::Hub { .. }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use fthost_data::{DataError, TokenRows, Tokenizer};
 use fthost_engine::adapters::peft;
-use fthost_engine::checkpoint::load_model;
+use fthost_engine::checkpoint::{LoadConfig, load_model_as};
 use fthost_engine::device::{self, DeviceKind};
 use fthost_engine::train::{TrainState, attach_reward_head};
 
@@ -50,7 +50,8 @@ pub fn run(
         }
     }
     let held_out = HeldOutRows::new(examples, &rows, config.laying(), None);
-    let mut model = load_model(config.model.folder(), &opened)?;
+    let stored = LoadConfig { to_train: false, ..config.load_config() };
+    let mut model = load_model_as(config.model.folder(), &opened, &stored)?;
     model.compute_dtype = config.train.compute_dtype;
     let mut reference = model.clone();
     if let Some(Adapter::Peft { path }) = &config.adapter {

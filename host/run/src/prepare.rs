@@ -4,7 +4,7 @@ use fthost_data::sampler::Windows;
 use fthost_data::{MappedRow, Tokenizer};
 use fthost_engine::adapters::attach_lora;
 use fthost_engine::adapters::peft::load_adapter;
-use fthost_engine::checkpoint::{load_model, load_model_to_train};
+use fthost_engine::checkpoint::load_model_as;
 use fthost_engine::device::{self, DeviceKind};
 use fthost_engine::models::{CausalLm, Parameter};
 use fthost_engine::optim::AdamW;
@@ -50,11 +50,11 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
         return Err(RunError::NoReward { objective: config.objective.name() });
     }
     let tokenizer = Tokenizer::load(config.model.folder())?;
-    let load = if config.adapter.is_some() { load_model } else { load_model_to_train };
+    let load = || load_model_as(config.model.folder(), &opened, &config.load_config());
     // Rows come first, because most of what can be wrong is in them; unless plugins ask the model while they make them.
     let mut early = None;
     if plugins.ask_while_data_is_made() {
-        early = Some(load(config.model.folder(), &opened)?);
+        early = Some(load()?);
     }
     let lease = early.as_ref().map(|model| lend(config, plugins, model, &tokenizer, device)).transpose()?;
     let (rows, notes) = Rows::load(config, plugins, &tokenizer)?;
@@ -62,10 +62,9 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
     let settings = Settings::new(config, &rows.digest, plugins)?;
     let mut model = match early {
         Some(model) => model,
-        None => load(config.model.folder(), &opened)?,
+        None => load()?,
     };
     model.compute_dtype = config.train.compute_dtype;
-    model.store_linears(config.train.frozen_dtype);
     let parameters = count_parameters(|visit| model.visit_base(visit));
     // A reference is the model as training finds it: with the adapter that is gone on with, without one that begins.
     let begun = match &config.adapter {

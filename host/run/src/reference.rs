@@ -232,7 +232,7 @@ fn made_of(config: &RunConfig, base_digest: &str, device: DeviceKind) -> Result<
     let device = format!("{device:?}");
     Ok(json!({
         "version": VERSION, "fthost": version, "model": base_digest, "adapter": adapter, "layout": layout,
-        "compute_dtype": train.compute_dtype, "frozen_dtype": train.frozen_dtype, "device": device,
+        "compute_dtype": train.compute_dtype, "frozen_dtype": train.frozen_dtype, "quant": config.quant, "device": device,
     })
     .to_string())
 }

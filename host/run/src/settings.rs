@@ -37,7 +37,7 @@ impl Settings {
         let rewards: Vec<Value> =
             config.rewards.iter().map(|(name, it)| json!({"name": name, "term": it.term()})).collect();
         Ok(Self(json!({
-            "rewards": rewards, "data": data, "plugins": plugins, "adapter": adapter, "objective": config.objective,
+            "rewards": rewards, "data": data, "plugins": plugins, "adapter": adapter, "quant": config.quant, "objective": config.objective,
             "rollout": config.rollout, "optimizer": config.optimizer, "schedule": config.schedule, "train": config.train,
             "eval": config.eval, "early_stop": config.early_stop, "plugin_settings": config.plugins,
         })))

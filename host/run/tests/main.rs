@@ -7,6 +7,7 @@ mod packing;
 mod policy;
 mod ppo;
 mod preference;
+mod quant;
 mod reference;
 mod resume;
 mod rewards;

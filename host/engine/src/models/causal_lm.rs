@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use fthost_data::Batch;
-use fthost_kernels::{LinearCrossEntropy, Softcap, TokenLogps, linear, linear_cross_entropy, token_logps};
+use fthost_kernels::{
+    LinearCrossEntropy, Softcap, TokenLogps, Weight, linear, linear_cross_entropy, token_logps,
+};
 
 use super::block::{Block, BlockContext, RopeTables};
 use super::decoder::DecoderConfig;
@@ -15,6 +17,7 @@ use super::parameter::Parameter;
 use super::score::ScoreHead;
 use crate::nn::precision::cast;
 use crate::nn::{DecodeWeights, FloatDtype, Rope};
+use crate::quant::QuantConfig;
 
 /// A model: embedding, blocks, final norm, and a head unless the embedding serves as one.
 #[derive(Debug, Clone)]
@@ -217,6 +220,30 @@ impl CausalLm {
         }
         model.lm_head = Some(weights.of(self.head_weight()));
         model
+    }
+
+    /// Packs the linears that `quant` packs and that are not yet, one after the other; not a mixture's routers.
+    pub fn pack(&mut self, quant: &QuantConfig) {
+        let names = self.config.names;
+        let router = names.experts.map(|it| it.router);
+        for (layer, block) in self.blocks.iter_mut().enumerate() {
+            for (name, linear) in block.linears_mut() {
+                let path = format!("{}.{layer}.{name}", names.blocks);
+                let Weight::Dense(weight) = &linear.weight else { continue };
+                if Some(name) != router && quant.packs(&path) {
+                    let shape = weight.dims();
+                    let values = weight.clone().inner().try_into_vec_as::<f32>();
+                    let values = values.expect("a float tensor is read as f32");
+                    linear.weight = Weight::Packed(quant.pack(&values, shape).into());
+                }
+            }
+        }
+    }
+
+    /// Whether weights of it are in fewer bits than a tensor has.
+    pub fn is_packed(&self) -> bool {
+        let mut linears = self.blocks.iter().flat_map(|it| it.linears());
+        linears.any(|(_, linear)| matches!(linear.weight, Weight::Packed(_)))
     }
 
     /// The base model alone; its weights are shared with `self`.

@@ -30,7 +30,7 @@ pub struct TrainConfig {
     pub activation_checkpointing: ActivationCheckpointing,
     /// What the blocks compute in; what is trained stays f32.
     pub compute_dtype: FloatDtype,
-    /// What the blocks' linear weights are stored in while they are frozen, below an adapter: `f32` or `bf16`.
+    /// What linears, embedding and head are stored in while they are frozen, below an adapter: `f32` or `bf16`.
     pub frozen_dtype: FloatDtype,
     /// Update each block as soon as its gradients are there, and let go of them: they never exist all at once. Needs
     /// `max_grad_norm = 0`, `gradient_accumulation_steps = 1` and no packing, because those need them all.

@@ -32,7 +32,7 @@ pub fn write_folder(out: &Path, force: bool, write: impl FnOnce(&Path) -> Result
 }
 
 /// A folder that goes when it is dropped, on the same file system as what is to be made.
-fn temporary_in(parent: &Path) -> Result<tempfile::TempDir> {
+pub(super) fn temporary_in(parent: &Path) -> Result<tempfile::TempDir> {
     tempfile::Builder::new().prefix(".fthost-").tempdir_in(parent).map_err(RunError::output(parent))
 }
 

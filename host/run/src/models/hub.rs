@@ -191,8 +191,7 @@ impl Asked<'_> {
         } else if has(WEIGHTS) {
             get(WEIGHTS)?;
         } else {
-            let hint =
-                "take a model that has `model.safetensors`, or import a GGUF file with `fthost model import`";
+            let hint = "take a model that has `model.safetensors`, or convert a GGUF file with `fthost model convert`";
             return Err(self.refused("it has no weights as safetensors", hint));
         }
         let kept = Cache::new(self.hub.cache.clone()).repo(self.at(self.revision));

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use fthost_engine::Device;
-use fthost_engine::adapters::merge::save_merged_as;
-use fthost_engine::checkpoint::{StoredDtype, init_model};
+use fthost_engine::checkpoint::{init_model, save_model};
 
+use super::Written;
 use super::folder::write_folder;
 use crate::error::Result;
 
@@ -13,7 +13,10 @@ use crate::error::Result;
 ///
 /// # Errors
 /// A configuration that is not known here; `out` is there and `force` is not given.
-pub fn init(source: &Path, out: &Path, seed: u64, dtype: StoredDtype, force: bool) -> Result<()> {
+pub fn init(source: &Path, out: &Path, seed: u64, written: &Written) -> Result<()> {
     let mut model = init_model(source, seed, &Device::flex())?;
-    write_folder(out, force, |folder| Ok(save_merged_as(&mut model, source, folder, dtype)?))
+    if let Some(quant) = &written.quant {
+        model.pack(quant);
+    }
+    write_folder(out, written.force, |folder| Ok(save_model(&mut model, source, folder, &written.save())?))
 }

@@ -9,7 +9,7 @@ use fthost_engine::checkpoint::safetensors::TensorFiles;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::import::vocabulary;
+use super::convert::vocabulary;
 use crate::error::{Result, RunError};
 
 /// What was found.

@@ -3,19 +3,30 @@
 use std::path::Path;
 
 use fthost_engine::Device;
-use fthost_engine::adapters::merge::save_merged_as;
+use fthost_engine::adapters::merge::merge_lora;
 use fthost_engine::adapters::peft::load_adapter;
-use fthost_engine::checkpoint::{StoredDtype, load_model};
+use fthost_engine::checkpoint::{load_model, save_model};
 
+use super::Written;
 use super::folder::write_folder;
-use crate::error::Result;
+use crate::error::{Result, RunError};
 
-/// Writes `model` with the PEFT adapter of `adapter` folded in as the folder `out`, its weights as `dtype`.
+/// Writes `model` with the PEFT adapter of `adapter` folded in as the folder `out`. The weights of a packed model are
+/// widened for it where `dequantize` says so, and packed again where `written` does: they are others than the adapter was
+/// trained on then.
 ///
 /// # Errors
-/// A model or an adapter that can't be loaded, or that do not belong together; `out` is there and `force` is not given.
-pub fn merge(model: &Path, adapter: &Path, out: &Path, dtype: StoredDtype, force: bool) -> Result<()> {
+/// A model or an adapter that can't be loaded, or that do not belong together; a packed model, unless it is widened; `out`
+/// is there and `force` is not given.
+pub fn merge(model: &Path, adapter: &Path, out: &Path, dequantize: bool, written: &Written) -> Result<()> {
     let mut merged = load_model(model, &Device::flex())?;
+    if merged.is_packed() && !dequantize {
+        return Err(RunError::MergesPacked { model: model.to_path_buf() });
+    }
     load_adapter(&mut merged, adapter)?;
-    write_folder(out, force, |folder| Ok(save_merged_as(&mut merged, model, folder, dtype)?))
+    merge_lora(&mut merged);
+    if let Some(quant) = &written.quant {
+        merged.pack(quant);
+    }
+    write_folder(out, written.force, |folder| Ok(save_model(&mut merged, model, folder, &written.save())?))
 }

@@ -1,17 +1,19 @@
 //! Where models come from, and what is done with their files.
 
+pub mod convert;
 pub mod embedded;
 pub mod folder;
 pub mod hub;
-pub mod import;
 pub mod init;
 pub mod inspect;
 pub mod merge;
 
 use std::path::{Path, PathBuf};
 
+use fthost_engine::checkpoint::SaveConfig;
 pub use fthost_engine::checkpoint::StoredDtype;
 use fthost_engine::models::DecoderConfig;
+pub use fthost_engine::quant::{FourBitOptions, QuantConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::config::RunConfig;
@@ -63,6 +65,29 @@ impl ModelConfig {
             problems.push(format!("`revision` is of the hub and needs `hub`, got `{revision}`"));
         }
         problems
+    }
+}
+
+/// How a model's folder is written.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Written {
+    /// Type of floats.
+    pub dtype: StoredDtype,
+    /// What linears are packed in; not at all if `None`.
+    pub quant: Option<QuantConfig>,
+    /// Bytes of a file at most, unless one tensor has more.
+    pub max_shard_bytes: Option<u64>,
+    /// A model that is there is replaced.
+    pub force: bool,
+}
+
+impl Written {
+    fn save(&self) -> SaveConfig {
+        SaveConfig {
+            dtype: self.dtype,
+            keep_packed: self.quant.is_some(),
+            max_shard_bytes: self.max_shard_bytes,
+        }
     }
 }
 
