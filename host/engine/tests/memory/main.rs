@@ -2,6 +2,7 @@
 
 #[path = "../../../../tests/support/counting.rs"]
 mod counting;
+mod packed;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -60,11 +61,16 @@ fn model(lora: bool) -> CausalLm {
 }
 
 fn batch() -> Batch {
+    rows_of(TOKENS, VOCAB)
+}
+
+/// Two rows of `tokens` in all.
+fn rows_of(tokens: usize, vocab: usize) -> Batch {
     let origin = Arc::new(Origin { source: "rows".into(), line: 1 });
     let rows: Vec<Sequence> = (0..2u32)
         .map(|row| {
             let input_ids: Vec<u32> =
-                (0..TOKENS as u32 / 2).map(|it| (it * 7 + row) % VOCAB as u32).collect();
+                (0..tokens as u32 / 2).map(|it| (it * 7 + row) % vocab as u32).collect();
             let labels = input_ids.iter().map(|it| i64::from(*it)).collect();
             Sequence { input_ids, labels, cut: 0, judgement: 0.0, origin: Arc::clone(&origin) }
         })
