@@ -171,31 +171,31 @@ impl GgmlBlocks {
     }
 }
 
+/// Calls a function with each block and its values. A loop in place: what is passed as a value is called, not inlined, and is
+/// then compiled for the lowest common set of instructions.
+macro_rules! each {
+    ($data:ident, $to:ident, $widen:ident) => {
+        for (to, block) in $to.as_chunks_mut().0.iter_mut().zip($data.as_chunks().0) {
+            $widen(block, to);
+        }
+    };
+}
+
 vectorized! {
     /// Fills `to` with the values of the first blocks of `data`. The machine's instructions are chosen here and not where it is
     /// called from, which would have the code of eight layouts each.
     fn widen(kind: GgmlType, data: &[u8], to: &mut [f32]) {
         match kind {
-            GgmlType::Q4_0 => each(data, to, q4_0),
-            GgmlType::Q4_1 => each(data, to, q4_1),
-            GgmlType::Q5_0 => each(data, to, q5_0),
-            GgmlType::Q5_1 => each(data, to, q5_1),
-            GgmlType::Q8_0 => each(data, to, q8_0),
-            GgmlType::Q4K => each(data, to, q4_k),
-            GgmlType::Q5K => each(data, to, q5_k),
-            GgmlType::Q6K => each(data, to, q6_k),
+            GgmlType::Q4_0 => each!(data, to, q4_0),
+            GgmlType::Q4_1 => each!(data, to, q4_1),
+            GgmlType::Q5_0 => each!(data, to, q5_0),
+            GgmlType::Q5_1 => each!(data, to, q5_1),
+            GgmlType::Q8_0 => each!(data, to, q8_0),
+            GgmlType::Q4K => each!(data, to, q4_k),
+            GgmlType::Q5K => each!(data, to, q5_k),
+            GgmlType::Q6K => each!(data, to, q6_k),
         }
     }
-}
-
-#[inline(always)]
-fn each<const BYTES: usize, const VALUES: usize>(
-    data: &[u8],
-    to: &mut [f32],
-    widen: impl Fn(&[u8; BYTES], &mut [f32; VALUES]),
-) {
-    let blocks = data.as_chunks::<BYTES>().0;
-    to.as_chunks_mut::<VALUES>().0.iter_mut().zip(blocks).for_each(|(to, block)| widen(block, to));
 }
 
 /// The f16 at a byte of a block.
@@ -205,27 +205,34 @@ fn half_at(block: &[u8], at: usize) -> f32 {
 }
 
 /// Values of four bits: the low halves of all bytes come first, then the high ones. `value` is given a code and its place.
+///
+/// One loop over bytes that stand there twice: the compiler unrolls two of sixteen steps, and then finds no vectors.
 #[inline(always)]
-fn nibbles(packed: &[u8], to: &mut [f32], value: impl Fn(u8, usize) -> f32) {
-    let (low, high) = to.split_at_mut(packed.len());
-    for (place, (to, byte)) in low.iter_mut().zip(packed).enumerate() {
-        *to = value(byte & 15, place);
+fn nibbles(packed: &[u8; 16], to: &mut [f32; BLOCK], value: impl Fn(u8, usize) -> f32) {
+    let mut bytes = [0; BLOCK];
+    bytes[..16].copy_from_slice(packed);
+    bytes[16..].copy_from_slice(packed);
+    for (place, (to, byte)) in to.iter_mut().zip(bytes).enumerate() {
+        *to = value((u32::from(byte) >> (place / 16 * 4) & 15) as u8, place);
     }
-    for (place, (to, byte)) in high.iter_mut().zip(packed).enumerate() {
-        *to = value(byte >> 4, packed.len() + place);
-    }
+}
+
+/// The codes, which end a block.
+#[inline(always)]
+fn last(block: &[u8]) -> &[u8; 16] {
+    block.last_chunk().expect("a block has more bytes")
 }
 
 #[inline(always)]
 fn q4_0(block: &[u8; 18], to: &mut [f32; BLOCK]) {
     let scale = half_at(block, 0);
-    nibbles(&block[2..], to, |code, _| scale * (i32::from(code) - 8) as f32);
+    nibbles(last(block), to, |code, _| scale * (i32::from(code) - 8) as f32);
 }
 
 #[inline(always)]
 fn q4_1(block: &[u8; 20], to: &mut [f32; BLOCK]) {
     let (scale, least) = (half_at(block, 0), half_at(block, 2));
-    nibbles(&block[4..], to, |code, _| scale * f32::from(code) + least);
+    nibbles(last(block), to, |code, _| scale * f32::from(code) + least);
 }
 
 /// Four bits and the fifth, which stands in a word at the value's place.
@@ -237,20 +244,22 @@ fn with_fifth(word: u32, code: u8, place: usize) -> i32 {
 #[inline(always)]
 fn q5_0(block: &[u8; 22], to: &mut [f32; BLOCK]) {
     let (scale, word) = (half_at(block, 0), u32::from_le_bytes([block[2], block[3], block[4], block[5]]));
-    nibbles(&block[6..], to, |code, place| scale * (with_fifth(word, code, place) - 16) as f32);
+    nibbles(last(block), to, |code, place| scale * (with_fifth(word, code, place) - 16) as f32);
 }
 
 #[inline(always)]
 fn q5_1(block: &[u8; 24], to: &mut [f32; BLOCK]) {
     let (scale, least) = (half_at(block, 0), half_at(block, 2));
     let word = u32::from_le_bytes([block[4], block[5], block[6], block[7]]);
-    nibbles(&block[8..], to, |code, place| scale * with_fifth(word, code, place) as f32 + least);
+    nibbles(last(block), to, |code, place| scale * with_fifth(word, code, place) as f32 + least);
 }
 
 #[inline(always)]
 fn q8_0(block: &[u8; 34], to: &mut [f32; BLOCK]) {
     let scale = half_at(block, 0);
-    to.iter_mut().zip(&block[2..]).for_each(|(to, code)| *to = scale * f32::from(*code as i8));
+    for (to, code) in to.iter_mut().zip(&block[2..]) {
+        *to = scale * f32::from(*code as i8);
+    }
 }
 
 /// Scale and least value of part `part` of eight, in 6 bits each: those of the first four stand in the low bits of bytes 0 to
@@ -267,39 +276,43 @@ fn scale_and_least(packed: &[u8], part: usize) -> (f32, f32) {
     (f32::from(scale), f32::from(least))
 }
 
+/// A part of 32 values.
+#[inline(always)]
+fn part(codes: [u8; 32], (scale, least): (f32, f32), to: &mut [f32; 32]) {
+    for (to, code) in to.iter_mut().zip(codes) {
+        *to = scale * f32::from(code) - least;
+    }
+}
+
 #[inline(always)]
 fn q4_k(block: &[u8; 144], to: &mut [f32; SUPER_BLOCK]) {
     let (scale, least) = (half_at(block, 0), half_at(block, 2));
-    let pairs = to.as_chunks_mut::<64>().0.iter_mut().zip(block[16..].as_chunks::<32>().0);
-    for (pair, (to, codes)) in pairs.enumerate() {
-        let (low, high) = to.split_at_mut(32);
-        for (half, to) in [low, high].into_iter().enumerate() {
-            let (of_scale, of_least) = scale_and_least(&block[4..16], 2 * pair + half);
-            let (scale, least) = (scale * of_scale, least * of_least);
-            for (to, code) in to.iter_mut().zip(codes) {
-                *to = scale * f32::from(code >> (4 * half) & 15) - least;
-            }
+    let (shared, packed) = block[4..].split_at(12);
+    let packed = packed.as_chunks::<32>().0;
+    for (index, to) in to.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        let (of_scale, of_least) = scale_and_least(shared, index);
+        let mut codes = packed[index / 2];
+        for code in &mut codes {
+            *code = *code >> (4 * (index % 2)) & 15;
         }
+        part(codes, (scale * of_scale, least * of_least), to);
     }
 }
 
 #[inline(always)]
 fn q5_k(block: &[u8; 176], to: &mut [f32; SUPER_BLOCK]) {
     let (scale, least) = (half_at(block, 0), half_at(block, 2));
-    // Bit `part` of each byte is the fifth of a code of that part.
-    let (fifths, codes) = block[16..].split_at(32);
-    let pairs = to.as_chunks_mut::<64>().0.iter_mut().zip(codes.as_chunks::<32>().0);
-    for (pair, (to, codes)) in pairs.enumerate() {
-        let (low, high) = to.split_at_mut(32);
-        for (half, to) in [low, high].into_iter().enumerate() {
-            let part = 2 * pair + half;
-            let (of_scale, of_least) = scale_and_least(&block[4..16], part);
-            let (scale, least) = (scale * of_scale, least * of_least);
-            for (to, (code, fifth)) in to.iter_mut().zip(codes.iter().zip(fifths)) {
-                let code = code >> (4 * half) & 15 | (fifth >> part & 1) << 4;
-                *to = scale * f32::from(code) - least;
-            }
+    let (shared, rest) = block[4..].split_at(12);
+    // Bit `index` of each byte is the fifth of a code of that part.
+    let (fifths, packed) = rest.split_at(32);
+    let packed = packed.as_chunks::<32>().0;
+    for (index, to) in to.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        let (of_scale, of_least) = scale_and_least(shared, index);
+        let mut codes = packed[index / 2];
+        for (code, fifth) in codes.iter_mut().zip(fifths) {
+            *code = *code >> (4 * (index % 2)) & 15 | (fifth >> index & 1) << 4;
         }
+        part(codes, (scale * of_scale, least * of_least), to);
     }
 }
 
@@ -308,22 +321,24 @@ fn q6_k(block: &[u8; 210], to: &mut [f32; SUPER_BLOCK]) {
     let scale = half_at(block, 208);
     let (low, rest) = block.split_at(128);
     let (high, scales) = rest.split_at(64);
-    // 32 codes: four bits of one half of as many bytes, and two of a quarter of 32 others. Two halves of 128 values.
-    for (part, to) in to.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+    let (low, high) = (low.as_chunks::<32>().0, high.as_chunks::<32>().0);
+    let scales = scales.as_chunks::<2>().0;
+    // 32 codes: four bits of one half of 32 bytes, and two of a quarter of 32 others. Two sides of 128 values.
+    for (part, (to, of_scale)) in to.as_chunks_mut::<32>().0.iter_mut().zip(scales).enumerate() {
         let (side, quarter) = (part / 4, part % 4);
-        let low = &low[64 * side + 32 * (quarter % 2)..][..32];
-        let high = &high[32 * side..][..32];
-        for (place, to) in to.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let scale = scale * f32::from(scales[2 * part + place] as i8);
-            let codes = low[16 * place..][..16].iter().zip(&high[16 * place..][..16]);
-            for (to, (low, high)) in to.iter_mut().zip(codes) {
-                let code = low >> (4 * (quarter / 2)) & 15 | (high >> (2 * quarter) & 3) << 4;
-                *to = scale * (i32::from(code) - 32) as f32;
-            }
+        let (low, high) = (&low[2 * side + quarter % 2], &high[side]);
+        let mut codes = [0; 32];
+        for (code, (low, high)) in codes.iter_mut().zip(low.iter().zip(high)) {
+            *code = low >> (4 * (quarter / 2)) & 15 | (high >> (2 * quarter) & 3) << 4;
+        }
+        let of_scale = of_scale.map(|it| scale * f32::from(it as i8));
+        // A scale a value: one loop for both.
+        let scales: [f32; 32] = std::array::from_fn(|place| of_scale[place / 16]);
+        for (to, (code, scale)) in to.iter_mut().zip(codes.iter().zip(scales)) {
+            *to = scale * (i32::from(*code) - 32) as f32;
         }
     }
 }
-
 #[cfg(test)]
 mod tests {
     use safetensors::SafeTensors;
@@ -377,7 +392,9 @@ mod tests {
         for kind in GgmlType::ALL {
             for rows in &sizes {
                 for width in &sizes {
-                    for length in [0, 1, kind.block_bytes() - 1, kind.block_bytes(), 4 * kind.block_bytes(), 4096] {
+                    for length in
+                        [0, 1, kind.block_bytes() - 1, kind.block_bytes(), 4 * kind.block_bytes(), 4096]
+                    {
                         let found = GgmlBlocks::new(kind, held.slice(..length), [*rows, *width]);
                         let blocks = (*rows as u128) * (*width as u128 / kind.block_values() as u128);
                         let whole = width.is_multiple_of(kind.block_values())

@@ -135,7 +135,8 @@ mod tests {
 
     /// Of bytes from 0x20 to 0x2f: wherever a block has a float of 16 bits, it is a small one.
     fn ggml(shape: [usize; 2], kind: GgmlType) -> Packed {
-        let bytes = values([kind.bytes(shape).unwrap(), 1]).into_iter().map(|it| 0x20 | (4.0 * it + 8.0) as u8);
+        let bytes =
+            values([kind.bytes(shape).unwrap(), 1]).into_iter().map(|it| 0x20 | (4.0 * it + 8.0) as u8);
         GgmlBlocks::new(kind, bytes.collect::<Vec<u8>>().into(), shape).unwrap().into()
     }
 
