@@ -339,6 +339,7 @@ fn q6_k(block: &[u8; 210], to: &mut [f32; SUPER_BLOCK]) {
         }
     }
 }
+
 #[cfg(test)]
 mod tests {
     use safetensors::SafeTensors;
