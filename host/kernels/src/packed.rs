@@ -8,6 +8,8 @@ use rayon::prelude::*;
 
 use crate::flex::unfilled;
 use crate::four_bit::FourBit;
+use crate::ggml::GgmlBlocks;
+use crate::int8_rows::Int8Rows;
 use crate::linear::linear_reference;
 use crate::lora_linear::{LoraLinear, lora_linear};
 use crate::simd::vectorized;
@@ -17,6 +19,10 @@ use crate::simd::vectorized;
 pub enum Packed {
     /// NF4 or FP4.
     FourBit(FourBit),
+    /// LLM.int8()'s rows.
+    Int8(Int8Rows),
+    /// Blocks of a GGUF file.
+    Ggml(GgmlBlocks),
 }
 
 impl From<FourBit> for Packed {
@@ -25,11 +31,25 @@ impl From<FourBit> for Packed {
     }
 }
 
+impl From<Int8Rows> for Packed {
+    fn from(weight: Int8Rows) -> Self {
+        Self::Int8(weight)
+    }
+}
+
+impl From<GgmlBlocks> for Packed {
+    fn from(weight: GgmlBlocks) -> Self {
+        Self::Ggml(weight)
+    }
+}
+
 impl Packed {
     /// `[out, in]`.
     pub fn shape(&self) -> [usize; 2] {
         match self {
             Self::FourBit(it) => it.shape,
+            Self::Int8(it) => it.shape,
+            Self::Ggml(it) => it.shape(),
         }
     }
 
@@ -37,6 +57,8 @@ impl Packed {
     pub fn bytes(&self) -> usize {
         match self {
             Self::FourBit(it) => it.bytes(),
+            Self::Int8(it) => it.bytes(),
+            Self::Ggml(it) => it.bytes(),
         }
     }
 
@@ -64,6 +86,8 @@ impl Packed {
     pub(crate) fn widen(&self, first: usize, to: &mut [f32]) {
         match self {
             Self::FourBit(it) => it.widen(first, to),
+            Self::Int8(it) => it.widen(first, to),
+            Self::Ggml(it) => it.widen(first, to),
         }
     }
 }
@@ -90,20 +114,47 @@ pub fn packed_linear_reference(x: Tensor<2>, weight: &Packed) -> Tensor<2> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::check::{compare, random};
     use crate::four_bit::{FourBitConfig, FourBitKind};
+    use crate::ggml::GgmlType;
 
-    fn four_bit(shape: [usize; 2], kind: FourBitKind) -> Arc<Packed> {
-        let values: Vec<f32> = random::<2>(shape, 7).try_into_vec_as().unwrap();
-        Arc::new(FourBit::quantize(&values, shape, FourBitConfig { kind, ..Default::default() }).into())
+    fn values(shape: [usize; 2]) -> Vec<f32> {
+        random::<2>(shape, 7).try_into_vec_as().unwrap()
     }
 
-    /// Sums of at most 1000 products in f32, in two orders: 1e-5 of the largest. The wide weights have three tiles, the odd
-    /// one rows that begin inside a byte.
+    fn four_bit(shape: [usize; 2], kind: FourBitKind) -> Packed {
+        FourBit::quantize(&values(shape), shape, FourBitConfig { kind, ..Default::default() }).into()
+    }
+
+    fn int8(shape: [usize; 2]) -> Packed {
+        Int8Rows::quantize(&values(shape), shape).into()
+    }
+
+    /// Of bytes from 0x20 to 0x2f: wherever a block has a float of 16 bits, it is a small one.
+    fn ggml(shape: [usize; 2], kind: GgmlType) -> Packed {
+        let bytes =
+            values([kind.bytes(shape).unwrap(), 1]).into_iter().map(|it| 0x20 | (4.0 * it + 8.0) as u8);
+        GgmlBlocks::new(kind, bytes.collect::<Vec<u8>>().into(), shape).unwrap().into()
+    }
+
+    /// Sums of at most 1000 products in f32, in two orders: 1e-5 of the largest. The wide weights have several tiles, the odd
+    /// ones rows that begin inside a byte, or are no whole vectors.
     #[test]
     fn products_and_gradients_equal_those_of_the_dense_weight() {
-        for weight in [four_bit([1000, 600], FourBitKind::Nf4), four_bit([37, 45], FourBitKind::Fp4)] {
+        let mut weights = vec![
+            four_bit([1000, 600], FourBitKind::Nf4),
+            four_bit([37, 45], FourBitKind::Fp4),
+            int8([1000, 600]),
+            int8([37, 45]),
+        ];
+        for kind in GgmlType::ALL {
+            let width = kind.block_values();
+            weights.extend([[600, 3 * 256], [37, width], [5, 3 * width]].map(|shape| ggml(shape, kind)));
+        }
+        for weight in weights.into_iter().map(Arc::new) {
             for rows in [1, 2, 5, 48, 300] {
                 compare(
                     &[random([rows, weight.shape()[1]], 1).into()],
@@ -113,5 +164,28 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// Any whole rows, from any of them on, as a tile or a task takes them.
+    #[test]
+    fn rows_are_widened_to_what_they_are_in_the_whole() {
+        let kinds = GgmlType::ALL.map(|kind| ggml([9, 2 * kind.block_values()], kind));
+        for weight in kinds.into_iter().chain([int8([9, 45]), four_bit([9, 45], FourBitKind::Nf4)]) {
+            let (whole, width) = (weight.dequantize(), weight.shape()[1]);
+            for first in 0..9 {
+                for count in 0..=9 - first {
+                    let mut found = vec![f32::NAN; count * width];
+                    widen(&weight, first * width, &mut found);
+                    assert!(found == whole[first * width..][..count * width], "{count} rows from {first} on");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_are_those_that_are_held() {
+        let held = GgmlBlocks::new(GgmlType::Q8_0, Bytes::from(vec![0; 4 * 68]), [4, 64]).unwrap();
+        assert_eq!(Packed::from(held).bytes(), 4 * 68);
+        assert_eq!(int8([3, 64]).bytes(), 3 * 64 + 3 * 4);
     }
 }

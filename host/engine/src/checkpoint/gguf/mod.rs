@@ -3,7 +3,7 @@
 //! A file is mapped and checked once; strings, arrays and weights are read out of the map when they are asked for,
 //! so that a file that lies about a length costs an error and no memory.
 //!
-//! `unsafe` here: mapping a file. The map lives as long as the [`GgufFile`].
+//! `unsafe` here: mapping a file. The map lives as long as the [`GgufFile`] and all blocks taken from it.
 
 mod import;
 mod llama;
@@ -13,6 +13,8 @@ mod quant;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+use fthost_kernels::{GgmlBlocks, Packed};
 use memmap2::Mmap;
 
 pub use import::{check, write_model};
@@ -25,7 +27,7 @@ use parse::Parsed;
 /// A mapped GGUF file whose every length was checked.
 pub struct GgufFile {
     path: PathBuf,
-    map: Mmap,
+    map: Bytes,
     version: u32,
     metadata: BTreeMap<String, Value>,
     tensors: Vec<TensorInfo>,
@@ -63,7 +65,7 @@ impl GgufFile {
         let map = unsafe { Mmap::map(&file) }.map_err(EngineError::io("map", path))?;
         let Parsed { version, metadata, tensors } =
             parse::parse(&map).map_err(|reason| EngineError::Gguf { path: path.to_path_buf(), reason })?;
-        Ok(Self { path: path.to_path_buf(), map, version, metadata, tensors })
+        Ok(Self { path: path.to_path_buf(), map: Bytes::from_owner(map), version, metadata, tensors })
     }
 
     /// Where the file lies.
@@ -126,8 +128,25 @@ impl GgufFile {
     /// # Errors
     /// A type that is not known here, by tensor and type.
     pub fn values(&self, tensor: &TensorInfo) -> Result<Vec<f32>> {
+        match self.blocks(tensor)? {
+            Some(blocks) => Ok(Packed::from(blocks).dequantize()),
+            None => Ok(tensor.stored.floats(&self.data(tensor)?)),
+        }
+    }
+
+    /// One weight as it lies in the mapped file, every dimension but the last taken as rows; `None` where it is stored as
+    /// floats.
+    ///
+    /// # Errors
+    /// As [`GgufFile::values`].
+    pub fn blocks(&self, tensor: &TensorInfo) -> Result<Option<GgmlBlocks>> {
+        Ok(tensor.stored.blocks(self.data(tensor)?, &tensor.shape))
+    }
+
+    /// The bytes of a weight, in the map.
+    fn data(&self, tensor: &TensorInfo) -> Result<Bytes> {
         let bytes = self.check_type(tensor)?;
-        Ok(tensor.stored.dequantize(&self.map[tensor.start..tensor.start + bytes]))
+        Ok(self.map.slice(tensor.start..tensor.start + bytes))
     }
 
     /// Bytes of a weight whose type is known here.

@@ -1,7 +1,7 @@
-//! Times a linear layer with a frozen weight in f32, bf16 and NF4, in turns; a line of JSON a number of rows and variant,
-//! with the time as a multiple of f32's.
+//! Times a linear layer with a frozen weight in f32, bf16 and fewer bits, in turns; a line of JSON a number of rows and
+//! variant, with the time as a multiple of f32's.
 //!
-//! `cargo bench -p fthost-kernels --bench four_bit -- [ROWS ...] [f32 | bf16 | nf4]`
+//! `cargo bench -p fthost-kernels --bench packed -- [ROWS ...] [f32 | bf16 | nf4 | int8 | q4_0 | q4_k | q6_k]`
 //!
 //! Forward, and forward with the backward of a given gradient, as a block's backward has it. The least of several rounds
 //! (`ROUNDS=n` in the environment).
@@ -12,26 +12,41 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor};
 use fthost_kernels::lora_linear::{LoraLinear, Weight, lora_linear};
-use fthost_kernels::{FourBit, FourBitConfig, Packed};
+use fthost_kernels::{FourBit, FourBitConfig, GgmlBlocks, GgmlType, Int8Rows, Packed};
 use support::{Line, Times, Words, forward_and_backward, leaf, random, rounds};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ROWS: [&str; 2] = ["16", "1024"];
-const STORED: [&str; 3] = ["f32", "bf16", "nf4"];
-const SHAPE: [usize; 2] = [1536, 576];
+const STORED: [&str; 7] = ["f32", "bf16", "nf4", "int8", "q4_0", "q4_k", "q6_k"];
+/// Rows that are whole blocks of every kind.
+const SHAPE: [usize; 2] = [1536, 768];
 
 fn layer(weight: &Tensor<2>, stored: &str) -> LoraLinear {
+    let values = || weight.clone().try_into_vec_as::<f32>().expect("floats");
     let weight: Weight = match stored {
         "f32" => weight.clone().into(),
         "bf16" => weight.clone().cast(DType::BF16).into(),
-        _ => {
-            let values = weight.clone().try_into_vec_as::<f32>().expect("floats");
-            Arc::new(Packed::from(FourBit::quantize(&values, SHAPE, FourBitConfig::default()))).into()
-        }
+        "nf4" => packed(FourBit::quantize(&values(), SHAPE, FourBitConfig::default())),
+        "int8" => packed(Int8Rows::quantize(&values(), SHAPE)),
+        "q4_0" => packed(blocks(GgmlType::Q4_0)),
+        "q4_k" => packed(blocks(GgmlType::Q4K)),
+        "q6_k" => packed(blocks(GgmlType::Q6K)),
+        other => unreachable!("{other} is not among those stored"),
     };
     LoraLinear { weight, bias: None, lora: None }
+}
+
+fn packed(weight: impl Into<Packed>) -> Weight {
+    Arc::new(weight.into()).into()
+}
+
+/// Blocks of bytes from 0x20 to 0x2f, which are small numbers wherever a block has a float of 16 bits.
+fn blocks(kind: GgmlType) -> GgmlBlocks {
+    let bytes = kind.bytes(SHAPE).expect("whole blocks");
+    let data: Vec<u8> = (0..bytes).map(|it| 0x20 | (it * 7 / 3 % 16) as u8).collect();
+    GgmlBlocks::new(kind, data.into(), SHAPE).expect("as many bytes as it takes")
 }
 
 fn main() {
@@ -51,7 +66,7 @@ fn main() {
         }
         for (stored, times) in STORED.into_iter().zip(found).filter(|it| words.ask(&STORED, it.0)) {
             let shape = format!("{rows} rows, {}x{}", SHAPE[0], SHAPE[1]);
-            let line = Line::new("four_bit", "linear", &shape, stored);
+            let line = Line::new("packed", "linear", &shape, stored);
             let line = line.times("forward", times[0]).times("both", times[1]);
             let ratio = |it: usize| times[it].clock / found[0][it].clock;
             line.number("forward_of_f32", ratio(0)).number("both_of_f32", ratio(1)).print();
