@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueEnum};
-use fthost_run::models::{FourBitOptions, QuantConfig, StoredDtype, Written};
+use fthost_run::models::{FourBitOptions, Int8Options, QuantConfig, StoredDtype, Written};
 
 /// `fthost model`.
 #[derive(Debug, Subcommand)]
@@ -27,7 +27,7 @@ pub struct WrittenArgs {
     /// How weights are written: f32 keeps every value as it is
     #[arg(long, value_enum, default_value_t)]
     pub dtype: DtypeArg,
-    /// Pack linears in 4 bits, as bitsandbytes stores them; blocks of 64 values, their factors in 8 bits
+    /// Pack linears, as bitsandbytes stores them; 4 bits in blocks of 64 values, their factors in 8 bits
     #[arg(long, value_enum)]
     pub quant: Option<QuantArg>,
     /// Write several files of at most this size, `5GB` for instance, and an index
@@ -126,6 +126,8 @@ pub enum QuantArg {
     Nf4,
     /// Floats of 4 bits
     Fp4,
+    /// 8 bits, a factor a row
+    Int8,
 }
 
 impl From<QuantArg> for QuantConfig {
@@ -133,6 +135,7 @@ impl From<QuantArg> for QuantConfig {
         match quant {
             QuantArg::Nf4 => Self::Nf4(FourBitOptions::default()),
             QuantArg::Fp4 => Self::Fp4(FourBitOptions::default()),
+            QuantArg::Int8 => Self::Int8(Int8Options::default()),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p fthost-engine --bench sft_step -- MODEL_FOLDER [--rank 16] [--batch 4] [--length 256]
 //! [--steps 5] [--activation-checkpointing off|block|N] [--full] [--gradient-release] [--frozen-dtype f32|bf16]
-//! [--quant nf4|fp4]`
+//! [--quant nf4|fp4|int8]`
 //!
 //! Rows are random tokens, all supervised; the first step warms up and is not counted. CPU seconds are user and system
 //! time of all threads, to the kernel's tick of 10 ms.
@@ -78,7 +78,8 @@ fn arguments() -> Result<Option<Arguments>, String> {
                 found.quant = Some(match given.next().as_deref() {
                     Some("nf4") => QuantConfig::Nf4(Default::default()),
                     Some("fp4") => QuantConfig::Fp4(Default::default()),
-                    _ => return Err(format!("`{argument}` must be `nf4` or `fp4`")),
+                    Some("int8") => QuantConfig::Int8(Default::default()),
+                    _ => return Err(format!("`{argument}` must be `nf4`, `fp4` or `int8`")),
                 })
             }
             "--activation-checkpointing" => {

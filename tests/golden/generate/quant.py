@@ -1,10 +1,11 @@
-"""A tiny Llama as bitsandbytes stores it in 4 bits (<https://arxiv.org/abs/2305.14314>).
+"""A tiny Llama as bitsandbytes stores it in 4 bits (<https://arxiv.org/abs/2305.14314>) and in 8 (<https://arxiv.org/abs/2208.07339>).
 
 Written with torch 2.15, transformers 5.24, bitsandbytes 0.50.2 on a CPU:
     python tests/golden/generate/quant.py
-Writes tests/golden/quant/model, a Llama in f32, and tests/golden/quant/{nf4,fp4}, the same model as `save_pretrained` writes it
-after loading it in 4 bits: nf4 with double quantisation and every linear but `down_proj` of the first layer, fp4 without
-and with that one too. Beside the weights: `golden.safetensors` with input_ids [T], logits [T, V], loss [1].
+Writes tests/golden/quant/model, a Llama in f32, and tests/golden/quant/{nf4,fp4,int8}, the same model as `save_pretrained` writes it
+after loading it in fewer bits: nf4 with double quantisation and every linear but `down_proj` of the first layer, fp4 without
+and with that one too. Beside the weights: `golden.safetensors` with input_ids [T], logits [T, V], loss [1]; not for
+int8, whose method rounds what goes in as well.
 """
 import json, shutil
 
@@ -33,15 +34,20 @@ def main():
         "nf4": dict(bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
                     llm_int8_skip_modules=["lm_head", "model.layers.0.mlp.down_proj"]),
         "fp4": dict(bnb_4bit_quant_type="fp4", bnb_4bit_use_double_quant=False),
+        "int8": None,
     }
     for case, options in cases.items():
-        config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32, **options)
+        config = BitsAndBytesConfig(load_in_8bit=True)
+        if options:
+            config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32, **options)
         packed = AutoModelForCausalLM.from_pretrained(
             base, dtype=torch.float32, quantization_config=config, device_map="cpu"
         )
         packed.eval()
         folder = ROOT / "quant" / case
         packed.save_pretrained(folder)
+        if case == "int8":
+            continue
         ids = torch.randint(0, 96, (1, 20))
         out = packed(input_ids=ids, labels=ids)
         numbers = {"input_ids": ids[0].float(), "logits": out.logits[0].detach(), "loss": out.loss.detach().reshape(1)}

@@ -72,9 +72,14 @@ impl<'a> LazyTensor<'a> {
         (self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8) as u64
     }
 
-    /// Bytes that are no floats.
-    pub(crate) fn of_bytes(name: String, shape: Vec<usize>, bytes: impl Fn() -> Vec<u8> + 'a) -> Self {
-        Self { name, shape, dtype: Dtype::U8, bytes: Box::new(bytes) }
+    /// Bytes of any type, as they lie.
+    pub(crate) fn of_bytes(
+        name: String,
+        shape: Vec<usize>,
+        dtype: Dtype,
+        bytes: impl Fn() -> Vec<u8> + 'a,
+    ) -> Self {
+        Self { name, shape, dtype, bytes: Box::new(bytes) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `[quant.*]` of a run file.
 
-use fthost_kernels::{FourBit, FourBitConfig, FourBitKind, Packed};
+use fthost_kernels::{FourBit, FourBitConfig, FourBitKind, Int8Rows, Packed};
+use half::f16;
 use serde::{Deserialize, Serialize};
 
 /// What the blocks' linears are stored in while they are frozen, below an adapter: QLoRA,
@@ -12,6 +13,8 @@ pub enum QuantConfig {
     Nf4(FourBitOptions),
     /// Floats of 4 bits.
     Fp4(FourBitOptions),
+    /// 8 bits, a factor a row: the weights of LLM.int8(), <https://arxiv.org/abs/2208.07339>. What goes in is not rounded.
+    Int8(Int8Options),
 }
 
 /// `[quant.nf4]` and `[quant.fp4]`.
@@ -23,6 +26,15 @@ pub struct FourBitOptions {
     /// Factors in 8 bits: 4.13 bits a value instead of 4.5.
     pub double_quant: bool,
     /// Linears that are left as they are, by a whole part or parts of their path: `down_proj`, `layers.0`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skip_modules: Vec<String>,
+}
+
+/// `[quant.int8]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Int8Options {
+    /// As [`FourBitOptions::skip_modules`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skip_modules: Vec<String>,
 }
@@ -43,12 +55,13 @@ impl QuantConfig {
         match self {
             Self::Nf4(_) => "nf4",
             Self::Fp4(_) => "fp4",
+            Self::Int8(_) => "int8",
         }
     }
 
     /// Every impossible value, each with its key.
     pub fn problems(&self) -> Vec<String> {
-        let (Self::Nf4(options) | Self::Fp4(options)) = self;
+        let (Self::Nf4(options) | Self::Fp4(options)) = self else { return Vec::new() };
         let size = options.block_size;
         let known = BLOCK_SIZES.map(|it| it.to_string()).join(", ");
         let odd = || format!("`block_size` must be one of {known}, got `{size}`");
@@ -57,23 +70,29 @@ impl QuantConfig {
 
     /// Whether the linear at `path` is packed.
     pub fn packs(&self, path: &str) -> bool {
-        let (Self::Nf4(options) | Self::Fp4(options)) = self;
+        let skipped = match self {
+            Self::Nf4(options) | Self::Fp4(options) => &options.skip_modules,
+            Self::Int8(options) => &options.skip_modules,
+        };
         let path = format!(".{path}.");
-        !options.skip_modules.iter().any(|it| path.contains(&format!(".{it}.")))
+        !skipped.iter().any(|it| path.contains(&format!(".{it}.")))
     }
 
     /// The values of a linear, `[out, in]`, in its bits.
     pub fn pack(&self, values: &[f32], shape: [usize; 2]) -> Packed {
-        FourBit::quantize(values, shape, self.four_bit()).into()
-    }
-
-    /// As the kernels have it.
-    pub fn four_bit(&self) -> FourBitConfig {
-        let (kind, options) = match self {
-            Self::Nf4(options) => (FourBitKind::Nf4, options),
-            Self::Fp4(options) => (FourBitKind::Fp4, options),
+        let four_bit = |kind, options: &FourBitOptions| {
+            let FourBitOptions { block_size, double_quant, .. } = *options;
+            FourBit::quantize(values, shape, FourBitConfig { kind, block_size, double_quant }).into()
         };
-        FourBitConfig { kind, block_size: options.block_size, double_quant: options.double_quant }
+        match self {
+            Self::Nf4(options) => four_bit(FourBitKind::Nf4, options),
+            Self::Fp4(options) => four_bit(FourBitKind::Fp4, options),
+            Self::Int8(_) => {
+                // bitsandbytes rounds what it packs to f16 first.
+                let halves: Vec<f32> = values.iter().map(|it| f16::from_f32(*it).to_f32()).collect();
+                Int8Rows::quantize(&halves, shape).into()
+            }
+        }
     }
 }
 

@@ -4,4 +4,4 @@
 pub mod bitsandbytes;
 mod config;
 
-pub use config::{FourBitOptions, QuantConfig};
+pub use config::{FourBitOptions, Int8Options, QuantConfig};

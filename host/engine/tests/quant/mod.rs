@@ -56,13 +56,17 @@ fn dense(model: &CausalLm) -> CausalLm {
 /// are transformers' within 1e-5 of values of order 1.
 #[test]
 fn models_are_packed_as_transformers_packs_them_and_give_its_logits() {
-    for (case, quant) in [("nf4", nf4()), ("fp4", fp4())] {
+    for (case, quant) in [("nf4", nf4()), ("fp4", fp4()), ("int8", QuantConfig::Int8(Default::default()))] {
         let folder = golden("quant").join(case);
         let read = load_model(&folder, &Device::flex()).unwrap();
         let made = packed_as(&golden("quant/model"), quant);
         let (of_read, of_made) = (packed(&read), packed(&made));
         assert_eq!(of_read.len(), if case == "nf4" { 13 } else { 14 });
         assert!(of_read == of_made, "{case}");
+        if case == "int8" {
+            // Its method rounds what goes in, too: transformers' logits are others.
+            continue;
+        }
         let numbers = Golden::open(&folder.join("golden.safetensors"));
         let ids: Vec<u32> = numbers.values("input_ids").iter().map(|it| *it as u32).collect();
         let logits = read.logits(read.hidden(&whole(&ids))).try_into_vec_as::<f32>().unwrap();
@@ -73,7 +77,7 @@ fn models_are_packed_as_transformers_packs_them_and_give_its_logits() {
 /// What is written is what was read: the same tensors as in transformers' own file, and the same model again.
 #[test]
 fn packed_models_are_written_as_transformers_writes_them() {
-    for case in ["nf4", "fp4"] {
+    for case in ["nf4", "fp4", "int8"] {
         let (folder, out) = (golden("quant").join(case), tempfile::tempdir().unwrap());
         let mut model = load_model(&folder, &Device::flex()).unwrap();
         let save = SaveConfig { keep_packed: true, ..Default::default() };
@@ -122,8 +126,9 @@ fn a_packed_model_is_written_dense_where_that_is_asked_for() {
 /// parameter. Also with DoRA, whose norms are of the packed weight.
 #[test]
 fn adapters_learn_on_packed_weights_as_on_their_values() {
-    for use_dora in [false, true] {
-        let mut model = packed_as(&golden("train/model"), QuantConfig::Nf4(FourBitOptions::default()));
+    let kinds = [QuantConfig::Nf4(Default::default()), QuantConfig::Int8(Default::default())];
+    for (quant, use_dora) in kinds.into_iter().flat_map(|it| [(it.clone(), false), (it, true)]) {
+        let mut model = packed_as(&golden("train/model"), quant);
         assert!(!packed(&model).is_empty());
         let config = LoraConfig { rank: 4, use_dora, ..LoraConfig::default() };
         attach_lora(&mut model, &config, 3).unwrap();
@@ -188,9 +193,6 @@ fn packings_that_do_not_fit_are_refused() {
     let silent = LoadConfig::default();
     let gptq = with_config("quant/model", serde_json::json!({ "quant_method": "gptq" }));
     insta::assert_snapshot!(refused(gptq.path(), &silent), @r#"`quantization_config.quant_method` = "gptq" is not known here (known: "bitsandbytes")"#);
-    let of_eight = serde_json::json!({ "quant_method": "bitsandbytes", "load_in_8bit": true });
-    let of_eight = with_config("quant/model", of_eight);
-    insta::assert_snapshot!(refused(of_eight.path(), &silent), @"`quantization_config`: of bitsandbytes, weights with `load_in_4bit` are known here");
     let asked = LoadConfig { quant: Some(fp4()), ..Default::default() };
     insta::assert_snapshot!(refused(&golden("quant/nf4"), &asked), @"its weights are stored as nf4 already, and `quant.fp4` is asked for");
     let to_train = LoadConfig { to_train: true, ..Default::default() };
@@ -200,13 +202,21 @@ fn packings_that_do_not_fit_are_refused() {
 /// Every tensor of a packed weight, gone or of another length: an error that names the weight, and no panic.
 #[test]
 fn damaged_packed_weights_are_refused_by_name() {
-    let from = golden("quant/nf4");
+    damage("quant/nf4", "model.layers.1.self_attn.q_proj.weight", 6);
+    damage("quant/int8", "model.layers.1.self_attn.q_proj.", 2);
+}
+
+fn damage(from: &str, weight: &str, count: usize) {
+    let from = golden(from);
     let bytes = std::fs::read(from.join("model.safetensors")).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let weight = "model.layers.1.self_attn.q_proj.weight";
-    let parts: Vec<String> =
-        file.names().iter().filter(|it| it.starts_with(weight)).map(ToString::to_string).collect();
-    assert_eq!(parts.len(), 6);
+    let parts: Vec<String> = file
+        .names()
+        .iter()
+        .filter(|it| it.starts_with(weight) && !it.ends_with("weight_format"))
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(parts.len(), count);
     for part in &parts {
         for keep in [None, Some(0), Some(1)] {
             let tensors =
@@ -224,7 +234,7 @@ fn damaged_packed_weights_are_refused_by_name() {
             std::fs::copy(from.join("config.json"), folder.path().join("config.json")).unwrap();
             let out = folder.path().join("model.safetensors");
             safetensors::serialize_to_file(tensors.collect::<Vec<_>>(), None, &out).unwrap();
-            let error = load_model(folder.path(), &Device::flex()).unwrap_err().to_string();
+            let error = load_model(folder.path(), &Device::flex()).map(drop).unwrap_err().to_string();
             assert!(error.contains(weight), "{part}, {keep:?}: {error}");
         }
     }

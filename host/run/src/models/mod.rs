@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use fthost_engine::checkpoint::SaveConfig;
 pub use fthost_engine::checkpoint::StoredDtype;
 use fthost_engine::models::DecoderConfig;
-pub use fthost_engine::quant::{FourBitOptions, QuantConfig};
+pub use fthost_engine::quant::{FourBitOptions, Int8Options, QuantConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::config::RunConfig;

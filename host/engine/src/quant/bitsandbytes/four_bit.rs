@@ -1,20 +1,17 @@
-//! Weights in 4 bits as bitsandbytes and transformers store them in safetensors: beside the codes, `[bytes, 1]`, their
-//! factors, the maps they were made by, and a JSON text of the rest.
+//! 4 bits: beside the codes, `[bytes, 1]`, their factors, the maps they were made by, and a JSON text of the rest.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use fthost_kernels::adamw::signed_map;
-use fthost_kernels::{Absmax, FourBit, FourBitConfig, FourBitKind, Packed, Weight};
+use fthost_kernels::{Absmax, FourBit, FourBitConfig, FourBitKind, Packed};
+use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
+use super::{Found, floats, kind_name};
 use crate::checkpoint::StoredDtype;
-use crate::checkpoint::load::LoadConfig;
 use crate::checkpoint::safetensors::TensorFiles;
 use crate::checkpoint::write::LazyTensor;
 use crate::error::{EngineError, Result};
-use crate::models::CausalLm;
 
 /// Factors that share one in f32.
 const NESTED_BLOCK: usize = 256;
@@ -34,49 +31,11 @@ struct State {
     nested_offset: Option<f64>,
 }
 
-/// A weight that was found packed.
-pub struct Found {
-    /// As it is computed with.
-    pub weight: Packed,
-    /// The tensors it was read from.
-    pub names: Vec<String>,
-}
-
-/// Checks what `config.json` says of how its weights are stored against what is asked for.
-///
-/// # Errors
-/// Another method than bitsandbytes', or LLM.int8; a packing besides the one that is there; weights to be trained.
-pub fn check(config_path: &Path, load: &LoadConfig) -> Result<()> {
-    let text = std::fs::read_to_string(config_path).map_err(EngineError::io("read", config_path))?;
-    let value: Value = serde_json::from_str(&text)
-        .map_err(|source| EngineError::Json { path: config_path.to_path_buf(), source })?;
-    let stored = &value["quantization_config"];
-    if stored.is_null() {
-        return Ok(());
-    }
-    let method = stored["quant_method"].as_str().unwrap_or("bitsandbytes");
-    let kind = stored["bnb_4bit_quant_type"].as_str().unwrap_or("fp4");
-    let problem = if method != "bitsandbytes" {
-        format!(
-            "`quantization_config.quant_method` = \"{method}\" is not known here (known: \"bitsandbytes\")"
-        )
-    } else if stored["load_in_4bit"] != true {
-        "`quantization_config`: of bitsandbytes, weights with `load_in_4bit` are known here".to_string()
-    } else if load.to_train {
-        format!("its weights are stored as {kind}, which is frozen: train an adapter on them")
-    } else if let Some(asked) = load.quant.as_ref().filter(|it| it.name() != kind) {
-        format!("its weights are stored as {kind} already, and `quant.{}` is asked for", asked.name())
-    } else {
-        return Ok(());
-    };
-    Err(EngineError::Invalid { what: format!("`{}`", config_path.display()), problems: vec![problem] })
-}
-
 /// The weight of that name and shape, where the files hold it packed.
 ///
 /// # Errors
 /// Parts that are missing or do not fit each other, by the weight's name.
-pub fn read(files: &TensorFiles, name: &str, shape: [usize; 2]) -> Result<Option<Found>> {
+pub(super) fn read(files: &TensorFiles, name: &str, shape: [usize; 2]) -> Result<Option<Found>> {
     let states = [("nf4", FourBitKind::Nf4), ("fp4", FourBitKind::Fp4)];
     let named = |kind: &str| format!("{name}.quant_state.bitsandbytes__{kind}");
     let Some((state_name, kind)) =
@@ -133,20 +92,12 @@ pub fn read(files: &TensorFiles, name: &str, shape: [usize; 2]) -> Result<Option
     };
     expect("its factors", found, blocks)?;
     let codes = codes.to_vec();
-    names.iter().for_each(|it| files.release(it));
     Ok(Some(Found { weight: FourBit { codes, absmax, shape, config }.into(), names }))
 }
 
 /// The tensors that bitsandbytes stores a weight as; `dtype` is what it is to come back in.
-///
-/// # Errors
-/// Never for NF4 and FP4.
-pub(crate) fn tensors(
-    name: &str,
-    weight: &Arc<Packed>,
-    dtype: StoredDtype,
-) -> Result<Vec<LazyTensor<'static>>> {
-    let Packed::FourBit(four_bit) = &**weight;
+pub(super) fn tensors(name: &str, weight: &Arc<Packed>, dtype: StoredDtype) -> Vec<LazyTensor<'static>> {
+    let Packed::FourBit(four_bit) = &**weight else { unreachable!("asked for such a weight") };
     let kind = kind_name(four_bit.config.kind);
     let nested_offset = match &four_bit.absmax {
         Absmax::Plain(_) => None,
@@ -168,8 +119,8 @@ pub(crate) fn tensors(
     };
     let bytes = |name: String, shape: Vec<usize>, of: fn(&FourBit) -> &[u8]| {
         let weight = Arc::clone(weight);
-        LazyTensor::of_bytes(name, shape, move || {
-            let Packed::FourBit(four_bit) = &*weight;
+        LazyTensor::of_bytes(name, shape, Dtype::U8, move || {
+            let Packed::FourBit(four_bit) = &*weight else { unreachable!("looked at before") };
             of(four_bit).to_vec()
         })
     };
@@ -190,57 +141,6 @@ pub(crate) fn tensors(
     }
     let length = vec![state.len()];
     let name = format!("{name}.quant_state.bitsandbytes__{kind}");
-    found.push(LazyTensor::of_bytes(name, length, move || state.clone()));
-    Ok(found)
-}
-
-/// `quantization_config` of a model, where linears of it are packed.
-///
-/// # Errors
-/// Linears that are packed in more than one way.
-pub(crate) fn config(model: &CausalLm, dtype: StoredDtype) -> Result<Option<Value>> {
-    let (mut kinds, mut skipped) = (Vec::new(), vec!["lm_head".to_string()]);
-    for (layer, block) in model.blocks.iter().enumerate() {
-        for (name, linear) in block.linears() {
-            match &linear.weight {
-                Weight::Packed(it) => {
-                    let Packed::FourBit(it) = &**it;
-                    kinds.push((kind_name(it.config.kind), it.config.double_quant));
-                }
-                Weight::Dense(_) => skipped.push(format!("{}.{name}", model.block_path(layer))),
-            }
-        }
-    }
-    kinds.sort_unstable();
-    kinds.dedup();
-    let [(kind, double)] = kinds[..] else {
-        let problems =
-            vec![format!("linears are packed in {} ways, bitsandbytes knows one a model", kinds.len())];
-        let mixed = || EngineError::Invalid { what: "packing".to_string(), problems };
-        return if kinds.is_empty() { Ok(None) } else { Err(mixed()) };
-    };
-    Ok(Some(json!({
-        "quant_method": "bitsandbytes",
-        "load_in_4bit": true,
-        "load_in_8bit": false,
-        "bnb_4bit_quant_type": kind,
-        "bnb_4bit_use_double_quant": double,
-        "bnb_4bit_compute_dtype": dtype.name(),
-        "bnb_4bit_quant_storage": "uint8",
-        "llm_int8_skip_modules": skipped,
-    })))
-}
-
-fn kind_name(kind: FourBitKind) -> &'static str {
-    match kind {
-        FourBitKind::Nf4 => "nf4",
-        FourBitKind::Fp4 => "fp4",
-    }
-}
-
-/// A vector of finite floats.
-fn floats(files: &TensorFiles, name: &str) -> Result<Vec<f32>> {
-    let length = files.shape(name)?.iter().product();
-    let values = files.read(name, [length])?;
-    Ok(values.try_into_vec().expect("read as f32"))
+    found.push(LazyTensor::of_bytes(name, length, Dtype::U8, move || state.clone()));
+    found
 }
