@@ -62,6 +62,55 @@ fn a_gguf_file_becomes_a_whole_folder() {
     assert_eq!(names(place.path().to_path_buf()), ["tiny"], "nothing temporary is left");
 }
 
+/// The weights themselves are compared with bitsandbytes' in the engine's tests.
+#[test]
+fn a_folder_is_packed_and_cut_into_files() {
+    let place = tempfile::tempdir().unwrap();
+    let out = at(place.path(), "packed");
+    let source = golden("quant/model");
+    done(&["model", "convert", &source, "--out", &out, "--quant", "nf4", "--max-shard-size", "40KB"]);
+    let seen = fthost(&["model", "inspect", &out]);
+    insta::assert_snapshot!("inspect_packed", said(&seen, place.path()));
+    let written = names(place.path().join("packed"));
+    assert!(written.contains(&"model-00001-of-00004.safetensors".to_string()), "{written:?}");
+    // Folding an adapter into it is refused, unless it is widened.
+    let adapter = golden("lora");
+    let merged = at(place.path(), "merged");
+    let merge = ["model", "merge", "--model", &out, "--adapter", &adapter, "--out", &merged];
+    let refused = fthost(&merge);
+    assert_eq!(refused.status.code(), Some(1));
+    insta::assert_snapshot!(said(&refused, place.path()), @r"
+    error: the weights of `[place]/packed` are packed in a few bits, and what an adapter adds is lost in them
+    hint: `--dequantize` widens them to `--dtype` for it; or merge into the model they were made of
+    ");
+}
+
+#[test]
+fn a_gguf_file_is_kept_as_a_folders_weights() {
+    let place = tempfile::tempdir().unwrap();
+    let out = at(place.path(), "kept");
+    done(&["model", "convert", &golden("gguf/tiny.gguf"), "--out", &out, "--keep-blocks"]);
+    assert!(names(place.path().join("kept")).contains(&"model.gguf".to_string()));
+    let seen = fthost(&["model", "inspect", &out]);
+    insta::assert_snapshot!("inspect_kept", said(&seen, place.path()));
+    let folder = fthost(&["model", "convert", &out, "--out", &at(place.path(), "x"), "--keep-blocks"]);
+    insta::assert_snapshot!(said(&folder, place.path()), @r"
+    error: `[place]/kept` is no GGUF file
+    hint: `--keep-blocks` is for one; a folder's weights are packed by `--quant`
+    ");
+    // Dense again, with the values of the blocks.
+    done(&["model", "convert", &out, "--out", &at(place.path(), "dense")]);
+    done(&["model", "convert", &golden("gguf/tiny.gguf"), "--out", &at(place.path(), "imported")]);
+    let weights = |name: &str| {
+        let bytes = std::fs::read(place.path().join(name).join("model.safetensors")).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let mut all: Vec<_> = file.iter().map(|(name, it)| (name.to_string(), it.data().to_vec())).collect();
+        all.sort();
+        all
+    };
+    assert!(weights("dense") == weights("imported"));
+}
+
 #[test]
 fn inspect_tells_what_a_gguf_file_holds() {
     let seen = fthost(&["model", "inspect", &golden("gguf/tiny.gguf")]);

@@ -1,7 +1,7 @@
 //! `fthost model`: models' files.
 
 use fthost_run::Result;
-use fthost_run::models::{convert, folder, hub, init, inspect, merge};
+use fthost_run::models::{Written, convert, folder, hub, init, inspect, merge};
 
 use crate::args::{ConvertArgs, InitArgs, InspectArgs, MergeArgs, ModelVerb, PullArgs};
 use crate::render::grouped;
@@ -19,7 +19,8 @@ pub fn run(verb: &ModelVerb) -> Result<()> {
 
 fn converted(args: &ConvertArgs) -> Result<()> {
     let out = args.out.clone().unwrap_or_else(|| folder::beside(&args.source));
-    convert::convert(&args.source, &out, &(&args.written).into())?;
+    let written = Written { keep_blocks: args.keep_blocks, ..(&args.written).into() };
+    convert::convert(&args.source, &out, &written)?;
     println!("`{}` is written", out.display());
     Ok(())
 }

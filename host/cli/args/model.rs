@@ -46,6 +46,9 @@ pub struct ConvertArgs {
     /// The folder to make; beside the file, without its `.gguf`, if absent
     #[arg(long)]
     pub out: Option<PathBuf>,
+    /// Of a GGUF file: keep it as the folder's weights, linears in the blocks that it stores
+    #[arg(long, conflicts_with_all = ["dtype", "quant", "max_shard_size"])]
+    pub keep_blocks: bool,
     /// Type and replacement.
     #[command(flatten)]
     pub written: WrittenArgs,
@@ -146,6 +149,7 @@ impl From<&WrittenArgs> for Written {
             dtype: args.dtype.into(),
             quant: args.quant.map(Into::into),
             max_shard_bytes: args.max_shard_size.map(|it| it.as_u64()),
+            keep_blocks: false,
             force: args.force,
         }
     }

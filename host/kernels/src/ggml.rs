@@ -149,6 +149,17 @@ impl GgmlBlocks {
         Ok(Self { kind, data, shape })
     }
 
+    /// A copy whose rows are those of `order`.
+    ///
+    /// # Panics
+    /// Where a row of `order` is not there.
+    pub fn with_rows(&self, order: &[usize]) -> Self {
+        let row = self.shape[1] / self.kind.block_values() * self.kind.block_bytes();
+        let data: Vec<u8> =
+            order.iter().flat_map(|it| &self.data[it * row..(it + 1) * row]).copied().collect();
+        Self { kind: self.kind, data: data.into(), shape: [order.len(), self.shape[1]] }
+    }
+
     /// How blocks are laid out.
     pub fn kind(&self) -> GgmlType {
         self.kind

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use fthost_data::DataError;
 use fthost_data::digest::{hex, of_file as file_digest, sha256};
+use fthost_engine::checkpoint::gguf::WEIGHTS;
 use sha2::{Digest, Sha256};
 
 use crate::error::Result;
@@ -134,7 +135,7 @@ pub fn of_model(folder: &Path) -> Result<String> {
             "chat_template.jinja",
         ]
         .contains(&name);
-        companions || name.ends_with(".safetensors")
+        companions || name.ends_with(".safetensors") || name == WEIGHTS
     });
     files.sort();
     let mut told = String::new();

@@ -216,10 +216,16 @@ pub enum RunError {
         folder: PathBuf,
     },
     /// An adapter is to be folded into weights in a few bits, which can't hold the sum.
-    #[error("the weights of `{}` are in 4 bits, and what an adapter adds is lost in them\nhint: `--dequantize` widens them to `--dtype` for it; or merge into the model they were made of", model.display())]
+    #[error("the weights of `{}` are packed in a few bits, and what an adapter adds is lost in them\nhint: `--dequantize` widens them to `--dtype` for it; or merge into the model they were made of", model.display())]
     MergesPacked {
         /// The base model.
         model: PathBuf,
+    },
+    /// The blocks of something are to be kept that has none.
+    #[error("`{}` is no GGUF file\nhint: `--keep-blocks` is for one; a folder's weights are packed by `--quant`", path.display())]
+    NoBlocks {
+        /// As given.
+        path: PathBuf,
     },
     /// A path leads to nothing that can be looked at.
     #[error("`{}` is neither a GGUF file nor a folder with `config.json` or `adapter_config.json`", path.display())]
@@ -291,6 +297,7 @@ impl RunError {
             | Self::CheckpointsInTheWay { .. }
             | Self::ModelInTheWay { .. }
             | Self::MergesPacked { .. }
+            | Self::NoBlocks { .. }
             | Self::NoModelInTheWay { .. }
             | Self::NoModel { .. }
             | Self::Hub { .. }

@@ -6,6 +6,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use fthost_kernels::Weight;
 
 use super::build::{Source, build};
+use super::gguf::{self, GgufWeights};
 use super::safetensors::TensorFiles;
 use crate::error::{EngineError, Result};
 use crate::models::score::SCORE;
@@ -25,8 +26,8 @@ pub struct LoadConfig {
     pub quant: Option<QuantConfig>,
 }
 
-/// Loads `config.json` and the safetensors beside it, as f32, onto `device`; linears that the file holds in fewer bits stay
-/// as they are.
+/// Loads `config.json` and the safetensors, or the GGUF file, beside it, as f32, onto `device`; linears that the file holds
+/// in fewer bits stay as they are.
 ///
 /// On the CPU, weights that are stored as f32 are the file's own pages until they are trained
 /// ([`TensorFiles::in_place`]): the file must not be written to while the model is used.
@@ -46,6 +47,9 @@ pub fn load_model_as(folder: &Path, device: &Device, load: &LoadConfig) -> Resul
     let config_path = folder.join("config.json");
     let mut config = DecoderConfig::read(&config_path)?;
     bitsandbytes::check(&config_path, load)?;
+    if folder.join(gguf::WEIGHTS).is_file() {
+        return build(&config, device, &mut GgufWeights::open(folder, load)?);
+    }
     let files = TensorFiles::open_model(folder)?;
     let names = config.names;
     // A model that classifies predicts no tokens: nobody asks its embedding as a head.
@@ -142,8 +146,7 @@ impl Source for Folder<'_> {
             self.read.extend(found.names);
             return Ok(Weight::Packed(found.weight.into()));
         }
-        let path = name.strip_suffix(".weight").unwrap_or(name);
-        if let Some(packing) = self.load.quant.as_ref().filter(|it| it.packs(path)) {
+        if let Some(packing) = self.load.quant.as_ref().filter(|it| it.packs_weight(name)) {
             let values = self.rows(name, shape)?;
             let packed = packing.pack(values.as_slice().expect("read as f32"), shape);
             drop(values);

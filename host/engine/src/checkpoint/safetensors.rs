@@ -234,7 +234,7 @@ impl TensorFiles {
 }
 
 /// Every exponent is looked at, in parallel and without a branch a value: this is most of what loading a model costs.
-fn check_finite<T: Sync>(name: &str, values: &[T], bits: impl Fn(&T) -> u32 + Sync) -> Result<()> {
+pub(crate) fn check_finite<T: Sync>(name: &str, values: &[T], bits: impl Fn(&T) -> u32 + Sync) -> Result<()> {
     const EXPONENT: u32 = 0x7f80_0000;
     const AT_A_TIME: usize = 1 << 14;
     let not_finite = |(chunk, values): (usize, &[T])| {

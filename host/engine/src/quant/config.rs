@@ -78,6 +78,11 @@ impl QuantConfig {
         !skipped.iter().any(|it| path.contains(&format!(".{it}.")))
     }
 
+    /// Whether the weight of that name is packed.
+    pub(crate) fn packs_weight(&self, name: &str) -> bool {
+        self.packs(name.strip_suffix(".weight").unwrap_or(name))
+    }
+
     /// The values of a linear, `[out, in]`, in its bits.
     pub fn pack(&self, values: &[f32], shape: [usize; 2]) -> Packed {
         let four_bit = |kind, options: &FourBitOptions| {

@@ -17,6 +17,9 @@ use crate::error::{Result, RunError};
 /// # Errors
 /// What can't be read or is not known here; `out` is there and `force` is not given.
 pub fn convert(source: &Path, out: &Path, written: &Written) -> Result<()> {
+    if source.is_dir() && written.keep_blocks {
+        return Err(RunError::NoBlocks { path: source.to_path_buf() });
+    }
     if source.is_dir() {
         return write_folder(out, written.force, |folder| stored_anew(source, folder, written));
     }
@@ -25,6 +28,10 @@ pub fn convert(source: &Path, out: &Path, written: &Written) -> Result<()> {
     let fail = |reason: String| DataError::Tokenizer { folder: source.to_path_buf(), reason };
     let tokenizer = vocabulary(&file).to_files().map_err(fail)?;
     write_folder(out, written.force, |folder| {
+        if written.keep_blocks {
+            gguf::write_in_place(&file, folder)?;
+            return write_tokenizer(&tokenizer, folder);
+        }
         if written.quant.is_none() && written.max_shard_bytes.is_none() {
             return write_gguf(&file, &tokenizer, folder, written.dtype);
         }
@@ -44,6 +51,10 @@ fn stored_anew(source: &Path, folder: &Path, written: &Written) -> Result<()> {
 
 fn write_gguf(file: &GgufFile, tokenizer: &TokenizerFiles, folder: &Path, dtype: StoredDtype) -> Result<()> {
     gguf::write_model(file, folder, dtype)?;
+    write_tokenizer(tokenizer, folder)
+}
+
+fn write_tokenizer(tokenizer: &TokenizerFiles, folder: &Path) -> Result<()> {
     let json = |value: &serde_json::Value| {
         serde_json::to_string_pretty(value).expect("a JSON value serialises") + "\n"
     };

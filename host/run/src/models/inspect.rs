@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use fthost_data::{DataError, Tokenizer};
 use fthost_engine::checkpoint::gguf::{self, GgufFile};
 use fthost_engine::checkpoint::safetensors::TensorFiles;
+use fthost_engine::quant::bitsandbytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -46,7 +47,13 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
 
 fn folder(path: &Path) -> Result<Inspection> {
     let config = json(&path.join("config.json"))?;
-    let tensors = TensorFiles::open_model(path)?.list();
+    let tensors = if path.join(gguf::WEIGHTS).is_file() {
+        let file = GgufFile::open(&path.join(gguf::WEIGHTS))?;
+        let told = file.tensors().iter().map(|it| (it.name.clone(), it.shape.clone(), it.stored.name()));
+        told.collect()
+    } else {
+        bitsandbytes::list(&TensorFiles::open_model(path)?)?
+    };
     let mut facts = vec![("architecture", text(&config["architectures"][0]))];
     for key in SHAPE_KEYS {
         if let Some(value) = config.get(key).filter(|it| !it.is_null()) {

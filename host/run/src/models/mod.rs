@@ -77,6 +77,8 @@ pub struct Written {
     pub quant: Option<QuantConfig>,
     /// Bytes of a file at most, unless one tensor has more.
     pub max_shard_bytes: Option<u64>,
+    /// A GGUF file becomes the folder's weights as it is, its linears stay in its blocks.
+    pub keep_blocks: bool,
     /// A model that is there is replaced.
     pub force: bool,
 }

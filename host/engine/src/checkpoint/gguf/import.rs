@@ -4,10 +4,11 @@ use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
-use super::llama::{Weight, plan, unpermute};
-use super::{GgufFile, TensorInfo};
+use super::GgufFile;
+use super::llama::plan;
+use super::weights::WEIGHTS;
 use crate::checkpoint::write::{LazyTensor, StoredDtype, write_lazy, write_whole};
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 
 /// Whether [`write_model`] would know the model, without reading any weight.
 ///
@@ -28,24 +29,35 @@ pub fn check(file: &GgufFile) -> Result<()> {
 pub fn write_model(file: &GgufFile, folder: &Path, dtype: StoredDtype) -> Result<()> {
     check(file)?;
     let plan = plan(file)?;
-    let mut config = plan.config;
-    config["dtype"] = dtype.name().into();
-    config["torch_dtype"] = dtype.name().into();
-    write_json(&folder.join("config.json"), &config)?;
-    write_json(&folder.join("generation_config.json"), &generation_config(file))?;
+    write_config(file, plan.config, folder, dtype)?;
     let tensors = plan.weights.iter().map(|weight| {
-        let Weight { name, source, heads } = weight;
-        LazyTensor::new(name.clone(), source.shape.clone(), dtype, move || values(file, source, *heads))
+        let values = move || weight.values(file).expect("its type was checked");
+        LazyTensor::new(weight.name.clone(), weight.source.shape.clone(), dtype, values)
     });
     write_lazy(&folder.join("model.safetensors"), tensors.collect())
 }
 
-fn values(file: &GgufFile, source: &TensorInfo, heads: Option<usize>) -> Vec<f32> {
-    let values = file.values(source).expect("its type was checked");
-    match heads {
-        Some(heads) => unpermute(&values, source.shape[0], heads),
-        None => values,
+/// Writes `config.json` and `generation_config.json` into `folder`, and the file itself as the model's weights: a link where
+/// the file system allows one, otherwise a copy. What [`crate::checkpoint::load_model`] reads of it stays as it is stored.
+///
+/// # Errors
+/// As [`write_model`].
+pub fn write_in_place(file: &GgufFile, folder: &Path) -> Result<()> {
+    check(file)?;
+    write_config(file, plan(file)?.config, folder, StoredDtype::F32)?;
+    let to = folder.join(WEIGHTS);
+    let source = std::fs::canonicalize(file.path()).map_err(EngineError::io("read", file.path()))?;
+    if std::fs::hard_link(&source, &to).is_err() {
+        std::fs::copy(&source, &to).map_err(EngineError::io("write", &to))?;
     }
+    Ok(())
+}
+
+fn write_config(file: &GgufFile, mut config: Json, folder: &Path, dtype: StoredDtype) -> Result<()> {
+    config["dtype"] = dtype.name().into();
+    config["torch_dtype"] = dtype.name().into();
+    write_json(&folder.join("config.json"), &config)?;
+    write_json(&folder.join("generation_config.json"), &generation_config(file))
 }
 
 /// Ids that end generation: the end of a text, and of a turn where the file tells them apart.

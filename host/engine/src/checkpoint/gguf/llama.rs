@@ -319,18 +319,17 @@ impl Finder<'_> {
     }
 }
 
-/// Puts the rows of each head back: neighbouring pairs become the two halves.
-pub(super) fn unpermute(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
-    let (width, head_dim) = (values.len() / rows, rows / heads);
-    let mut out = Vec::with_capacity(values.len());
-    for head in 0..heads {
-        for row in 0..head_dim {
-            let (half, pair) = (row / (head_dim / 2), row % (head_dim / 2));
-            let source = head * head_dim + 2 * pair + half;
-            out.extend_from_slice(&values[source * width..(source + 1) * width]);
-        }
-    }
-    out
+/// Where each row stands in the file: neighbouring pairs of a head become its two halves.
+pub(super) fn row_order(rows: usize, heads: usize) -> Vec<usize> {
+    let head_dim = rows / heads;
+    let of_head = |row: usize| 2 * (row % (head_dim / 2)) + row / (head_dim / 2);
+    (0..rows).map(|row| row / head_dim * head_dim + of_head(row % head_dim)).collect()
+}
+
+/// The values of those rows.
+pub(super) fn in_order(values: &[f32], order: &[usize]) -> Vec<f32> {
+    let width = values.len() / order.len().max(1);
+    order.iter().flat_map(|row| &values[row * width..(row + 1) * width]).copied().collect()
 }
 
 #[cfg(test)]
@@ -341,6 +340,6 @@ mod tests {
     #[test]
     fn rows_of_a_head_return_to_their_halves() {
         let permuted = [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0];
-        assert_eq!(unpermute(&permuted, 8, 2), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+        assert_eq!(in_order(&permuted, &row_order(8, 2)), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
     }
 }

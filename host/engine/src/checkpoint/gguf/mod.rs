@@ -9,6 +9,7 @@ mod import;
 mod llama;
 mod parse;
 mod quant;
+mod weights;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,9 +18,11 @@ use bytes::Bytes;
 use fthost_kernels::{GgmlBlocks, Packed};
 use memmap2::Mmap;
 
-pub use import::{check, write_model};
+pub use import::{check, write_in_place, write_model};
 pub use parse::Value;
 pub use quant::TensorType;
+pub(crate) use weights::GgufWeights;
+pub use weights::WEIGHTS;
 
 use crate::error::{EngineError, Result};
 use parse::Parsed;

@@ -58,6 +58,11 @@ impl TensorType {
         self.known().is_some()
     }
 
+    /// Whether it is blocks, which linears are computed with as they are.
+    pub fn is_blocks(self) -> bool {
+        matches!(self.known(), Some(Known::Blocks(_)))
+    }
+
     fn known(self) -> Option<Known> {
         match self.0 {
             0 => Some(Known::F32),

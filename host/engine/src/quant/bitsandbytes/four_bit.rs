@@ -31,21 +31,36 @@ struct State {
     nested_offset: Option<f64>,
 }
 
+/// What is said of a weight, and the tensor that says it.
+fn state(files: &TensorFiles, name: &str) -> Result<Option<(FourBitKind, String, State)>> {
+    for kind in [FourBitKind::Nf4, FourBitKind::Fp4] {
+        let state_name = format!("{name}.quant_state.bitsandbytes__{}", kind_name(kind));
+        if files.contains(&state_name) {
+            let state = serde_json::from_slice(&files.bytes(&state_name)?.0).map_err(|error| {
+                let reason = format!("its state can't be read: {error}");
+                EngineError::PackedWeight { name: name.to_string(), reason }
+            })?;
+            return Ok(Some((kind, state_name, state)));
+        }
+    }
+    Ok(None)
+}
+
+/// Kind and shape of a weight that is stored in 4 bits.
+///
+/// # Errors
+/// A state that can't be read, by the weight's name.
+pub(super) fn shape(files: &TensorFiles, name: &str) -> Result<Option<(&'static str, Vec<usize>)>> {
+    Ok(state(files, name)?.map(|(kind, _, state)| (kind_name(kind), state.shape)))
+}
+
 /// The weight of that name and shape, where the files hold it packed.
 ///
 /// # Errors
 /// Parts that are missing or do not fit each other, by the weight's name.
 pub(super) fn read(files: &TensorFiles, name: &str, shape: [usize; 2]) -> Result<Option<Found>> {
-    let states = [("nf4", FourBitKind::Nf4), ("fp4", FourBitKind::Fp4)];
-    let named = |kind: &str| format!("{name}.quant_state.bitsandbytes__{kind}");
-    let Some((state_name, kind)) =
-        states.into_iter().map(|(it, kind)| (named(it), kind)).find(|it| files.contains(&it.0))
-    else {
-        return Ok(None);
-    };
+    let Some((kind, state_name, state)) = state(files, name)? else { return Ok(None) };
     let damaged = |reason: String| EngineError::PackedWeight { name: name.to_string(), reason };
-    let state: State = serde_json::from_slice(&files.bytes(&state_name)?.0)
-        .map_err(|error| damaged(format!("its state can't be read: {error}")))?;
     let config =
         FourBitConfig { kind, block_size: state.blocksize, double_quant: state.nested_offset.is_some() };
     if state.shape != shape {

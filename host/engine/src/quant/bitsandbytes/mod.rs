@@ -69,6 +69,25 @@ pub fn read(files: &TensorFiles, name: &str, shape: [usize; 2]) -> Result<Option
     Ok(found)
 }
 
+/// Name, shape and type of every weight, in the order of names: of a packed one as it is computed with.
+///
+/// # Errors
+/// A packed weight whose state can't be read, by its name.
+pub fn list(files: &TensorFiles) -> Result<Vec<(String, Vec<usize>, String)>> {
+    let all = files.list();
+    let parts = [".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", ".SCB", ".weight_format"];
+    let is_part = |name: &str| name.contains(".quant_state.") || parts.iter().any(|it| name.ends_with(it));
+    let weights = all.into_iter().filter(|it| !is_part(&it.0));
+    weights
+        .map(|(name, shape, dtype)| {
+            Ok(match four_bit::shape(files, &name)? {
+                Some((kind, shape)) => (name, shape, kind.to_uppercase()),
+                None => (name, shape, dtype),
+            })
+        })
+        .collect()
+}
+
 /// The tensors that bitsandbytes stores a weight as; `dtype` is what it is to come back in.
 ///
 /// # Errors
