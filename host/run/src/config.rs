@@ -401,7 +401,7 @@ mod tests {
         let text = format!("{FILE}[train]\nstep = 3\nseed = 1\n\n[adapter.lora]\nrnak = 4\n");
         insta::assert_snapshot!(parsed(&text, &["eval.often=1", "data.files=[\"b\"]"]).unwrap_err(), @r"
         `train.step` (line 8): unknown field `step`, expected one of `steps`, `epochs`, `micro_batch_size`, `micro_batch_tokens`, `gradient_accumulation_steps`, `seed`, `max_grad_norm`, `activation_checkpointing`, `compute_dtype`, `frozen_dtype`, `gradient_release`
-        `adapter.lora.rnak` (line 12): unknown field `rnak`, expected one of `rank`, `alpha`, `dropout`, `target_modules`, `use_rslora`, `use_dora`, `rank_pattern`, `alpha_pattern`, `loraplus_lr_ratio`
+        `adapter.lora.rnak` (line 12): unknown field `rnak`, expected one of `rank`, `alpha`, `dropout`, `target_modules`, `use_rslora`, `use_dora`, `init_lora_weights`, `rank_pattern`, `alpha_pattern`, `loraplus_lr_ratio`
         `eval.often` (`--set eval.often=1`): unknown field `often`, expected one of `every_steps`, `before`, `after`, `generation`, `batch_size`, `weights`
         ");
     }

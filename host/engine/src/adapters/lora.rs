@@ -8,9 +8,12 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::experts::Place;
+use super::init::{self, LoraInit};
 use super::target::{Patterns, TargetModules};
+use crate::checkpoint::init::normal;
 use crate::error::{EngineError, Result};
 use crate::models::CausalLm;
+use crate::nn::linear::Origin;
 use crate::nn::{LoraWeights, Magnitude};
 
 /// `[adapter.lora]` of a run file.
@@ -30,6 +33,9 @@ pub struct LoraConfig {
     /// Lengths of the weights' rows are trained apart from their direction: DoRA, <https://arxiv.org/abs/2402.09353>. Not
     /// with `dropout`, and not on experts of a mixture.
     pub use_dora: bool,
+    /// What a pair begins with. What is a part of the weight needs `dropout` = 0, and goes neither with `use_dora` nor with
+    /// experts of a mixture.
+    pub init_lora_weights: LoraInit,
     /// Ranks of the linears whose path a regular expression matches, as a whole or behind a dot.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rank_pattern: BTreeMap<String, usize>,
@@ -49,6 +55,7 @@ impl Default for LoraConfig {
             target_modules: TargetModules::default(),
             use_rslora: false,
             use_dora: false,
+            init_lora_weights: LoraInit::Default,
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
             loraplus_lr_ratio: 1.0,
@@ -101,6 +108,18 @@ impl LoraConfig {
         if self.use_dora && self.dropout > 0.0 {
             problems.push(format!("`use_dora` is known with `dropout` = 0 only, got `{}`", self.dropout));
         }
+        if self.init_lora_weights.is_of_weight() {
+            let init = self.init_lora_weights.name();
+            if self.dropout > 0.0 {
+                problems.push(format!(
+                    "`init_lora_weights` = \"{init}\" is known with `dropout` = 0 only, got `{}`",
+                    self.dropout
+                ));
+            }
+            if self.use_dora {
+                problems.push(format!("`init_lora_weights` = \"{init}\" is not known with `use_dora`"));
+            }
+        }
         if !(0.0..1.0).contains(&self.dropout) {
             problems.push(format!("`dropout` must be in [0, 1), got `{}`", self.dropout));
         }
@@ -108,9 +127,9 @@ impl LoraConfig {
     }
 }
 
-/// Puts a fresh adapter on every linear that `config` names: A drawn from `seed`, B zero.
+/// Puts a fresh adapter on every linear that `config` names: drawn from `seed`, or made of the weight.
 ///
-/// A is uniform in `±1 / sqrt(in)`, which is PEFT's `kaiming_uniform_(a = sqrt(5))`.
+/// The uniform bound is that of PEFT's `kaiming_uniform_(a = sqrt(5))`.
 ///
 /// # Errors
 /// Impossible values, and a `target_modules` that matches nothing.
@@ -121,11 +140,21 @@ pub fn attach_lora(model: &mut CausalLm, config: &LoraConfig, seed: u64) -> Resu
     }
     let device = model.device();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    attach_with(model, config, &mut |_, [out_width, in_width], rank| {
-        let bound = (in_width as f32).powf(-0.5);
-        let a: Vec<f32> = (0..rank * in_width).map(|_| rng.random_range(-bound..bound)).collect();
-        let a = Tensor::from_data(TensorData::new(a, [rank, in_width]), &device);
-        Ok(Pair { a, b: Tensor::zeros([out_width, rank], &device), length: None })
+    attach_with(model, config, &mut |of, origin| {
+        if let Some(origin) = origin {
+            let (a, b) = (origin.a.clone(), origin.negative_b.clone().neg());
+            return Ok(Pair { a, b, length: None });
+        }
+        let (rank, [out, width]) = (of.rank, of.widths);
+        let a = match config.init_lora_weights {
+            LoraInit::Gaussian => normal(rank * width, 1.0 / rank as f64, &mut rng),
+            _ => {
+                let bound = (width as f32).powf(-0.5);
+                (0..rank * width).map(|_| rng.random_range(-bound..bound)).collect()
+            }
+        };
+        let a = Tensor::from_data(TensorData::new(a, [rank, width]), &device);
+        Ok(Pair { a, b: Tensor::zeros([out, rank], &device), length: None })
     })
 }
 
@@ -139,10 +168,20 @@ pub(crate) struct Pair {
     pub length: Option<Tensor<1>>,
 }
 
-/// Those of a linear, from its path, its widths out and in, and their rank.
-pub(crate) type PairSource<'a> = &'a mut dyn FnMut(&str, [usize; 2], usize) -> Result<Pair>;
+/// A linear that is to have an adapter.
+pub(crate) struct Adapted<'a> {
+    /// In the model.
+    pub path: &'a str,
+    /// Out and in.
+    pub widths: [usize; 2],
+    /// The adapter's.
+    pub rank: usize,
+}
 
-/// Puts the pair that `weights(path, [out, in], rank)` gives on every linear that `config` names.
+/// The pair of a linear, which may be that of the weight.
+pub(crate) type PairSource<'a> = &'a mut dyn FnMut(Adapted<'_>, Option<&Origin>) -> Result<Pair>;
+
+/// Puts the pair that `weights` gives on every linear that `config` names.
 pub(crate) fn attach_with(model: &mut CausalLm, config: &LoraConfig, weights: PairSource<'_>) -> Result<()> {
     let (matches, sizes) = (config.target_modules.matcher()?, config.sizes()?);
     let mut attached = 0;
@@ -164,14 +203,25 @@ pub(crate) fn attach_with(model: &mut CausalLm, config: &LoraConfig, weights: Pa
                 problems: vec![problem],
             };
             let (rank, alpha) = sizes(&path).map_err(invalid)?;
-            if config.use_dora && on_mixture(&path) {
-                return Err(invalid(format!("`use_dora` is not known on experts of a mixture: `{path}`")));
+            let init = config.init_lora_weights;
+            let unknown = [("use_dora", config.use_dora), ("init_lora_weights", init.is_of_weight())];
+            if let Some((key, _)) = unknown.iter().find(|it| it.1).filter(|_| on_mixture(&path)) {
+                return Err(invalid(format!("`{key}` is not known on experts of a mixture: `{path}`")));
             }
-            let Pair { a, b, length } = weights(&path, linear.weight.dims(), rank)?;
             let scaling = config.scaling(rank, alpha);
+            let origin = match init.is_of_weight() {
+                true => {
+                    let (a, b) = init::origin(init, &path, &linear.weight, rank, scaling, &device)?;
+                    Some(Box::new(Origin { a, negative_b: b.neg() }))
+                }
+                false => None,
+            };
+            let widths = linear.weight.dims();
+            let of = Adapted { path: &path, widths, rank };
+            let Pair { a, b, length } = weights(of, origin.as_deref())?;
             let magnitude =
                 config.use_dora.then(|| Box::new(Magnitude::new(&linear.weight, length, &device)));
-            linear.lora = Some(LoraWeights { a, b, scaling, magnitude, dropout: None });
+            linear.lora = Some(LoraWeights { a, b, scaling, magnitude, origin, dropout: None });
             attached += 1;
         }
     }

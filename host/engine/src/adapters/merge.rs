@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use burn::tensor::Tensor;
+
 use crate::checkpoint::{SaveConfig, save_model};
 use crate::error::Result;
 use crate::models::CausalLm;
@@ -13,7 +15,8 @@ pub fn merge_lora(model: &mut CausalLm) {
         for (_, linear) in block.linears_mut() {
             if let Some(lora) = linear.lora.take() {
                 let norms = lora.norms(&linear.weight);
-                let delta = lora.b.inner().matmul(lora.a.inner()).mul_scalar(lora.scaling);
+                let [a, b] = lora.pair().map(Tensor::inner);
+                let delta = b.matmul(a).mul_scalar(lora.scaling);
                 let merged = linear.weight.to_dense(&device) + delta;
                 linear.weight = match (lora.magnitude, norms) {
                     (Some(magnitude), Some(norms)) => {

@@ -2,6 +2,7 @@
 
 pub mod dropout;
 mod experts;
+pub mod init;
 pub mod lora;
 pub mod merge;
 pub mod peft;

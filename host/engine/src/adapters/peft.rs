@@ -6,8 +6,9 @@ use std::path::Path;
 use burn::tensor::{Tensor, TensorData};
 use serde_json::{Value, json};
 
-use super::experts::{self, Adapted};
-use super::lora::{LoraConfig, Pair, attach_with};
+use super::experts;
+use super::init::LoraInit;
+use super::lora::{Adapted, LoraConfig, Pair, attach_with};
 use super::target::TargetModules;
 use crate::checkpoint::safetensors::TensorFiles;
 use crate::checkpoint::write::{write_f32, write_whole};
@@ -22,6 +23,28 @@ const PREFIX: &str = "base_model.model.";
 /// PEFT's word for models that classify, reward models among them.
 const SEQUENCE_CLASSIFICATION: &str = "SEQ_CLS";
 
+/// The model with adapters that need no origin, and what describes them: of twice the rank, with the same factor.
+fn without_origins(model: &CausalLm, config: &LoraConfig) -> (CausalLm, LoraConfig) {
+    let (mut model, mut config) = (model.clone(), config.clone());
+    if !config.init_lora_weights.is_of_weight() {
+        return (model, config);
+    }
+    for (_, linear) in model.blocks.iter_mut().flat_map(|it| it.linears_mut()) {
+        if let Some(lora) = &mut linear.lora {
+            [lora.a, lora.b] = lora.pair();
+            lora.origin = None;
+        }
+    }
+    // The factor is alpha over the rank, or over its root.
+    let of_alpha = if config.use_rslora { std::f64::consts::SQRT_2 } else { 2.0 };
+    config.rank *= 2;
+    config.alpha *= of_alpha;
+    config.rank_pattern.values_mut().for_each(|it| *it *= 2);
+    config.alpha_pattern.values_mut().for_each(|it| *it *= of_alpha);
+    config.init_lora_weights = LoraInit::Default;
+    (model, config)
+}
+
 /// Writes the adapter of `model` as a PEFT folder. `base` is what PEFT is told to load the model from. A reward model's
 /// head is saved with it, for sequence classification; a value model's is not.
 ///
@@ -29,6 +52,8 @@ const SEQUENCE_CLASSIFICATION: &str = "SEQ_CLS";
 /// Files that can't be written.
 pub fn save_adapter(model: &mut CausalLm, config: &LoraConfig, base: &str, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(EngineError::io("write", folder))?;
+    let (mut model, config) = without_origins(model, config);
+    let (model, config) = (&mut model, &config);
     let mut tensors = Vec::new();
     let (of_mixtures, adapted) = experts::written(model);
     let shape = model.config.clone();
@@ -93,7 +118,7 @@ fn adapter_config(model: &CausalLm, config: &LoraConfig, base: &str) -> Value {
 }
 
 /// Of a mixture, modules and parameters by name: PEFT knows its experts by their parameters alone.
-fn mixture_config(model: &CausalLm, config: &LoraConfig, adapted: &Adapted, written: &mut Value) {
+fn mixture_config(model: &CausalLm, config: &LoraConfig, adapted: &experts::Adapted, written: &mut Value) {
     let mut modules = BTreeSet::new();
     for (layer, block) in model.blocks.iter().enumerate() {
         let path = model.block_path(layer);
@@ -145,7 +170,8 @@ pub fn load_adapter(model: &mut CausalLm, folder: &Path) -> Result<LoraConfig> {
     let device = model.device();
     let mut read = Vec::new();
     let shape = model.config.clone();
-    attach_with(model, &config, &mut |path, [out, width], rank| {
+    attach_with(model, &config, &mut |of, _| {
+        let Adapted { path, widths: [out, width], rank } = of;
         let names_in = |path: &str| ["lora_A", "lora_B"].map(|side| format!("{PREFIX}{path}.{side}.weight"));
         let (names, [a, b]) = match experts::Place::of(&shape, path, out) {
             None => {
@@ -219,6 +245,20 @@ fn lora_config(value: &Value, model: &DecoderConfig) -> std::result::Result<Lora
     if !(value["bias"].is_null() || value["bias"] == "none") {
         problems.push(format!("`bias` = {} is not supported here", value["bias"]));
     }
+    let init = &value["init_lora_weights"];
+    // Only what was taken off the weight matters to a pair that is there.
+    let init_lora_weights = match init.as_str() {
+        Some("pissa") => LoraInit::Pissa,
+        Some("olora") => LoraInit::Olora,
+        None | Some("gaussian" | "eva" | "orthogonal") => LoraInit::Default,
+        Some(_) => {
+            problems.push(format!(
+                "`init_lora_weights` = {init} changed the weights in a way that is not known here: save the adapter with \
+                 PEFT's `path_initial_model_for_weight_conversion`"
+            ));
+            LoraInit::Default
+        }
+    };
     let target_modules = serde_json::from_value(value["target_modules"].clone())
         .map_err(|_| problems.push("`target_modules` must be a string or a list of names".to_string()));
     let alphas = pattern(value, "alpha_pattern", &mut problems);
@@ -232,6 +272,7 @@ fn lora_config(value: &Value, model: &DecoderConfig) -> std::result::Result<Lora
         dropout: value["lora_dropout"].as_f64().unwrap_or(0.0),
         use_rslora: value["use_rslora"] == true,
         use_dora: value["use_dora"] == true,
+        init_lora_weights,
         rank_pattern: ranks,
         alpha_pattern: alphas,
         ..LoraConfig::default()

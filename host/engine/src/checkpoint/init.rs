@@ -43,7 +43,7 @@ impl Source for Drawn {
 }
 
 /// Box and Muller's: two independent normal values from two uniform ones.
-fn normal(count: usize, deviation: f64, rng: &mut ChaCha8Rng) -> Vec<f32> {
+pub(crate) fn normal(count: usize, deviation: f64, rng: &mut ChaCha8Rng) -> Vec<f32> {
     let mut values = Vec::with_capacity(count + 1);
     while values.len() < count {
         // In (0, 1], whose logarithm exists.

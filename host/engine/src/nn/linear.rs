@@ -19,8 +19,31 @@ pub struct LoraWeights {
     pub scaling: f64,
     /// DoRA's lengths.
     pub magnitude: Option<Box<Magnitude>>,
+    /// What the pair began with, where that is a part of the weight.
+    pub origin: Option<Box<Origin>>,
     /// Set by a training step for one micro-batch; `None` everywhere else.
     pub dropout: Option<Dropout>,
+}
+
+/// A frozen pair whose product is taken off that of another: see [`crate::adapters::init`].
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// `[rank, in]`.
+    pub a: Tensor<2>,
+    /// `[out, rank]`, with the other sign.
+    pub negative_b: Tensor<2>,
+}
+
+impl LoraWeights {
+    /// The pair that is computed with: what it began with stands below and beside it, where there is such.
+    pub fn pair(&self) -> [Tensor<2>; 2] {
+        let (a, b) = (self.a.clone(), self.b.clone());
+        let Some(origin) = &self.origin else { return [a, b] };
+        // A tensor with a graph and one without can't meet.
+        let beside = |it: &Tensor<2>| if a.is_autodiff() { it.clone().autodiff() } else { it.clone() };
+        let (of_a, of_b) = (beside(&origin.a), beside(&origin.negative_b));
+        [Tensor::cat(vec![a, of_a], 0), Tensor::cat(vec![b, of_b], 1)]
+    }
 }
 
 /// `x weight^T + bias`, plus the adapter's share where there is one.
@@ -59,11 +82,9 @@ impl Linear {
             Weight::Dense(it) => weight_for(it.clone(), dtype).into(),
             Weight::Packed(it) => Arc::clone(it).into(),
         };
-        let lora = self.lora.as_ref().map(|it| LowRank {
-            a: cast(it.a.clone(), dtype),
-            b: cast(it.b.clone(), dtype),
-            scaling: it.scaling,
-            dropout: it.dropout.clone(),
+        let lora = self.lora.as_ref().map(|it| {
+            let [a, b] = it.pair().map(|it| cast(it, dtype));
+            LowRank { a, b, scaling: it.scaling, dropout: it.dropout.clone() }
         });
         LoraLinear { weight, bias: self.bias.clone().map(|it| cast(it, dtype)), lora }
     }

@@ -1,5 +1,7 @@
 //! LoRA against PEFT, and adapters on disk.
 
+mod init;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
