@@ -105,6 +105,9 @@ pub enum Optimizer {
     Adamw(AdamWConfig),
     /// The same with moments in blocks of 8 bits, as bitsandbytes' `AdamW8bit`: 2.03 bytes a trained value, not 8.
     Adamw8bit(AdamWConfig),
+    /// [`Optimizer::Adamw`] with its moments in mapped files of the output folder, which the system keeps in memory while
+    /// there is room.
+    PagedAdamw(AdamWConfig),
 }
 
 impl Optimizer {
@@ -113,20 +116,22 @@ impl Optimizer {
         match self {
             Self::Adamw(_) => "adamw",
             Self::Adamw8bit(_) => "adamw8bit",
+            Self::PagedAdamw(_) => "paged_adamw",
         }
     }
 
     /// What is set of it.
     pub fn adamw(&self) -> &AdamWConfig {
-        let (Self::Adamw(config) | Self::Adamw8bit(config)) = self;
+        let (Self::Adamw(config) | Self::Adamw8bit(config) | Self::PagedAdamw(config)) = self;
         config
     }
 
-    /// What its moments are stored in.
-    pub fn storage(&self) -> MomentStorage {
+    /// What its moments are stored in, for a run that writes to `output`.
+    pub fn storage(&self, output: &Path) -> MomentStorage {
         match self {
             Self::Adamw(_) => MomentStorage::F32,
             Self::Adamw8bit(_) => MomentStorage::BLOCKS,
+            Self::PagedAdamw(_) => MomentStorage::Paged(output.to_path_buf()),
         }
     }
 }

@@ -86,7 +86,7 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
     let mut state = TrainState::new(model, adapter);
     attach_heads(config, &mut state);
     let trainable_parameters = count_parameters(|visit| state.visit_trained(visit));
-    state.optimizer = AdamW::new(config.optimizer.storage());
+    state.optimizer = AdamW::new(config.optimizer.storage(&config.output.dir));
     state.seed = config.train.seed;
     let plan = planned_run(config, plugins, &rows, [parameters, trainable_parameters]);
     Ok(Prepared { tokenizer, rows, state, reference, plan, settings, notes })

@@ -12,15 +12,15 @@ use safetensors::{Dtype, SafeTensorError, View};
 
 use super::safetensors::TensorFiles;
 use crate::error::{EngineError, Result};
-use crate::optim::AdamW;
 use crate::optim::adamw::Moments;
+use crate::optim::{AdamW, MomentStorage, PagedMoments};
 
 const SUFFIXES: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 
 /// A tensor whose bytes are made when they are written.
 enum Stored<'a> {
     F32(&'a Tensor<1>, [usize; 1]),
-    Factors(&'a [f32], [usize; 1]),
+    Values(&'a [f32], [usize; 1]),
     Codes(&'a [u8], [usize; 1]),
 }
 
@@ -30,7 +30,7 @@ impl View for Stored<'_> {
     }
 
     fn shape(&self) -> &[usize] {
-        let (Self::F32(_, shape) | Self::Factors(_, shape) | Self::Codes(_, shape)) = self;
+        let (Self::F32(_, shape) | Self::Values(_, shape) | Self::Codes(_, shape)) = self;
         shape
     }
 
@@ -41,7 +41,7 @@ impl View for Stored<'_> {
                 let values = (*tensor).clone().try_into_vec_as::<f32>();
                 Cow::Owned(bytes(&values.expect("a float tensor is read as f32")))
             }
-            Self::Factors(values, _) => Cow::Owned(bytes(values)),
+            Self::Values(values, _) => Cow::Owned(bytes(values)),
             Self::Codes(codes, _) => Cow::Borrowed(codes),
         }
     }
@@ -62,11 +62,16 @@ pub(super) fn write(path: &Path, optimizer: &AdamW) -> Result<()> {
                     tensors.push((name, Stored::F32(tensor, tensor.dims())));
                 }
             }
+            Moments::Paged(moments) => {
+                for (name, values) in names.into_iter().zip(moments.halves()) {
+                    tensors.push((name, Stored::Values(values, [values.len()])));
+                }
+            }
             Moments::Blocks(moments) => {
                 for (name, Blocks { codes, absmax }) in
                     names.into_iter().zip([&moments.first, &moments.second])
                 {
-                    tensors.push((format!("{name}.absmax"), Stored::Factors(absmax, [absmax.len()])));
+                    tensors.push((format!("{name}.absmax"), Stored::Values(absmax, [absmax.len()])));
                     tensors.push((name, Stored::Codes(codes, [codes.len()])));
                 }
             }
@@ -80,11 +85,12 @@ pub(super) fn write(path: &Path, optimizer: &AdamW) -> Result<()> {
     File::open(path).and_then(|it| it.sync_all()).map_err(EngineError::io("write", path))
 }
 
-/// The moments of a parameter of `length` values; `None` where it had not been updated yet.
+/// The moments of a parameter of `length` values, those in f32 in `storage`; `None` where it had not been updated yet.
 pub(super) fn read(
     files: &TensorFiles,
     name: &str,
     length: usize,
+    storage: &MomentStorage,
     device: &Device,
 ) -> Result<Option<Moments>> {
     let [first, second] = SUFFIXES.map(|it| format!("{name}.{it}"));
@@ -92,8 +98,12 @@ pub(super) fn read(
         return Ok(None);
     }
     if !files.contains(&format!("{first}.absmax")) {
-        let moment = |name: &str| Ok(Tensor::from_data(files.read(name, [length])?, device));
-        let (first, second) = (moment(&first)?, moment(&second)?);
+        let (first, second) = (files.read(&first, [length])?, files.read(&second, [length])?);
+        if let MomentStorage::Paged(folder) = storage {
+            let [first, second] = [&first, &second].map(|it| it.as_slice().expect("read as f32"));
+            return Ok(Some(Moments::Paged(PagedMoments::of(first, second, folder)?)));
+        }
+        let [first, second] = [first, second].map(|it| Tensor::from_data(it, device));
         return Ok(Some(Moments::F32(fthost_kernels::Moments { first, second })));
     }
     let moment = |name: &str| {

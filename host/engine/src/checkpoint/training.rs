@@ -278,7 +278,7 @@ fn read_tensors(
     let values = TensorFiles::open(checkpoint, files)?;
     let optimizer = TensorFiles::open(checkpoint, vec![checkpoint.join(OPTIMIZER)])?;
     let prefix = if state.adapter.is_some() { PEFT_PREFIX } else { "" };
-    let device = state.model.device();
+    let (device, storage) = (state.model.device(), state.optimizer.storage.clone());
     let mut found = BTreeMap::new();
     let mut outcome = Ok(());
     state.visit_trained(&mut |name, parameter| {
@@ -291,7 +291,7 @@ fn read_tensors(
             let prefixed = format!("{prefix}{name}");
             let stored = if values.contains(name) { name } else { &prefixed };
             let value = read_any(&values, stored, &shape)?;
-            Ok((value, moments::read(&optimizer, name, length, &device)?))
+            Ok((value, moments::read(&optimizer, name, length, &storage, &device)?))
         };
         match read() {
             Err(error) => outcome = Err(error),

@@ -1,15 +1,19 @@
 //! AdamW: <https://arxiv.org/abs/1711.05101>, step by step as `torch.optim.AdamW` computes it.
 //!
 //! Moments are f32, or codes of 8 bits in blocks of 256 as in bitsandbytes' `AdamW8bit`: 2.03 bytes a value for both
-//! instead of 8. The arithmetic of an update is f32 either way.
+//! instead of 8; or f32 in files that are mapped. The arithmetic of an update is f32 in each case.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use burn::tensor::Tensor;
 use fthost_kernels::{AdamWStep, BlockMoments, adamw, adamw8bit};
 use serde::{Deserialize, Serialize};
 
-/// `[optimizer.adamw]` and `[optimizer.adamw8bit]` of a run file; defaults are torch's, the learning rate apart.
+use super::paged::PagedMoments;
+use crate::error::Result;
+
+/// `[optimizer.adamw]`, `[optimizer.adamw8bit]` and `[optimizer.paged_adamw]` of a run file; defaults are torch's, the learning rate apart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdamWConfig {
@@ -50,7 +54,7 @@ impl AdamWConfig {
 }
 
 /// What moments are stored in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum MomentStorage {
     /// Four bytes each.
     #[default]
@@ -60,6 +64,8 @@ pub enum MomentStorage {
         /// As in bitsandbytes, where it is 4096.
         min_8bit_size: usize,
     },
+    /// Four bytes each, in mapped files of this folder.
+    Paged(PathBuf),
 }
 
 impl MomentStorage {
@@ -75,6 +81,8 @@ pub enum Moments {
     F32(fthost_kernels::Moments),
     /// On the host.
     Blocks(BlockMoments),
+    /// On the host, and on its disk where memory is wanted.
+    Paged(PagedMoments),
 }
 
 /// The optimizer: moments by parameter name, made when a parameter is first updated unless [`AdamW::reserve`] was before.
@@ -132,17 +140,30 @@ impl AdamW {
                 let value = adamw8bit(value, gradient, &mut moments, &step);
                 (value, Moments::Blocks(moments))
             }
+            Moments::Paged(mut moments) => {
+                let value = moments.update(value, gradient, &step);
+                (value, Moments::Paged(moments))
+            }
         };
         self.moments.insert(name.to_string(), moments);
         value
     }
 
-    /// Makes the moments of a parameter that has none yet.
-    pub fn reserve<const D: usize>(&mut self, name: &str, value: &Tensor<D>) {
+    /// Makes the moments of a parameter that has none yet. Those in files are made here alone.
+    ///
+    /// # Errors
+    /// Files that can't be made.
+    pub fn reserve<const D: usize>(&mut self, name: &str, value: &Tensor<D>) -> Result<()> {
         if !self.moments.contains_key(name) {
-            let moments = self.fresh(value);
+            let moments = match &self.storage {
+                MomentStorage::Paged(folder) => {
+                    Moments::Paged(PagedMoments::zeros(value.shape().num_elements(), folder)?)
+                }
+                _ => self.fresh(value),
+            };
             self.moments.insert(name.to_string(), moments);
         }
+        Ok(())
     }
 
     fn fresh<const D: usize>(&self, value: &Tensor<D>) -> Moments {
@@ -160,6 +181,7 @@ impl AdamW {
         let of = |moments: &Moments| match moments {
             Moments::F32(it) => 2 * size_of::<f32>() * it.first.shape().num_elements(),
             Moments::Blocks(it) => it.bytes(),
+            Moments::Paged(it) => it.bytes(),
         };
         self.moments.values().map(of).sum()
     }

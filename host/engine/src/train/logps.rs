@@ -125,7 +125,7 @@ pub(super) fn step_of_states(
         return Err(EngineError::Invalid { what: "train".into(), problems: vec![problem] });
     }
     rayon::scope(|_| {
-        state.reserve_moments();
+        state.reserve_moments()?;
         let (mut sums, mut of_values, mut loss) = (Vec::new(), Vec::new(), 0.0);
         let (mut figures, mut supervised_tokens) = (Figures::default(), 0);
         for (micro_batch, batch) in micro_batches.iter().enumerate() {

@@ -26,7 +26,7 @@ fn step_on_worker(
     config: &StepConfig,
 ) -> Result<StepMetrics> {
     micro_batches.iter().try_for_each(every_row_is_supervised)?;
-    state.reserve_moments();
+    state.reserve_moments()?;
     if config.gradient_release {
         let [batch] = micro_batches else {
             let problem = format!(

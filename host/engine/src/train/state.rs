@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::adapters::LoraConfig;
+use crate::error::Result;
 use crate::models::parameter::FROZEN;
 use crate::models::{CausalLm, Parameter, SCORE, SCORE_BIAS};
 use crate::optim::{AdamW, AdamWConfig};
@@ -53,15 +54,25 @@ impl TrainState {
 
     /// Makes the moments before the first step: made in its end, they would lie scattered in what the step had freed,
     /// and the next one would need that much more.
-    pub(crate) fn reserve_moments(&mut self) {
+    ///
+    /// # Errors
+    /// As [`AdamW::reserve`].
+    pub(crate) fn reserve_moments(&mut self) -> Result<()> {
         let Self { model, value_model, optimizer, .. } = self;
+        let mut outcome = Ok(());
         if optimizer.moments.is_empty() {
-            visit_trained(model, value_model.as_mut(), &mut |name, parameter| match parameter {
-                Parameter::Vector(value) => optimizer.reserve(name, value),
-                Parameter::Matrix(value) => optimizer.reserve(name, value),
-                Parameter::Packed(_) => unreachable!("{FROZEN}"),
+            visit_trained(model, value_model.as_mut(), &mut |name, parameter| {
+                let reserved = match parameter {
+                    Parameter::Vector(value) => optimizer.reserve(name, value),
+                    Parameter::Matrix(value) => optimizer.reserve(name, value),
+                    Parameter::Packed(_) => unreachable!("{FROZEN}"),
+                };
+                if outcome.is_ok() {
+                    outcome = reserved;
+                }
             });
         }
+        outcome
     }
 
     /// Learning rates where the schedule is at `learning_rate`.

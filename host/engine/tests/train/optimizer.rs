@@ -5,7 +5,7 @@ use fthost_engine::optim::adamw::Moments;
 use fthost_engine::optim::{AdamW, AdamWConfig, MomentStorage};
 use fthost_engine::train::{TrainState, step};
 
-use super::support::{batches, config, full, in_blocks};
+use super::support::{batches, config, full, in_blocks, paged, trained};
 
 fn losses(mut state: TrainState, steps: usize) -> Vec<f64> {
     (0..steps).map(|it| step(&mut state, &batches(it % 8), &config(1e-2)).unwrap().loss).collect()
@@ -39,4 +39,29 @@ fn small_parameters_keep_f32_and_large_ones_take_two_bytes_and_a_factor_a_block(
     assert_eq!(update("large", [64, 64]), (true, 2 * 4096 + 8 * 16));
     assert_eq!(update("larger", [1024, 1000]), (true, 2 * 1_024_000 + 8 * 4000));
     assert_eq!(update("large", [64, 64]), (true, 0));
+}
+
+/// Bit for bit, and a copy of the state goes on by itself.
+#[test]
+fn moments_in_files_are_moments() {
+    let (mut in_memory, mut in_files) = (full(), paged());
+    for index in 0..6 {
+        let of = |state: &mut TrainState| step(state, &batches(index), &config(1e-2)).unwrap().loss;
+        assert_eq!(of(&mut in_files), of(&mut in_memory), "step {index}");
+        if index == 3 {
+            let mut copy = in_files.clone();
+            of(&mut copy);
+        }
+    }
+    assert!(in_files.optimizer.moments.values().all(|it| matches!(it, Moments::Paged(_))));
+    assert_eq!(trained(&in_files), trained(&in_memory));
+    assert_eq!(in_files.optimizer.bytes(), in_memory.optimizer.bytes());
+}
+
+#[test]
+fn a_folder_that_holds_no_pages_is_named() {
+    let mut state = full();
+    state.optimizer = AdamW::new(MomentStorage::Paged("/no/such/folder".into()));
+    let refused = step(&mut state, &batches(0), &config(1e-2)).unwrap_err().to_string();
+    assert!(refused.starts_with("can't write the optimizer's pages in `/no/such/folder`"), "{refused}");
 }

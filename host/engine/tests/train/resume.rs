@@ -4,7 +4,7 @@ use fthost_engine::checkpoint::training::{Best, DataPosition, Progress, latest, 
 use fthost_engine::optim::adamw::Moments;
 use fthost_engine::train::{TrainState, step};
 
-use super::support::{batches, config, dropped_lora, fresh_lora, full, in_blocks, poison, trained};
+use super::support::{batches, config, dropped_lora, fresh_lora, full, in_blocks, paged, poison, trained};
 
 fn progress(epoch: u64) -> Progress {
     Progress {
@@ -27,7 +27,7 @@ fn train(state: &mut TrainState, steps: std::ops::Range<usize>) -> Vec<u64> {
 /// Bit for bit: losses, weights, moments and counters, for every place to stop at.
 #[test]
 fn resume_equals_uninterrupted() {
-    for begin in [full as fn() -> TrainState, || fresh_lora(5), || dropped_lora(0.2, 1), in_blocks] {
+    for begin in [full as fn() -> TrainState, || fresh_lora(5), || dropped_lora(0.2, 1), in_blocks, paged] {
         let mut uninterrupted = begin();
         let losses = train(&mut uninterrupted, 0..8);
         for stop in [0, 1, 3, 7, 8] {
@@ -50,6 +50,9 @@ fn resume_equals_uninterrupted() {
                         assert_eq!(bits(&it.second), bits(&other.second), "{name}");
                     }
                     (Moments::Blocks(it), Moments::Blocks(other)) => assert!(it == other, "{name}"),
+                    (Moments::Paged(it), Moments::Paged(other)) => {
+                        assert!(it.halves() == other.halves(), "{name}")
+                    }
                     _ => panic!("{name} is stored in another way"),
                 }
             }

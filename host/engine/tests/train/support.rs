@@ -47,6 +47,13 @@ pub fn in_blocks() -> TrainState {
     state
 }
 
+/// [`full`] with the moments in mapped files.
+pub fn paged() -> TrainState {
+    let mut state = full();
+    state.optimizer = AdamW::new(MomentStorage::Paged(std::env::temp_dir()));
+    state
+}
+
 /// The golden's adapter: neither A nor B is zero.
 pub fn lora() -> TrainState {
     lora_on(&Device::flex())

@@ -102,15 +102,37 @@ pub fn adamw8bit<const D: usize>(
     moments: &mut BlockMoments,
     step: &AdamWStep,
 ) -> Tensor<D> {
+    on_host(value, gradient, |value, gradient| moments.update(value, gradient, step.into()))
+}
+
+/// As [`adamw`] with both moments in memory of the host that is no tensor's, such as a mapped file; of the value's length.
+///
+/// On a backend other than Burn's CPU one, value and gradient are copied there and back.
+pub fn adamw_on_host<const D: usize>(
+    value: Tensor<D>,
+    gradient: Tensor<D>,
+    moments: [&mut [f32]; 2],
+    step: &AdamWStep,
+) -> Tensor<D> {
+    let [first, second] = moments;
+    on_host(value, gradient, |value, gradient| cpu::update(value, gradient, first, second, step.into()))
+}
+
+/// The value after `update` of its and the gradient's values.
+fn on_host<const D: usize>(
+    value: Tensor<D>,
+    gradient: Tensor<D>,
+    update: impl FnOnce(&mut [f32], &[f32]),
+) -> Tensor<D> {
     if is_ours(&value) && is_ours(&gradient) {
         let (mut value, gradient) = (owned(primitive(value)), contiguous(primitive(gradient)));
-        moments.update(values_mut(&mut value), values(&gradient), step.into());
+        update(values_mut(&mut value), values(&gradient));
         return tensor(value);
     }
     let (device, dtype, shape) = (value.device(), value.dtype(), value.dims());
     let floats = |it: Tensor<D>| it.try_into_vec_as::<f32>().expect("a float tensor is read as f32");
     let (mut values, gradient) = (floats(value), floats(gradient));
-    moments.update(&mut values, &gradient, step.into());
+    update(&mut values, &gradient);
     Tensor::from_data(TensorData::new(values, shape), (&device, dtype))
 }
 
