@@ -120,23 +120,37 @@ impl ModelDigest {
 /// # Errors
 /// Files that can't be read.
 pub fn of_model(folder: &Path) -> Result<String> {
-    let fail = |source| DataError::Io { path: folder.to_path_buf(), source };
-    let mut files: Vec<PathBuf> = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(fail)? {
-        files.push(entry.map_err(fail)?.path());
-    }
-    files.retain(|it| {
-        let name = it.file_name().and_then(|it| it.to_str()).unwrap_or_default();
+    of_files(folder, |name| {
         let companions = [
             "config.json",
             "adapter_config.json",
             "tokenizer.json",
             "tokenizer_config.json",
             "chat_template.jinja",
-        ]
-        .contains(&name);
-        companions || name.ends_with(".safetensors") || name == WEIGHTS
-    });
+        ];
+        companions.contains(&name) || is_weights(name)
+    })
+}
+
+/// As [`of_model`], of weights alone.
+///
+/// # Errors
+/// Files that can't be read.
+pub fn of_weights(folder: &Path) -> Result<String> {
+    of_files(folder, is_weights)
+}
+
+fn is_weights(name: &str) -> bool {
+    name.ends_with(".safetensors") || name == WEIGHTS
+}
+
+fn of_files(folder: &Path, is_of_it: impl Fn(&str) -> bool) -> Result<String> {
+    let fail = |source| DataError::Io { path: folder.to_path_buf(), source };
+    let mut files: Vec<PathBuf> = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        files.push(entry.map_err(fail)?.path());
+    }
+    files.retain(|it| is_of_it(it.file_name().and_then(|it| it.to_str()).unwrap_or_default()));
     files.sort();
     let mut told = String::new();
     for file in &files {

@@ -221,6 +221,20 @@ pub enum RunError {
         /// The base model.
         model: PathBuf,
     },
+    /// An adapter is put on other weights than it was trained on.
+    #[error("the adapter in `{}` was trained on `{reference}`, whose weights are {expected}; those in `{}` are {found}\nhint: give the model it was trained on; or, where this is the same model stored in another way, remove `fthost.base.json` from the adapter's folder", adapter.display(), base.display())]
+    OtherBase {
+        /// The adapter's folder.
+        adapter: PathBuf,
+        /// The model's.
+        base: PathBuf,
+        /// Digest of its weights.
+        found: String,
+        /// What the adapter was trained on.
+        reference: String,
+        /// Digest of its weights.
+        expected: String,
+    },
     /// The blocks of something are to be kept that has none.
     #[error("`{}` is no GGUF file\nhint: `--keep-blocks` is for one; a folder's weights are packed by `--quant`", path.display())]
     NoBlocks {
@@ -298,6 +312,7 @@ impl RunError {
             | Self::ModelInTheWay { .. }
             | Self::MergesPacked { .. }
             | Self::NoBlocks { .. }
+            | Self::OtherBase { .. }
             | Self::NoModelInTheWay { .. }
             | Self::NoModel { .. }
             | Self::Hub { .. }

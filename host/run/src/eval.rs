@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use fthost_data::{DataError, TokenRows, Tokenizer};
-use fthost_engine::adapters::peft;
 use fthost_engine::checkpoint::{LoadConfig, load_model_as};
 use fthost_engine::device::{self, DeviceKind};
 use fthost_engine::train::{TrainState, attach_reward_head};
 
+use crate::adapter_base::load_adapter;
 use crate::config::{Adapter, RunConfig};
 use crate::dataset::{self, OnBadRow};
 use crate::error::{Result, RunError};
@@ -55,9 +55,9 @@ pub fn run(
     model.compute_dtype = config.train.compute_dtype;
     let mut reference = model.clone();
     if let Some(Adapter::Peft { path }) = &config.adapter {
-        peft::load_adapter(&mut reference, path)?;
+        load_adapter(&mut reference, path, config.model.folder())?;
     }
-    let adapter = adapter.map(|folder| peft::load_adapter(&mut model, folder)).transpose()?;
+    let adapter = adapter.map(|it| load_adapter(&mut model, it, config.model.folder())).transpose()?;
     if config.objective.has_margins() {
         attach_reward_head(&mut model);
     }

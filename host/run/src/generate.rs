@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use fthost_data::encode::encode_prompt;
 use fthost_data::{Content, DataError, Message, Origin, Prompt, Role, Tokenizer, rows, source};
 use fthost_engine::EngineError;
-use fthost_engine::adapters::peft::load_adapter;
 use fthost_engine::checkpoint::load_model;
 use fthost_engine::device::{self, DeviceKind};
 pub use fthost_engine::generate::{Completion, GenerateConfig};
 pub use fthost_engine::nn::DecodeWeights;
 
+use crate::adapter_base::load_adapter;
 use crate::error::{Result, RunError};
 
 /// What is asked of which model.
@@ -79,7 +79,7 @@ pub fn run(request: &GenerateRequest) -> Result<Vec<Answer>> {
         .collect::<std::result::Result<Vec<_>, _>>()?;
     let mut model = load_model(&request.model, &device::open(request.device)?)?;
     if let Some(folder) = &request.adapter {
-        load_adapter(&mut model, folder)?;
+        load_adapter(&mut model, folder, &request.model)?;
     }
     let model = model.for_decoding(request.weights);
     let answered =

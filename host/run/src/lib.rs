@@ -1,6 +1,7 @@
 //! Run files and recipes: the only place where engine and plugins meet.
 
-pub mod asked;
+pub mod adapter_base;
+mod asked;
 pub mod audit;
 pub mod completions;
 pub mod config;

@@ -3,13 +3,13 @@
 use fthost_data::sampler::Windows;
 use fthost_data::{MappedRow, Tokenizer};
 use fthost_engine::adapters::attach_lora;
-use fthost_engine::adapters::peft::load_adapter;
 use fthost_engine::checkpoint::load_model_as;
 use fthost_engine::device::{self, DeviceKind};
 use fthost_engine::models::{CausalLm, Parameter};
 use fthost_engine::optim::AdamW;
 use fthost_engine::train::{TrainState, attach_reward_head, attach_value_model};
 
+use crate::adapter_base::load_adapter;
 use crate::config::{Adapter, Objective, RunConfig};
 use crate::error::{Result, RunError};
 use crate::event::{Plan, PlannedPlugin};
@@ -68,7 +68,7 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
     let parameters = count_parameters(|visit| model.visit_base(visit));
     // A reference is the model as training finds it: with the adapter that is gone on with, without one that begins.
     let begun = match &config.adapter {
-        Some(Adapter::Peft { path }) => Some(load_adapter(&mut model, path)?),
+        Some(Adapter::Peft { path }) => Some(load_adapter(&mut model, path, config.model.folder())?),
         Some(Adapter::Lora(_)) | None => None,
     };
     if !config.objective.has_margins() {

@@ -8,13 +8,13 @@ use fthost_data::{
     Batch, Columns, Completion, Content, Example, Failure, Group, Message, Origin, Outcome, PluginIdentity,
     Prompt, Reward, RewardTerm, Role, Score, Sequence, Tokenizer, encode,
 };
-use fthost_engine::adapters::peft::load_adapter;
 use fthost_engine::checkpoint::load_model;
 use fthost_engine::device::{self, DeviceKind};
 use fthost_engine::models::CausalLm;
 use fthost_engine::train::sequence_rewards;
 use serde::{Deserialize, Serialize};
 
+use crate::adapter_base::load_adapter;
 use crate::config::RunConfig;
 use crate::digest;
 use crate::error::{Result, RunError};
@@ -100,7 +100,7 @@ impl RewardModel {
         };
         let mut model = load_model(folder, &opened)?;
         if adapter {
-            load_adapter(&mut model, &config.path)?;
+            load_adapter(&mut model, &config.path, folder)?;
         }
         if model.score.is_none() {
             return Err(RunError::NoScoreHead { reward: name.to_string(), folder: config.path.clone() });

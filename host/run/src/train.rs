@@ -9,6 +9,7 @@ use fthost_engine::device::DeviceKind;
 use fthost_engine::train::memory::peak_rss_bytes;
 use fthost_engine::train::{StepConfig, TrainState};
 
+use crate::adapter_base;
 use crate::config::RunConfig;
 use crate::course::Course;
 use crate::digest::ModelDigest;
@@ -196,7 +197,9 @@ fn save(state: &mut TrainState, config: &RunConfig) -> Result<PathBuf> {
     let base = config.model.folder();
     if let Some(lora) = state.adapter.clone() {
         let folder = config.output.dir.join("adapter");
-        peft::save_adapter(&mut state.model, &lora, &config.model.reference(), &folder)?;
+        let reference = config.model.reference();
+        peft::save_adapter(&mut state.model, &lora, &reference, &folder)?;
+        adapter_base::write(&folder, base, reference)?;
         return Ok(folder);
     }
     let folder = config.output.dir.join("model");

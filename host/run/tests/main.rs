@@ -1,5 +1,6 @@
 //! Whole runs, in process. One binary, a module a subject.
 
+mod bases;
 mod dynamic;
 mod judges;
 mod kto;

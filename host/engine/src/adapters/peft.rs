@@ -216,7 +216,38 @@ fn lora_config(value: &Value, model: &DecoderConfig) -> std::result::Result<Lora
     if value["peft_type"] != "LORA" {
         problems.push(format!("`peft_type` {} is not known here (known: LORA)", value["peft_type"]));
     }
-    // Options that change what is computed; anything but "off" would be silently wrong.
+    refuse_options(value, &mut problems);
+    if !(value["bias"].is_null() || value["bias"] == "none") {
+        problems.push(format!("`bias` = {} is not supported here", value["bias"]));
+    }
+    let init_lora_weights = init(&value["init_lora_weights"], &mut problems);
+    let target_modules = serde_json::from_value(value["target_modules"].clone())
+        .map_err(|_| problems.push("`target_modules` must be a string or a list of names".to_string()));
+    let alphas = pattern(value, "alpha_pattern", &mut problems);
+    let ranks = pattern(value, "rank_pattern", &mut problems).into_iter();
+    let ranks: BTreeMap<String, usize> = ranks.map(|(key, rank)| (key, rank as usize)).collect();
+    let rank = value["r"].as_u64().unwrap_or(0) as usize;
+    let mut config = LoraConfig {
+        rank,
+        alpha: value["lora_alpha"].as_f64().unwrap_or(0.0),
+        target_modules: target_modules.unwrap_or_default(),
+        dropout: value["lora_dropout"].as_f64().unwrap_or(0.0),
+        use_rslora: value["use_rslora"] == true,
+        use_dora: value["use_dora"] == true,
+        init_lora_weights,
+        rank_pattern: ranks,
+        alpha_pattern: alphas,
+        ..LoraConfig::default()
+    };
+    if let Some(parameters) = value["target_parameters"].as_array().filter(|it| !it.is_empty()) {
+        config = experts::on_linears(config, parameters, model).map_err(|problem| vec![problem])?;
+    }
+    problems.extend(config.problems());
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
+}
+
+/// Notes options that change what is computed: anything but "off" would be silently wrong.
+fn refuse_options(value: &Value, problems: &mut Vec<String>) {
     for key in [
         "modules_to_save",
         "layers_to_transform",
@@ -242,46 +273,22 @@ fn lora_config(value: &Value, model: &DecoderConfig) -> std::result::Result<Lora
             problems.push(format!("`{key}` = {option} is not supported here"));
         }
     }
-    if !(value["bias"].is_null() || value["bias"] == "none") {
-        problems.push(format!("`bias` = {} is not supported here", value["bias"]));
-    }
-    let init = &value["init_lora_weights"];
-    // Only what was taken off the weight matters to a pair that is there.
-    let init_lora_weights = match init.as_str() {
+}
+
+/// What a pair began with, where that was taken off the weight: it has to be again.
+fn init(value: &Value, problems: &mut Vec<String>) -> LoraInit {
+    match value.as_str() {
         Some("pissa") => LoraInit::Pissa,
         Some("olora") => LoraInit::Olora,
         None | Some("gaussian" | "eva" | "orthogonal") => LoraInit::Default,
         Some(_) => {
             problems.push(format!(
-                "`init_lora_weights` = {init} changed the weights in a way that is not known here: save the adapter with \
+                "`init_lora_weights` = {value} changed the weights in a way that is not known here: save the adapter with \
                  PEFT's `path_initial_model_for_weight_conversion`"
             ));
             LoraInit::Default
         }
-    };
-    let target_modules = serde_json::from_value(value["target_modules"].clone())
-        .map_err(|_| problems.push("`target_modules` must be a string or a list of names".to_string()));
-    let alphas = pattern(value, "alpha_pattern", &mut problems);
-    let ranks = pattern(value, "rank_pattern", &mut problems).into_iter();
-    let ranks: BTreeMap<String, usize> = ranks.map(|(key, rank)| (key, rank as usize)).collect();
-    let rank = value["r"].as_u64().unwrap_or(0) as usize;
-    let mut config = LoraConfig {
-        rank,
-        alpha: value["lora_alpha"].as_f64().unwrap_or(0.0),
-        target_modules: target_modules.unwrap_or_default(),
-        dropout: value["lora_dropout"].as_f64().unwrap_or(0.0),
-        use_rslora: value["use_rslora"] == true,
-        use_dora: value["use_dora"] == true,
-        init_lora_weights,
-        rank_pattern: ranks,
-        alpha_pattern: alphas,
-        ..LoraConfig::default()
-    };
-    if let Some(parameters) = value["target_parameters"].as_array().filter(|it| !it.is_empty()) {
-        config = experts::on_linears(config, parameters, model).map_err(|problem| vec![problem])?;
     }
-    problems.extend(config.problems());
-    if problems.is_empty() { Ok(config) } else { Err(problems) }
 }
 
 /// Numbers by pattern, none where the key is absent.

@@ -74,6 +74,17 @@ pub fn load_model_as(folder: &Path, device: &Device, load: &LoadConfig) -> Resul
         let is_buffer = BUFFERS.iter().any(|it| name.ends_with(it));
         !(is_buffer || config.tie_word_embeddings && name == names.head)
     });
+    let repeats = config.tie_word_embeddings && model.score.is_none() && files.contains(names.head);
+    if repeats && !files.are_equal(names.head, &source_name(is_bare, names.embedding))? {
+        let problem = format!(
+            "`tie_word_embeddings` is true, and `{}` holds other values than `{}`: one of them would be dropped",
+            names.head, names.embedding
+        );
+        return Err(EngineError::Invalid {
+            what: format!("`{}`", folder.display()),
+            problems: vec![problem],
+        });
+    }
     if !unknown.is_empty() {
         return Err(EngineError::UnknownTensors { folder: folder.to_path_buf(), names: unknown });
     }
@@ -88,6 +99,11 @@ fn bare(name: &str) -> String {
     name.split_once('.').map_or(name, |it| it.1).to_string()
 }
 
+/// A name in files that may hold the trunk alone.
+fn source_name(is_bare: bool, name: &str) -> String {
+    if is_bare { bare(name) } else { name.to_string() }
+}
+
 /// The files of a folder, and what was read of them.
 struct Folder<'a> {
     files: &'a TensorFiles,
@@ -100,7 +116,7 @@ struct Folder<'a> {
 impl Folder<'_> {
     /// The name in the files.
     fn name(&self, name: &str) -> String {
-        if self.is_bare { bare(name) } else { name.to_string() }
+        source_name(self.is_bare, name)
     }
 
     /// A linear's values in f32, which may be stored the other way round.

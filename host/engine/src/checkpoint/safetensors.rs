@@ -212,6 +212,14 @@ impl TensorFiles {
         Ok((file.bytes(info), format!("{:?}", info.dtype)))
     }
 
+    /// Whether two tensors have the same type and bytes.
+    ///
+    /// # Errors
+    /// A missing tensor.
+    pub fn are_equal(&self, one: &str, other: &str) -> Result<bool> {
+        Ok(self.bytes(one)? == self.bytes(other)?)
+    }
+
     /// A vector of bytes, its length checked.
     ///
     /// # Errors

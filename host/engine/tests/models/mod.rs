@@ -1,6 +1,7 @@
 //! Logits and gradients of the Llama family, and of [`families`], against transformers.
 
 mod families;
+mod files;
 
 use std::path::Path;
 

@@ -225,8 +225,8 @@ fn forward(operation: cpu::LoraLinears, parts: Vec<Part>) -> Tensor<2> {
 mod tests {
     use super::*;
     use crate::check::{Value, compare, random};
-    use crate::four_bit::{FourBit, FourBitConfig};
     use crate::packed::Packed;
+    use crate::packed::four_bit::{FourBit, FourBitConfig};
 
     /// Which parts a case has; the inputs are made, and taken apart again, in one order.
     #[derive(Clone, Copy)]

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use fthost_engine::Device;
 use fthost_engine::adapters::merge::merge_lora;
-use fthost_engine::adapters::peft::load_adapter;
 use fthost_engine::checkpoint::{load_model, save_model};
 
 use super::Written;
 use super::folder::write_folder;
+use crate::adapter_base::load_adapter;
 use crate::error::{Result, RunError};
 
 /// Writes `model` with the PEFT adapter of `adapter` folded in as the folder `out`. The weights of a packed model are
@@ -23,7 +23,7 @@ pub fn merge(model: &Path, adapter: &Path, out: &Path, dequantize: bool, written
     if merged.is_packed() && !dequantize {
         return Err(RunError::MergesPacked { model: model.to_path_buf() });
     }
-    load_adapter(&mut merged, adapter)?;
+    load_adapter(&mut merged, adapter, model)?;
     merge_lora(&mut merged);
     if let Some(quant) = &written.quant {
         merged.pack(quant);

@@ -1,18 +1,22 @@
 //! Frozen weights in fewer bits than a tensor has. They are widened a tile at a time, forward and backward: a dense one
 //! never stands beside them.
 
+pub mod four_bit;
+pub mod ggml;
+pub mod int8_rows;
+
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::flex::unfilled;
-use crate::four_bit::FourBit;
-use crate::ggml::GgmlBlocks;
-use crate::int8_rows::Int8Rows;
 use crate::linear::linear_reference;
 use crate::lora_linear::{LoraLinear, lora_linear};
 use crate::simd::vectorized;
+use four_bit::FourBit;
+use ggml::GgmlBlocks;
+use int8_rows::Int8Rows;
 
 /// A frozen weight, and how it is stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,8 +122,8 @@ mod tests {
 
     use super::*;
     use crate::check::{compare, random};
-    use crate::four_bit::{FourBitConfig, FourBitKind};
-    use crate::ggml::GgmlType;
+    use four_bit::{FourBitConfig, FourBitKind};
+    use ggml::GgmlType;
 
     fn values(shape: [usize; 2]) -> Vec<f32> {
         random::<2>(shape, 7).try_into_vec_as().unwrap()
