@@ -103,3 +103,122 @@ pub(super) fn delta_dot(first: &Pair, second: &Pair) -> f64 {
 fn dot(one: &[f32], two: &[f32]) -> f64 {
     one.iter().zip(two).map(|(one, two)| f64::from(*one) * f64::from(*two)).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::checkpoint::safetensors::TensorFiles;
+
+    const WEIGHTS: [f32; 3] = [0.7, -0.4, 0.5];
+
+    #[track_caller]
+    fn assert_close(got: &[f32], expected: &[f32], tolerance: f32) {
+        assert_eq!(got.len(), expected.len());
+        let worst = got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst <= tolerance, "differs by {worst:e}");
+    }
+
+    /// Oracle: PEFT 0.21 with the masks that torch drew, `tests/golden/generate/combine.py`; sums of three terms of order 5
+    /// in f32 on both sides, so 1e-6.
+    #[test]
+    fn dare_matches_peft_with_its_masks() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/combine");
+        let files = TensorFiles::open(&folder, vec![folder.join("dare.safetensors")]).unwrap();
+        let read = |name: &str| files.read(name, [300]).unwrap().try_into_vec::<f32>().unwrap();
+        let dropped = |index: usize| {
+            let mut values = read(&format!("tensor.{index}"));
+            let mut mask = read(&format!("mask.{index}")).into_iter();
+            drop_and_rescale(&mut values, 0.6, || mask.next().unwrap() == 1.0);
+            values
+        };
+        let tensors: Vec<Vec<f32>> = (0..3).map(dropped).collect();
+        assert_close(&weighted_sum(&tensors, &WEIGHTS), &read("dare_linear"), 1e-6);
+        assert_close(&elected_mean(&tensors, &WEIGHTS, MajoritySign::Total), &read("dare_ties"), 1e-6);
+    }
+
+    #[test]
+    fn what_is_dropped_at_random_keeps_its_share_and_its_expected_value() {
+        let values: Vec<f32> = (0..2000).map(|it| (it as f32 * 0.37).sin() + 2.0).collect();
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let (mut sums, mut kept, rounds) = (vec![0.0; values.len()], 0, 400);
+        for _ in 0..rounds {
+            let mut dropped = values.clone();
+            drop_and_rescale(&mut dropped, 0.3, || rng.random_bool(0.3));
+            kept += dropped.iter().filter(|it| **it != 0.0).count();
+            sums.iter_mut().zip(&dropped).for_each(|(sum, it)| *sum += it / rounds as f32);
+        }
+        // 800,000 draws: the share's deviation is 0.0005.
+        let share = kept as f64 / (rounds * values.len()) as f64;
+        assert!((share - 0.3).abs() < 0.003, "{share}");
+        // Of one mean of 400: at most 3 * sqrt(0.7 / 0.3 / 400) = 0.23; six of them bound 2000 means.
+        assert_close(&sums, &values, 1.4);
+        let bias: f32 = sums.iter().zip(&values).map(|(a, b)| a - b).sum::<f32>() / values.len() as f32;
+        assert!(bias.abs() < 0.03, "{bias}");
+    }
+
+    #[test]
+    fn trimming_keeps_the_largest_and_the_first_of_equals() {
+        let trimmed = |density| {
+            let mut values = vec![0.5, -3.0, 2.0, -0.5, 0.5];
+            trim(&mut values, density);
+            values
+        };
+        assert_eq!(trimmed(0.4), [0.0, -3.0, 2.0, 0.0, 0.0]);
+        assert_eq!(trimmed(0.6), [0.5, -3.0, 2.0, 0.0, 0.0]);
+        assert_eq!(trimmed(0.79), [0.5, -3.0, 2.0, 0.0, 0.0], "rounded down");
+        assert_eq!(trimmed(1.0), [0.5, -3.0, 2.0, -0.5, 0.5]);
+    }
+
+    /// By hand: signs are elected without weights, a tie of signs is positive, zeros have no voice and no share in a mean.
+    #[test]
+    fn signs_are_elected_by_sum_or_by_number() {
+        let tensors = [vec![4.0, 1.0, 0.0], vec![-1.0, -1.0, 0.0], vec![-2.0, 0.0, -3.0]];
+        let merged = |method| elected_mean(&tensors, &[1.0, 10.0, 100.0], method);
+        assert_eq!(merged(MajoritySign::Total), [4.0, 1.0, -300.0]);
+        assert_eq!(merged(MajoritySign::Frequency), [(-10.0 - 200.0) / 2.0, 1.0, -300.0]);
+    }
+
+    #[test]
+    fn an_arc_has_its_ends_its_middle_and_its_length() {
+        let right = slerp_factors(0.5, 0.0);
+        assert!(right.iter().all(|it| (it - 0.5f64.sqrt()).abs() < 1e-12), "{right:?}");
+        for cosine in [-0.9f64, 0.0, 0.7] {
+            for t in [0.0, 0.2, 0.8, 1.0] {
+                let [one, two] = slerp_factors(t, cosine);
+                let length = one * one + two * two + 2.0 * one * two * cosine;
+                assert!((length - 1.0).abs() < 1e-12, "of unit vectors: {length}");
+                // The angle from the first end is the share `t` of the whole.
+                let from_first = (one + two * cosine).clamp(-1.0, 1.0).acos();
+                assert!((from_first - t * cosine.acos()).abs() < 1e-6, "{from_first}");
+            }
+        }
+        for nearly in [0.9996, -0.9996, 1.0, -1.0] {
+            assert_eq!(slerp_factors(0.25, nearly), [0.75, 0.25]);
+        }
+    }
+
+    #[test]
+    fn the_dot_of_two_products_needs_neither() {
+        let mut rng = ChaCha8Rng::seed_from_u64(6);
+        let (out, width) = (7, 5);
+        let mut pair = |rank: usize| {
+            let mut some =
+                |count: usize| (0..count).map(|_| rng.random_range(-1.0..1.0)).collect::<Vec<f32>>();
+            Pair { a: some(rank * width), b: some(out * rank), rank }
+        };
+        let (first, second) = (pair(2), pair(3));
+        let entry = |it: &Pair, row: usize, column: usize| -> f64 {
+            let terms =
+                (0..it.rank).map(|k| it.b[row * it.rank + k] as f64 * it.a[k * width + column] as f64);
+            terms.sum()
+        };
+        let places = (0..out).flat_map(|row| (0..width).map(move |column| (row, column)));
+        let expected: f64 = places.map(|(r, c)| entry(&first, r, c) * entry(&second, r, c)).sum();
+        assert!((delta_dot(&first, &second) - expected).abs() < 1e-12);
+    }
+}

@@ -160,7 +160,9 @@ pub fn combine(adapters: &[Weighted], combination: &Combination, base: Option<&s
         finite(path, &parts[0], &pair)?;
         Ok((path.to_string(), pair))
     };
-    let pairs = paths.par_iter().map(combined).collect::<Result<Vec<(String, Pair)>>>()?;
+    // First all of them, so that of several errors it is always the same that is told.
+    let pairs: Vec<Result<(String, Pair)>> = paths.par_iter().map(combined).collect();
+    let pairs = pairs.into_iter().collect::<Result<Vec<_>>>()?;
     let ranks = pairs.iter().map(|(path, pair)| (path.as_str(), pair.rank)).collect();
     let config = config(&sources, &ranks, base);
     let tensors = pairs.into_iter().flat_map(|(path, Pair { a, b, rank })| {

@@ -64,10 +64,24 @@ impl Source {
     pub fn pair(&self, path: &str) -> Result<Pair> {
         let Shape { rank, out_width, in_width, .. } = self.shapes[path];
         let read = |side, shape| -> Result<Vec<f32>> {
-            let data = self.files.read(&tensor_name(path, side), shape)?;
+            let data = self.files.read(&tensor_name(path, side), shape).map_err(|it| self.of_this(it))?;
             Ok(data.try_into_vec::<f32>().expect("read as f32"))
         };
         Ok(Pair { a: read('A', [rank, in_width])?, b: read('B', [out_width, rank])?, rank })
+    }
+
+    /// The error of a tensor, with the adapter that it is of.
+    fn of_this(&self, error: EngineError) -> EngineError {
+        let (name, reason) = match error {
+            EngineError::NotFinite { name, index } => {
+                (name, format!("holds a value that is not finite at index {index}"))
+            }
+            EngineError::Dtype { name, dtype } => {
+                (name, format!("is stored as {dtype}, known are F32, F16 and BF16"))
+            }
+            other => return other,
+        };
+        not_combined(&self.folder, &name, &reason, "leave this adapter out, or save it anew")
     }
 }
 
@@ -88,12 +102,12 @@ fn refused(config: &Value) -> Option<(&'static str, &'static str, &'static str)>
         return Some((
             "use_dora",
             reason,
-            "merge the adapter into its base, and use the others on the result",
+            "leave this adapter out, or merge it into its base and train the others on that",
         ));
     }
     if config["target_parameters"].as_array().is_some_and(|it| !it.is_empty()) {
         let reason = "names parameters, and adapters on experts can't be combined, nor can they in PEFT";
-        return Some(("target_parameters", reason, "merge the adapters into their base one after the other"));
+        return Some(("target_parameters", reason, "leave this adapter out, or merge it into its base"));
     }
     if config["modules_to_save"].as_array().is_some_and(|it| !it.is_empty()) {
         let reason = "names modules that are saved whole, and those have no sum";

@@ -41,7 +41,7 @@ pub(super) fn check_one_base(sources: &[Source]) -> Result<()> {
     let Some((first, name)) = named.next() else { return Ok(()) };
     let Some((other, other_name)) = named.find(|it| it.1 != name) else { return Ok(()) };
     let reason = format!("is `{other_name}`, that of `{}` is `{name}`", first.folder.display());
-    let hint = "adapters of one base can be combined; if both names are of one model, say which to write with `--base`";
+    let hint = "adapters of one base can be combined; if both names are of one model, give the one to write as `base`";
     Err(not_combined(&other.folder, KEY, &reason, hint))
 }
 
