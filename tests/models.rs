@@ -157,6 +157,50 @@ fn a_merged_folder_has_the_base_models_weights_and_no_adapter() {
 }
 
 #[test]
+fn combine_tells_what_it_can_do() {
+    insta::assert_snapshot!(said(&fthost(&["model", "combine", "--help"]), &root()), @"");
+}
+
+/// The numbers are compared with PEFT's in the engine's tests.
+#[test]
+fn adapters_of_one_base_become_one() {
+    let place = tempfile::tempdir().unwrap();
+    let out = at(place.path(), "combined");
+    let adapters = ["first=0.7", "second=-0.4", "wide=0.5"].map(|it| golden(&format!("combine/{it}")));
+    let of = |more: &[&str]| {
+        let [first, second, wide] = &adapters;
+        let args =
+            ["model", "combine", "--adapter", first, "--adapter", second, "--adapter", wide, "--out", &out];
+        fthost(&[&args, more].concat())
+    };
+    assert!(of(&[]).status.success());
+    assert_eq!(names(place.path().join("combined")), ["adapter_config.json", "adapter_model.safetensors"]);
+    insta::assert_snapshot!("inspect_combined", said(&fthost(&["model", "inspect", &out]), place.path()));
+    let again = of(&[]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(said(&again, place.path()).contains("is already there"));
+    let ranks = of(&["--force", "--method", "dare_ties", "--density", "0.3", "--majority-sign", "frequency"]);
+    assert_eq!(ranks.status.code(), Some(1));
+    insta::assert_snapshot!(said(&ranks, place.path()), @"");
+    let option = of(&["--force", "--t", "0.3"]);
+    assert_eq!(option.status.code(), Some(2));
+    insta::assert_snapshot!(said(&option, place.path()), @"");
+    assert_eq!(
+        names(place.path().to_path_buf()),
+        ["combined"],
+        "what failed left nothing and replaced nothing"
+    );
+
+    // A path may hold `=`; what is behind it is a weight only if it is a number.
+    let (first, second) = (at(place.path(), "a=b"), golden("combine/second"));
+    done(&["model", "combine", "--adapter", &golden("combine/first"), "--out", &first, "--method", "linear"]);
+    let between = at(place.path(), "between");
+    let args = ["--adapter", &first, "--adapter", &second, "--out", &between, "--dtype", "bf16"];
+    done(&[&["model", "combine", "--method", "slerp", "--t", "0.3"], &args[..]].concat());
+    assert!(place.path().join("between/adapter_model.safetensors").is_file());
+}
+
+#[test]
 fn a_model_from_nothing_is_decided_by_its_seed() {
     let place = tempfile::tempdir().unwrap();
     let made = |name: &str, seed: &str| {

@@ -67,14 +67,16 @@ fn assert_same_additions(got: &Path, expected: &Path, tolerance: f32) {
     got.iter().for_each(|(path, values)| assert_close(path, values, &expected[path], tolerance));
 }
 
-const THREE: [(&str, f64); 3] = [("first", 0.7), ("second", -0.4), ("third", 0.5)];
-const OF_THREE_RANKS: [(&str, f64); 3] = [("first", 0.7), ("second", -0.4), ("wide", 0.5)];
+type Three = [(&'static str, f64); 3];
+
+const THREE: Three = [("first", 0.7), ("second", -0.4), ("third", 0.5)];
+const OF_THREE_RANKS: Three = [("first", 0.7), ("second", -0.4), ("wide", 0.5)];
 
 fn ties(majority_sign: MajoritySign) -> Combination {
     Combination::Ties { density: 0.5, majority_sign }
 }
 
-fn cases() -> [(&'static str, [(&'static str, f64); 3], Combination); 4] {
+fn cases() -> [(&'static str, Three, Combination); 4] {
     [
         ("linear", THREE, Combination::Linear),
         ("ties_total", THREE, ties(MajoritySign::Total)),
@@ -314,12 +316,15 @@ fn a_base_that_is_named_twice_is_one_where_the_caller_says_so() {
     assert_eq!(config["base_model_name_or_path"], "owner/gqa_tied");
 }
 
+/// As files are written: name, shape, values.
+type Tensor = (String, Vec<usize>, Vec<f32>);
+
 #[test]
 fn tensors_that_are_no_pairs_of_linears_or_not_finite_are_refused() {
     let folder = changed("combine/second", |_| ());
     let path = folder.path().join("adapter_model.safetensors");
     let second = tensors(&of_golden("second"));
-    let written = |change: &dyn Fn(&mut Vec<(String, Vec<usize>, Vec<f32>)>)| {
+    let written = |change: &dyn Fn(&mut Vec<Tensor>)| {
         let named = second
             .iter()
             .map(|(name, (shape, values))| (format!("{PREFIX}{name}"), shape.clone(), values.clone()));
