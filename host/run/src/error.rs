@@ -234,7 +234,7 @@ pub enum RunError {
         path: PathBuf,
     },
     /// An option of other ways to combine adapters.
-    #[error("`{option}` is no option of `{method}`\nhint: it is one of {of}")]
+    #[error("`{option}` is no option of `{method}`\nhint: it goes with {of}")]
     OptionOfOthers {
         /// As typed.
         option: &'static str,

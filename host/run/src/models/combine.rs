@@ -56,19 +56,18 @@ impl MethodOptions {
             Method::DareTies => Combination::DareTies { density, majority_sign, seed },
             Method::Slerp => Combination::Slerp { t: self.t.unwrap_or(0.5) },
         };
-        use Method::{DareLinear, DareTies, Slerp, Ties};
-        let given: [(_, bool, &[Method], _); 4] = [
-            (
-                "--density",
-                self.density.is_some(),
-                &[Ties, DareLinear, DareTies],
-                "ties, dare_linear, dare_ties",
-            ),
-            ("--majority-sign", self.majority_sign.is_some(), &[Ties, DareTies], "ties, dare_ties"),
-            ("--seed", self.seed.is_some(), &[DareLinear, DareTies], "dare_linear, dare_ties"),
-            ("--t", self.t.is_some(), &[Slerp], "slerp"),
+        let (ties, dare) = (
+            matches!(combination, Combination::Ties { .. } | Combination::DareTies { .. }),
+            matches!(combination, Combination::DareLinear { .. } | Combination::DareTies { .. }),
+        );
+        let slerp = matches!(combination, Combination::Slerp { .. });
+        let given = [
+            ("--density", self.density.is_some(), ties || dare, "ties, dare_linear, dare_ties"),
+            ("--majority-sign", self.majority_sign.is_some(), ties, "ties, dare_ties"),
+            ("--seed", self.seed.is_some(), dare, "dare_linear, dare_ties"),
+            ("--t", self.t.is_some(), slerp, "slerp"),
         ];
-        match given.into_iter().find(|(_, given, of, _)| *given && !of.contains(&method)) {
+        match given.into_iter().find(|it| it.1 && !it.2) {
             Some((option, _, _, of)) => {
                 Err(RunError::OptionOfOthers { option, method: combination.name(), of })
             }
@@ -108,7 +107,7 @@ mod tests {
         assert_eq!(refused.exit_code(), 2);
         assert_eq!(
             refused.to_string(),
-            "`--seed` is no option of `ties`\nhint: it is one of dare_linear, dare_ties"
+            "`--seed` is no option of `ties`\nhint: it goes with dare_linear, dare_ties"
         );
         assert_eq!(MethodOptions::default().of(Method::Slerp).unwrap(), Combination::Slerp { t: 0.5 });
         for method in [Method::Linear, Method::Cat, Method::DareLinear, Method::DareTies, Method::Ties] {
