@@ -216,7 +216,7 @@ fn combine_tells_what_it_can_do() {
               [default: f32]
 
           --force
-              Replace a model that is there already
+              Replace an adapter that is there already
 
       -h, --help
               Print help (see a summary with '-h')
