@@ -157,6 +157,118 @@ fn a_merged_folder_has_the_base_models_weights_and_no_adapter() {
 }
 
 #[test]
+fn combine_tells_what_it_can_do() {
+    insta::assert_snapshot!(said(&fthost(&["model", "combine", "--help"]), &root()), @r"
+    Make one adapter of several of one base
+
+    Usage: fthost model combine [OPTIONS] --adapter <DIR[=WEIGHT]> --out <OUT>
+
+    Options:
+          --adapter <DIR[=WEIGHT]>
+              An adapter's folder, as PEFT writes it, and its weight, which may be below 0; 1 if absent.
+              Given once an adapter
+
+          --out <OUT>
+              The folder to make
+
+          --method <METHOD>
+              How
+
+              Possible values:
+              - cat:         Their weighted sum, exactly; ranks add up
+              - linear:      Weighted sums of A and of B, of one rank: rough, products of different
+                adapters stand in it
+              - ties:        As linear, of each tensor's largest values that agree in sign
+              - dare_linear: As linear, of values drawn at random
+              - dare_ties:   As ties, of values drawn at random
+              - slerp:       On the arc between two; ranks add up
+              
+              [default: cat]
+
+          --density <SHARE>
+              Share of each adapter's values that is kept, of ties, dare_linear and dare_ties [default:
+              0.5]
+
+          --majority-sign <MAJORITY_SIGN>
+              Which sign a value gets, of ties and dare_ties [default: total]
+
+              Possible values:
+              - total:     That of their sum
+              - frequency: That of most
+
+          --seed <N>
+              Decides every draw, of dare_linear and dare_ties [default: 0]
+
+          --t <T>
+              Where between two adapters, 0 the first and 1 the second, of slerp [default: 0.5]
+
+          --base <NAME>
+              The base that the result names, for adapters that name one base differently
+
+          --dtype <DTYPE>
+              How weights are written: f32 keeps every value as it is
+
+              Possible values:
+              - f32:  Four bytes, exact
+              - bf16: Two bytes, the range of f32
+              - f16:  Two bytes, more digits and a smaller range
+              
+              [default: f32]
+
+          --force
+              Replace an adapter that is there already
+
+      -h, --help
+              Print help (see a summary with '-h')
+    ");
+}
+
+/// The numbers are compared with PEFT's in the engine's tests.
+#[test]
+fn adapters_of_one_base_become_one() {
+    let place = tempfile::tempdir().unwrap();
+    let out = at(place.path(), "combined");
+    let adapters = ["first=0.7", "second=-0.4", "wide=0.5"].map(|it| golden(&format!("combine/{it}")));
+    let of = |more: &[&str]| {
+        let [first, second, wide] = &adapters;
+        let args =
+            ["model", "combine", "--adapter", first, "--adapter", second, "--adapter", wide, "--out", &out];
+        fthost(&[&args, more].concat())
+    };
+    assert!(of(&[]).status.success());
+    assert_eq!(names(place.path().join("combined")), ["adapter_config.json", "adapter_model.safetensors"]);
+    insta::assert_snapshot!("inspect_combined", said(&fthost(&["model", "inspect", &out]), place.path()));
+    let again = of(&[]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(said(&again, place.path()).contains("is already there"));
+    let ranks = of(&["--force", "--method", "dare_ties", "--density", "0.3", "--majority-sign", "frequency"]);
+    assert_eq!(ranks.status.code(), Some(1));
+    insta::assert_snapshot!(said(&ranks, place.path()), @r"
+    error: can't combine `tests/golden/combine/wide`: `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` has rank 6, that of `tests/golden/combine/first` has 4
+    hint: adapters of different ranks are combined by `cat`, or by `slerp`
+    ");
+    let option = of(&["--force", "--t", "0.3"]);
+    assert_eq!(option.status.code(), Some(2));
+    insta::assert_snapshot!(said(&option, place.path()), @r"
+    error: `--t` is no option of `cat`
+    hint: it goes with slerp
+    ");
+    assert_eq!(
+        names(place.path().to_path_buf()),
+        ["combined"],
+        "what failed left nothing and replaced nothing"
+    );
+
+    // A path may hold `=`; what is behind it is a weight only if it is a number.
+    let (first, second) = (at(place.path(), "a=b"), golden("combine/second"));
+    done(&["model", "combine", "--adapter", &golden("combine/first"), "--out", &first, "--method", "linear"]);
+    let between = at(place.path(), "between");
+    let args = ["--adapter", &first, "--adapter", &second, "--out", &between, "--dtype", "bf16"];
+    done(&[&["model", "combine", "--method", "slerp", "--t", "0.3"], &args[..]].concat());
+    assert!(place.path().join("between/adapter_model.safetensors").is_file());
+}
+
+#[test]
 fn a_model_from_nothing_is_decided_by_its_seed() {
     let place = tempfile::tempdir().unwrap();
     let made = |name: &str, seed: &str| {

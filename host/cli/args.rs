@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use author::{AuthorVerb, BenchArgs, BuildArgs, NewArgs, PackageArgs, TestArgs, TryArgs};
-pub use model::{ConvertArgs, InitArgs, InspectArgs, MergeArgs, ModelVerb, PullArgs};
+pub use model::{CombineArgs, ConvertArgs, InitArgs, InspectArgs, MergeArgs, ModelVerb, PullArgs};
 pub use share::{KeyVerb, PullPackageArgs, PushArgs, ShareVerb, UpdateArgs, VerifyArgs};
 
 /// Fine-tunes language models.

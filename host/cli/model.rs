@@ -1,9 +1,9 @@
 //! `fthost model`: models' files.
 
 use fthost_run::Result;
-use fthost_run::models::{Written, convert, folder, hub, init, inspect, merge};
+use fthost_run::models::{Written, combine, convert, folder, hub, init, inspect, merge};
 
-use crate::args::{ConvertArgs, InitArgs, InspectArgs, MergeArgs, ModelVerb, PullArgs};
+use crate::args::{CombineArgs, ConvertArgs, InitArgs, InspectArgs, MergeArgs, ModelVerb, PullArgs};
 use crate::render::grouped;
 
 /// Does what was asked and says where the result is.
@@ -13,6 +13,7 @@ pub fn run(verb: &ModelVerb) -> Result<()> {
         ModelVerb::Pull(args) => fetched(args),
         ModelVerb::Init(args) => initialised(args),
         ModelVerb::Merge(args) => merged(args),
+        ModelVerb::Combine(args) => combined(args),
         ModelVerb::Inspect(args) => inspected(args),
     }
 }
@@ -40,6 +41,14 @@ fn initialised(args: &InitArgs) -> Result<()> {
 
 fn merged(args: &MergeArgs) -> Result<()> {
     merge::merge(&args.model, &args.adapter, &args.out, args.dequantize, &(&args.written).into())?;
+    println!("`{}` is written", args.out.display());
+    Ok(())
+}
+
+fn combined(args: &CombineArgs) -> Result<()> {
+    let combination = args.options().of(args.method.into())?;
+    let base = args.base.as_deref();
+    combine::combine(&args.adapters, &combination, base, &args.out, args.dtype.into(), args.force)?;
     println!("`{}` is written", args.out.display());
     Ok(())
 }

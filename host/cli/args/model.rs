@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueEnum};
+use fthost_run::models::combine::{MajoritySign, Method, MethodOptions, Weighted};
 use fthost_run::models::{FourBitOptions, Int8Options, QuantConfig, StoredDtype, Written};
 
 /// `fthost model`.
@@ -17,6 +18,8 @@ pub enum ModelVerb {
     Init(InitArgs),
     /// Fold an adapter into its base model
     Merge(MergeArgs),
+    /// Make one adapter of several of one base
+    Combine(CombineArgs),
     /// Say what is in a model's folder, an adapter's folder or a GGUF file
     Inspect(InspectArgs),
 }
@@ -98,6 +101,106 @@ pub struct MergeArgs {
     /// Type and replacement.
     #[command(flatten)]
     pub written: WrittenArgs,
+}
+
+/// `fthost model combine`.
+#[derive(Debug, Args)]
+pub struct CombineArgs {
+    /// An adapter's folder, as PEFT writes it, and its weight, which may be below 0; 1 if absent. Given once an adapter
+    #[arg(long = "adapter", value_name = "DIR[=WEIGHT]", required = true, value_parser = weighted)]
+    pub adapters: Vec<Weighted>,
+    /// The folder to make
+    #[arg(long)]
+    pub out: PathBuf,
+    /// How
+    #[arg(long, value_enum, default_value_t)]
+    pub method: MethodArg,
+    /// Share of each adapter's values that is kept, of ties, dare_linear and dare_ties [default: 0.5]
+    #[arg(long, value_name = "SHARE")]
+    pub density: Option<f64>,
+    /// Which sign a value gets, of ties and dare_ties [default: total]
+    #[arg(long, value_enum)]
+    pub majority_sign: Option<MajoritySignArg>,
+    /// Decides every draw, of dare_linear and dare_ties [default: 0]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Where between two adapters, 0 the first and 1 the second, of slerp [default: 0.5]
+    #[arg(long, value_name = "T")]
+    pub t: Option<f64>,
+    /// The base that the result names, for adapters that name one base differently
+    #[arg(long, value_name = "NAME")]
+    pub base: Option<String>,
+    /// How weights are written: f32 keeps every value as it is
+    #[arg(long, value_enum, default_value_t)]
+    pub dtype: DtypeArg,
+    /// Replace an adapter that is there already
+    #[arg(long)]
+    pub force: bool,
+}
+
+impl CombineArgs {
+    /// What was given for the method.
+    pub fn options(&self) -> MethodOptions {
+        let majority_sign = self.majority_sign.map(Into::into);
+        MethodOptions { density: self.density, majority_sign, seed: self.seed, t: self.t }
+    }
+}
+
+/// What stands behind the last `=` is the weight, if it is a number, else part of the path.
+fn weighted(text: &str) -> Result<Weighted, std::convert::Infallible> {
+    let apart = text.rsplit_once('=').and_then(|(path, weight)| Some((path, weight.parse().ok()?)));
+    let (path, weight) = apart.unwrap_or((text, 1.0));
+    Ok(Weighted { folder: path.into(), weight })
+}
+
+/// How adapters are combined.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum MethodArg {
+    /// Their weighted sum, exactly; ranks add up
+    #[default]
+    Cat,
+    /// Weighted sums of A and of B, of one rank: rough, products of different adapters stand in it
+    Linear,
+    /// As linear, of each tensor's largest values that agree in sign
+    Ties,
+    /// As linear, of values drawn at random
+    DareLinear,
+    /// As ties, of values drawn at random
+    DareTies,
+    /// On the arc between two; ranks add up
+    Slerp,
+}
+
+/// Which sign a value of several adapters gets.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum MajoritySignArg {
+    /// That of their sum
+    Total,
+    /// That of most
+    Frequency,
+}
+
+impl From<MethodArg> for Method {
+    fn from(method: MethodArg) -> Self {
+        match method {
+            MethodArg::Cat => Self::Cat,
+            MethodArg::Linear => Self::Linear,
+            MethodArg::Ties => Self::Ties,
+            MethodArg::DareLinear => Self::DareLinear,
+            MethodArg::DareTies => Self::DareTies,
+            MethodArg::Slerp => Self::Slerp,
+        }
+    }
+}
+
+impl From<MajoritySignArg> for MajoritySign {
+    fn from(method: MajoritySignArg) -> Self {
+        match method {
+            MajoritySignArg::Total => Self::Total,
+            MajoritySignArg::Frequency => Self::Frequency,
+        }
+    }
 }
 
 /// `fthost model inspect`.

@@ -127,6 +127,18 @@ pub enum EngineError {
         /// Last path elements of every linear.
         linears: Vec<String>,
     },
+    /// An adapter that can't be combined with others.
+    #[error("can't combine `{}`: `{at}` {reason}\nhint: {hint}", adapter.display())]
+    NotCombined {
+        /// Its folder.
+        adapter: PathBuf,
+        /// A tensor's name, or a key of `adapter_config.json`.
+        at: String,
+        /// What stands in the way.
+        reason: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// The device asked for can't be used.
     #[error("{0}")]
     Device(String),

@@ -247,6 +247,16 @@ pub enum RunError {
         /// As given.
         path: PathBuf,
     },
+    /// An option of other ways to combine adapters.
+    #[error("`{option}` is no option of `{method}`\nhint: it goes with {of}")]
+    OptionOfOthers {
+        /// As typed.
+        option: &'static str,
+        /// The method asked for.
+        method: &'static str,
+        /// Methods that have the option.
+        of: &'static str,
+    },
     /// The hub gives no model.
     #[error("can't get {model} from {endpoint}: {reason}\nhint: {hint}")]
     Hub {
@@ -289,6 +299,7 @@ impl RunError {
             | Self::NoJudge { .. }
             | Self::NoReward { .. }
             | Self::NoScoreHead { .. }
+            | Self::OptionOfOthers { .. }
             | Self::Sandbox(SandboxError::NotFound { .. } | SandboxError::Config { .. }) => 2,
             Self::Registry(error) if error.is_usage() => 2,
             Self::Plugin(_)

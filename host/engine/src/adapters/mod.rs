@@ -1,5 +1,6 @@
 //! What is trained beside frozen weights.
 
+pub mod combine;
 pub mod dropout;
 mod experts;
 pub mod init;

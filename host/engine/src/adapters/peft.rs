@@ -17,9 +17,9 @@ use crate::models::block::MAGNITUDE;
 use crate::models::score::SCORE;
 use crate::models::{CausalLm, DecoderConfig, ScoreHead, ScoreRole};
 
-const CONFIG: &str = "adapter_config.json";
-const WEIGHTS: &str = "adapter_model.safetensors";
-const PREFIX: &str = "base_model.model.";
+pub(super) const CONFIG: &str = "adapter_config.json";
+pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
+pub(super) const PREFIX: &str = "base_model.model.";
 /// PEFT's word for models that classify, reward models among them.
 const SEQUENCE_CLASSIFICATION: &str = "SEQ_CLS";
 
@@ -82,8 +82,20 @@ pub fn save_adapter(model: &mut CausalLm, config: &LoraConfig, base: &str, folde
         written["task_type"] = json!(SEQUENCE_CLASSIFICATION);
         written["modules_to_save"] = json!(["score"]);
     }
-    let text = serde_json::to_string_pretty(&written).expect("a JSON value serialises");
+    write_config(folder, &written)
+}
+
+/// Writes `adapter_config.json`.
+pub(super) fn write_config(folder: &Path, config: &Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(config).expect("a JSON value serialises");
     write_whole(&folder.join(CONFIG), format!("{text}\n").as_bytes())
+}
+
+/// What `adapter_config.json` holds.
+pub(super) fn read_config(folder: &Path) -> Result<Value> {
+    let path = folder.join(CONFIG);
+    let text = std::fs::read_to_string(&path).map_err(EngineError::io("read", &path))?;
+    serde_json::from_str(&text).map_err(|source| EngineError::Json { path, source })
 }
 
 fn adapter_config(model: &CausalLm, config: &LoraConfig, base: &str) -> Value {
@@ -146,7 +158,7 @@ fn mixture_config(model: &CausalLm, config: &LoraConfig, adapted: &experts::Adap
 }
 
 /// A number as Python's `json` writes it where it is whole.
-fn whole(value: f64) -> Value {
+pub(super) fn whole(value: f64) -> Value {
     if value.fract() == 0.0 { json!(value as i64) } else { json!(value) }
 }
 
@@ -160,12 +172,8 @@ fn path_of(name: &str) -> &str {
 /// # Errors
 /// Options that are not understood here, by name; tensors that are missing or left over.
 pub fn load_adapter(model: &mut CausalLm, folder: &Path) -> Result<LoraConfig> {
-    let path = folder.join(CONFIG);
-    let text = std::fs::read_to_string(&path).map_err(EngineError::io("read", &path))?;
-    let value: Value =
-        serde_json::from_str(&text).map_err(|source| EngineError::Json { path: path.clone(), source })?;
-    let config = lora_config(&value, &model.config)
-        .map_err(|problems| EngineError::Invalid { what: format!("`{}`", path.display()), problems })?;
+    let value = read_config(folder)?;
+    let config = lora_config(folder, &value, Some(&model.config))?;
     let files = TensorFiles::open(folder, vec![folder.join(WEIGHTS)])?;
     let device = model.device();
     let mut read = Vec::new();
@@ -211,7 +219,17 @@ pub fn load_adapter(model: &mut CausalLm, folder: &Path) -> Result<LoraConfig> {
     Ok(config)
 }
 
-fn lora_config(value: &Value, model: &DecoderConfig) -> std::result::Result<LoraConfig, Vec<String>> {
+/// The configuration of the adapter in `folder` from its `adapter_config.json`; `model` is what its `target_parameters`
+/// are of.
+///
+/// # Errors
+/// Options that are not understood here, by name.
+pub(super) fn lora_config(folder: &Path, value: &Value, model: Option<&DecoderConfig>) -> Result<LoraConfig> {
+    let what = || format!("`{}`", folder.join(CONFIG).display());
+    understood(value, model).map_err(|problems| EngineError::Invalid { what: what(), problems })
+}
+
+fn understood(value: &Value, model: Option<&DecoderConfig>) -> std::result::Result<LoraConfig, Vec<String>> {
     let mut problems = Vec::new();
     if value["peft_type"] != "LORA" {
         problems.push(format!("`peft_type` {} is not known here (known: LORA)", value["peft_type"]));
@@ -239,7 +257,8 @@ fn lora_config(value: &Value, model: &DecoderConfig) -> std::result::Result<Lora
         alpha_pattern: alphas,
         ..LoraConfig::default()
     };
-    if let Some(parameters) = value["target_parameters"].as_array().filter(|it| !it.is_empty()) {
+    let parameters = value["target_parameters"].as_array().filter(|it| !it.is_empty());
+    if let (Some(parameters), Some(model)) = (parameters, model) {
         config = experts::on_linears(config, parameters, model).map_err(|problem| vec![problem])?;
     }
     problems.extend(config.problems());

@@ -1,5 +1,6 @@
 //! LoRA against PEFT, and adapters on disk.
 
+mod combine;
 mod init;
 
 use std::collections::BTreeMap;

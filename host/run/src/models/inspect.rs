@@ -1,6 +1,6 @@
 //! What a model's files say of it, without loading it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use fthost_data::{DataError, Tokenizer};
@@ -145,16 +145,24 @@ fn adapter(path: &Path) -> Result<Inspection> {
         ("kind", "peft_type"),
         ("base model", "base_model_name_or_path"),
         ("rank", "r"),
+        ("ranks by pattern", "rank_pattern"),
         ("alpha", "lora_alpha"),
         ("dropout", "lora_dropout"),
         ("rsLoRA", "use_rslora"),
         ("targets", "target_modules"),
     ] {
-        if let Some(value) = config.get(key).filter(|it| !it.is_null()) {
-            facts.push((name, text(value)));
+        match config.get(key) {
+            None | Some(Value::Null) => {}
+            // By the linear, there may be hundreds.
+            Some(Value::Object(patterns)) => {
+                let values: BTreeSet<u64> = patterns.values().filter_map(Value::as_u64).collect();
+                let told: Vec<String> = values.iter().map(u64::to_string).collect();
+                facts.extend((!told.is_empty()).then(|| (name, told.join(", "))));
+            }
+            Some(value) => facts.push((name, text(value))),
         }
     }
-    let layers: std::collections::BTreeSet<&str> = tensors.iter().filter_map(|it| layer(&it.0)).collect();
+    let layers: BTreeSet<&str> = tensors.iter().filter_map(|it| layer(&it.0)).collect();
     facts.push(("layers", layers.len().to_string()));
     facts.push(("stored as", stored_as(tensors.iter().map(|it| it.2.clone()))));
     let parts = parts(tensors.iter().map(|(name, shape, _)| (name.as_str(), shape.iter().product())));

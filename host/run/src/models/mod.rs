@@ -1,5 +1,6 @@
 //! Where models come from, and what is done with their files.
 
+pub mod combine;
 pub mod convert;
 pub mod embedded;
 pub mod folder;
