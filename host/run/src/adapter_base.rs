@@ -40,11 +40,41 @@ pub(crate) fn load_adapter(model: &mut CausalLm, adapter: &Path, base: &Path) ->
     Ok(peft::load_adapter(model, adapter)?)
 }
 
-fn check(adapter: &Path, base: &Path) -> Result<()> {
+/// What is noted of an adapter; `None` of one that another program made.
+fn noted(adapter: &Path) -> Result<Option<Base>> {
     let path = adapter.join(FILE);
-    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
-    let noted: Base = serde_json::from_str(&text)
+    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
+    let noted = serde_json::from_str(&text)
         .map_err(|error| DataError::Damaged { path: path.clone(), reason: error.to_string() })?;
+    Ok(Some(noted))
+}
+
+/// Notes in the folder of an adapter what all of `adapters`, of which it is made, have noted; nothing where one has not.
+///
+/// # Errors
+/// Two that were trained on different weights; files that can't be read or written.
+pub(crate) fn hand_on<'a>(adapters: impl Iterator<Item = &'a Path>, to: &Path) -> Result<()> {
+    let mut shared: Option<(&Path, Base)> = None;
+    for adapter in adapters {
+        let Some(found) = noted(adapter)? else { return Ok(()) };
+        match &shared {
+            Some((first, Base { reference, digest })) if *digest != found.digest => {
+                let [first, second] = [*first, adapter].map(Path::to_path_buf);
+                let (one, other) = (reference.clone(), found.reference);
+                return Err(RunError::TwoBases { first, one, second, other });
+            }
+            Some(_) => {}
+            None => shared = Some((adapter, found)),
+        }
+    }
+    let Some((_, base)) = shared else { return Ok(()) };
+    let path = to.join(FILE);
+    let text = serde_json::to_string_pretty(&base).expect("texts serialise");
+    std::fs::write(&path, text + "\n").map_err(RunError::output(&path))
+}
+
+fn check(adapter: &Path, base: &Path) -> Result<()> {
+    let Some(noted) = noted(adapter)? else { return Ok(()) };
     let found = digest::of_weights(base)?;
     if found == noted.digest {
         return Ok(());

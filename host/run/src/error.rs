@@ -235,6 +235,18 @@ pub enum RunError {
         /// Digest of its weights.
         expected: String,
     },
+    /// Adapters are to be combined that were trained on different weights.
+    #[error("the adapter in `{}` was trained on `{one}` and that in `{}` on `{other}`, whose weights differ\nhint: combine adapters of one model; or, where it is one that is stored in two ways, remove `fthost.base.json` from their folders", first.display(), second.display())]
+    TwoBases {
+        /// An adapter's folder.
+        first: PathBuf,
+        /// What it was trained on.
+        one: String,
+        /// Another's.
+        second: PathBuf,
+        /// What that was trained on.
+        other: String,
+    },
     /// The blocks of something are to be kept that has none.
     #[error("`{}` is no GGUF file\nhint: `--keep-blocks` is for one; a folder's weights are packed by `--quant`", path.display())]
     NoBlocks {
@@ -324,6 +336,7 @@ impl RunError {
             | Self::MergesPacked { .. }
             | Self::NoBlocks { .. }
             | Self::OtherBase { .. }
+            | Self::TwoBases { .. }
             | Self::NoModelInTheWay { .. }
             | Self::NoModel { .. }
             | Self::Hub { .. }

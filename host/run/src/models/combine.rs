@@ -7,6 +7,7 @@ pub use fthost_engine::adapters::combine::{Combination, MajoritySign, Weighted};
 use fthost_engine::checkpoint::StoredDtype;
 
 use super::folder::write_folder;
+use crate::adapter_base;
 use crate::error::{Result, RunError};
 
 /// How adapters are combined, by name.
@@ -89,7 +90,10 @@ pub fn combine(
     dtype: StoredDtype,
     force: bool,
 ) -> Result<()> {
-    write_folder(out, force, |folder| Ok(combine::combine(adapters, combination, base)?.save(folder, dtype)?))
+    write_folder(out, force, |folder| {
+        combine::combine(adapters, combination, base)?.save(folder, dtype)?;
+        adapter_base::hand_on(adapters.iter().map(|it| it.folder.as_path()), folder)
+    })
 }
 
 #[cfg(test)]
