@@ -126,4 +126,14 @@ fn an_adapter_that_a_run_left_changes_the_answers() {
         lines(&generate(folder.path(), &[&asked[..], &["--adapter", adapter.to_str().unwrap()]].concat()));
     assert_eq!(before[0]["prompt"], after[0]["prompt"]);
     assert_ne!(before[0]["tokens"], after[0]["tokens"]);
+    // Several are their sum: two halves are the whole, and what is taken away again leaves the base.
+    let with = |weights: &[&str]| {
+        let adapter = adapter.to_str().unwrap();
+        let given = weights.iter().flat_map(|it| ["--adapter".to_string(), format!("{adapter}={it}")]);
+        let given: Vec<String> = given.collect();
+        let all: Vec<&str> = asked.into_iter().chain(given.iter().map(String::as_str)).collect();
+        lines(&generate(folder.path(), &all))[0]["tokens"].clone()
+    };
+    assert_eq!(with(&["0.5", "0.5"]), after[0]["tokens"]);
+    assert_eq!(with(&["1", "-1"]), before[0]["tokens"]);
 }

@@ -7,6 +7,7 @@ mod share;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use fthost_run::models::combine::Weighted;
 
 pub use author::{AuthorVerb, BenchArgs, BuildArgs, NewArgs, PackageArgs, TestArgs, TryArgs};
 pub use model::{CombineArgs, ConvertArgs, InitArgs, InspectArgs, MergeArgs, ModelVerb, PullArgs};
@@ -200,9 +201,9 @@ pub struct GenerateArgs {
     /// The model: a folder in Hugging Face's layout; the embedded model if absent
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// An adapter: a PEFT folder
-    #[arg(long, value_name = "DIR")]
-    pub adapter: Option<PathBuf>,
+    /// An adapter, a PEFT folder, and its weight, 1 if absent. Given several times, their sum
+    #[arg(long = "adapter", value_name = "DIR[=WEIGHT]", value_parser = model::weighted)]
+    pub adapters: Vec<Weighted>,
     /// Take prompts from rows (`prompt`, `messages` ...; JSONL, JSON, CSV, Parquet). Text is continued as it stands
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
@@ -259,9 +260,10 @@ pub struct EvalArgs {
     /// Run file and overrides.
     #[command(flatten)]
     pub file: FileArgs,
-    /// PEFT folder; the base model alone without it
-    #[arg(long, value_name = "DIR")]
-    pub adapter: Option<PathBuf>,
+    /// An adapter, a PEFT folder, and its weight, 1 if absent. Given several times, their sum; the base model alone without
+    /// one
+    #[arg(long = "adapter", value_name = "DIR[=WEIGHT]", value_parser = model::weighted)]
+    pub adapters: Vec<Weighted>,
     /// Use nothing but what `plugins.lock` beside the run file pins
     #[arg(long)]
     pub locked: bool,

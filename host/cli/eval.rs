@@ -10,8 +10,7 @@ use crate::plugin;
 pub fn run(args: &EvalArgs) -> Result<()> {
     let config = plugin::config(&args.file)?;
     let mut plugins = plugin::load(&config, &args.file.file, args.locked)?;
-    let (evaluation, judgement) =
-        eval::run(&config, &mut plugins, args.adapter.as_deref(), args.device.into())?;
+    let (evaluation, judgement) = eval::run(&config, &mut plugins, &args.adapters, args.device.into())?;
     let answers = judgement.map(|it| it.answers).unwrap_or_default();
     let shown = answers.len().min(args.answers);
     if args.json {

@@ -16,7 +16,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     };
     let answers = generate::run(&GenerateRequest {
         model: args.model.clone().map_or_else(models::embedded::unpack, Ok)?,
-        adapter: args.adapter.clone(),
+        adapters: args.adapters.clone(),
         prompts,
         system: args.system.clone(),
         config: config(args),

@@ -147,7 +147,7 @@ impl CombineArgs {
 }
 
 /// What stands behind the last `=` is the weight, if it is a number, else part of the path.
-fn weighted(text: &str) -> Result<Weighted, std::convert::Infallible> {
+pub(super) fn weighted(text: &str) -> Result<Weighted, std::convert::Infallible> {
     let apart = text.rsplit_once('=').and_then(|(path, weight)| Some((path, weight.parse().ok()?)));
     let (path, weight) = apart.unwrap_or((text, 1.0));
     Ok(Weighted { folder: path.into(), weight })

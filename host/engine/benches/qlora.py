@@ -35,7 +35,7 @@ BARS = {"rss": 0.35, "time": 1.25, "loss": 0.02}
 
 def random_model(fthost: str, folder: pathlib.Path) -> str:
     """A model of the shape, in bf16."""
-    shape, wide, narrow = folder / "shape", folder / "f32", folder / "bf16"
+    shape, wide, narrow = folder / "shape", folder / "wide", folder / "narrow"
     shape.mkdir()
     (shape / "config.json").write_text(json.dumps(SHAPE))
     subprocess.run([fthost, "model", "init", shape, "--out", wide], check=True, stdout=subprocess.DEVNULL)

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use fthost_data::DataError;
+use fthost_engine::adapters::combine::{self, Combination, Weighted};
 use fthost_engine::adapters::{LoraConfig, peft};
+use fthost_engine::checkpoint::StoredDtype;
 use fthost_engine::models::CausalLm;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +40,29 @@ pub(crate) fn write(adapter: &Path, base: &Path, reference: String) -> Result<()
 pub(crate) fn load_adapter(model: &mut CausalLm, adapter: &Path, base: &Path) -> Result<LoraConfig> {
     check(adapter, base)?;
     Ok(peft::load_adapter(model, adapter)?)
+}
+
+/// Puts several adapters on `model` at once, each times its weight: their exact sum. The configuration is that of an
+/// adapter of all their ranks.
+///
+/// # Errors
+/// As [`load_adapter`]; adapters that can't be added up.
+pub(crate) fn load_adapters(
+    model: &mut CausalLm,
+    adapters: &[Weighted],
+    base: &Path,
+) -> Result<Option<LoraConfig>> {
+    match adapters {
+        [] => return Ok(None),
+        [Weighted { folder, weight: 1.0 }] => return load_adapter(model, folder, base).map(Some),
+        _ => {}
+    }
+    adapters.iter().try_for_each(|it| check(&it.folder, base))?;
+    let summed = tempfile::tempdir().map_err(RunError::output(&std::env::temp_dir()))?;
+    // They are put on one base here, whatever they call it.
+    let name = base.to_string_lossy();
+    combine::combine(adapters, &Combination::Cat, Some(&name))?.save(summed.path(), StoredDtype::F32)?;
+    Ok(Some(peft::load_adapter(model, summed.path())?))
 }
 
 /// What is noted of an adapter; `None` of one that another program made.

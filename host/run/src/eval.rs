@@ -1,19 +1,18 @@
 //! Evaluation without training: the held-out rows of a run file, for the base model or with an adapter.
 
-use std::path::Path;
-
 use fthost_data::{DataError, TokenRows, Tokenizer};
 use fthost_engine::checkpoint::{LoadConfig, load_model_as};
 use fthost_engine::device::{self, DeviceKind};
 use fthost_engine::train::{TrainState, attach_reward_head};
 
-use crate::adapter_base::load_adapter;
+use crate::adapter_base::{load_adapter, load_adapters};
 use crate::config::{Adapter, RunConfig};
 use crate::dataset::{self, OnBadRow};
 use crate::error::{Result, RunError};
 use crate::evaluate::{Evaluation, HeldOutRows};
 use crate::judge::{Judge, JudgeSettings, Judgement};
 use crate::method::Method;
+use crate::models::combine::Weighted;
 use crate::plugins::Plugins;
 use crate::rows::encoded;
 use crate::{models, reward_model};
@@ -25,7 +24,7 @@ use crate::{models, reward_model};
 pub fn run(
     config: &RunConfig,
     plugins: &mut Plugins,
-    adapter: Option<&Path>,
+    adapters: &[Weighted],
     device: DeviceKind,
 ) -> Result<(Evaluation, Option<Judgement>)> {
     let config = &models::found(config)?;
@@ -57,7 +56,7 @@ pub fn run(
     if let Some(Adapter::Peft { path }) = &config.adapter {
         load_adapter(&mut reference, path, config.model.folder())?;
     }
-    let adapter = adapter.map(|it| load_adapter(&mut model, it, config.model.folder())).transpose()?;
+    let adapter = load_adapters(&mut model, adapters, config.model.folder())?;
     if config.objective.has_margins() {
         attach_reward_head(&mut model);
     }

@@ -10,16 +10,17 @@ use fthost_engine::device::{self, DeviceKind};
 pub use fthost_engine::generate::{Completion, GenerateConfig};
 pub use fthost_engine::nn::DecodeWeights;
 
-use crate::adapter_base::load_adapter;
+use crate::adapter_base::load_adapters;
 use crate::error::{Result, RunError};
+use crate::models::combine::Weighted;
 
 /// What is asked of which model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GenerateRequest {
     /// A folder in Hugging Face's layout.
     pub model: PathBuf,
-    /// A PEFT folder.
-    pub adapter: Option<PathBuf>,
+    /// PEFT folders, each times its weight.
+    pub adapters: Vec<Weighted>,
     /// What is answered.
     pub prompts: PromptSource,
     /// Opens every conversation that has no system message of its own.
@@ -78,9 +79,7 @@ pub fn run(request: &GenerateRequest) -> Result<Vec<Answer>> {
         })
         .collect::<std::result::Result<Vec<_>, _>>()?;
     let mut model = load_model(&request.model, &device::open(request.device)?)?;
-    if let Some(folder) = &request.adapter {
-        load_adapter(&mut model, folder, &request.model)?;
-    }
+    load_adapters(&mut model, &request.adapters, &request.model)?;
     let model = model.for_decoding(request.weights);
     let answered =
         fthost_engine::generate::generate(&model, &tokenizer, &token_ids, &request.config, request.max_batch);
@@ -159,7 +158,7 @@ mod tests {
     fn request(prompts: PromptSource, system: Option<&str>) -> GenerateRequest {
         GenerateRequest {
             model: "model".into(),
-            adapter: None,
+            adapters: Vec::new(),
             prompts,
             system: system.map(str::to_string),
             config: GenerateConfig::default(),
