@@ -59,7 +59,7 @@ impl Row<'_> {
             sum,
             self.completion.token_count,
             end,
-            short(&last_turn(self.prompt)),
+            short(self.prompt.last_turn()),
             short(&self.completion.text)
         );
         for (name, outcome) in &self.outcomes {
@@ -70,13 +70,6 @@ impl Row<'_> {
             }
         }
         line
-    }
-}
-
-fn last_turn(prompt: &Prompt) -> String {
-    match prompt {
-        Prompt::Text(text) => text.clone(),
-        Prompt::Messages(messages) => messages.last().map_or_else(String::new, |it| it.content.clone()),
     }
 }
 

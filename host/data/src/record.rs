@@ -93,6 +93,16 @@ pub enum Prompt {
     Messages(Vec<Message>),
 }
 
+impl Prompt {
+    /// What was said last: the text itself, or the content of the last message.
+    pub fn last_turn(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Messages(messages) => messages.last().map_or("", |it| &it.content),
+        }
+    }
+}
+
 /// What the model should answer. Always of the same kind as its prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged)]

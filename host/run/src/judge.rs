@@ -18,7 +18,7 @@ use crate::error::{Result, RunError};
 use crate::host_model::EngineModel;
 use crate::judges::Judges;
 use crate::plugins::{Lent, PluginUsage, Plugins};
-use crate::questions::{Question, last_turn, question, samples};
+use crate::questions::{Question, question, samples};
 use crate::scores::{RewardScores, Scores};
 
 /// Samples an evaluator is called with at a time.
@@ -182,7 +182,7 @@ impl<'a> Judge<'a> {
         let of_question = |(index, (question, all)): (usize, (&Question, &Vec<Candidate>))| {
             let answer = |it: &Candidate| JudgedAnswer {
                 question: index,
-                prompt: last_turn(&question.prompt),
+                prompt: question.prompt.last_turn().to_string(),
                 reference: question.reference.clone(),
                 answer: it.clone(),
                 scores: Vec::new(),

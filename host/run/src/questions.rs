@@ -49,13 +49,6 @@ fn answer_text(completion: &Completion) -> String {
     }
 }
 
-pub(crate) fn last_turn(prompt: &Prompt) -> String {
-    match prompt {
-        Prompt::Text(text) => text.clone(),
-        Prompt::Messages(messages) => messages.last().map_or_else(String::new, |it| it.content.clone()),
-    }
-}
-
 /// A sample an answer; ids count answers, so that several to one question are told apart.
 /// `step` of `steps` optimizer steps are done.
 pub(crate) fn samples(

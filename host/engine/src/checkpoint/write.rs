@@ -38,22 +38,30 @@ impl StoredDtype {
         }
     }
 
-    /// Rounds to the nearest, ties to even.
-    fn bytes(self, values: &[f32]) -> Vec<u8> {
-        match self {
-            Self::F32 => values.iter().flat_map(|it| it.to_le_bytes()).collect(),
-            Self::Bf16 => values.iter().flat_map(|it| bf16::from_f32(*it).to_le_bytes()).collect(),
-            Self::F16 => values.iter().flat_map(|it| f16::from_f32(*it).to_le_bytes()).collect(),
-        }
+    /// Rounds to the nearest, ties to even; a few values at a time, so that a large weight is not there twice.
+    fn write(self, values: &[f32], file: &mut dyn Write) -> std::io::Result<()> {
+        /// Values at a time.
+        const VALUES: usize = 64 * 1024;
+        values.chunks(VALUES).try_for_each(|values| {
+            let bytes: Vec<u8> = match self {
+                Self::F32 => values.iter().flat_map(|it| it.to_le_bytes()).collect(),
+                Self::Bf16 => values.iter().flat_map(|it| bf16::from_f32(*it).to_le_bytes()).collect(),
+                Self::F16 => values.iter().flat_map(|it| f16::from_f32(*it).to_le_bytes()).collect(),
+            };
+            file.write_all(&bytes)
+        })
     }
 }
+
+/// Writes a tensor's bytes.
+type Written<'a> = Box<dyn Fn(&mut dyn Write) -> std::io::Result<()> + 'a>;
 
 /// A tensor whose bytes are made when they are written.
 pub(crate) struct LazyTensor<'a> {
     name: String,
     shape: Vec<usize>,
     dtype: Dtype,
-    bytes: Box<dyn Fn() -> Vec<u8> + 'a>,
+    write: Written<'a>,
 }
 
 impl<'a> LazyTensor<'a> {
@@ -64,7 +72,7 @@ impl<'a> LazyTensor<'a> {
         dtype: StoredDtype,
         values: impl Fn() -> Vec<f32> + 'a,
     ) -> Self {
-        Self { name, shape, dtype: dtype.dtype(), bytes: Box::new(move || dtype.bytes(&values())) }
+        Self { name, shape, dtype: dtype.dtype(), write: Box::new(move |file| dtype.write(&values(), file)) }
     }
 
     /// Its bytes in the file.
@@ -79,7 +87,7 @@ impl<'a> LazyTensor<'a> {
         dtype: Dtype,
         bytes: impl Fn() -> Vec<u8> + 'a,
     ) -> Self {
-        Self { name, shape, dtype, bytes: Box::new(bytes) }
+        Self { name, shape, dtype, write: Box::new(move |file| file.write_all(&bytes())) }
     }
 }
 
@@ -117,7 +125,7 @@ pub(crate) fn write_lazy(path: &Path, mut tensors: Vec<LazyTensor<'_>>) -> Resul
     write_with(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
-        tensors.iter().try_for_each(|it| file.write_all(&(it.bytes)()))
+        tensors.iter().try_for_each(|it| (it.write)(file))
     })
 }
 
