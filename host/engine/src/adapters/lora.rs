@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Tensor, TensorData};
+use fthost_kernels::Weight;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::experts::Place;
@@ -13,7 +15,7 @@ use super::target::{Patterns, TargetModules};
 use crate::checkpoint::init::normal;
 use crate::error::{EngineError, Result};
 use crate::models::CausalLm;
-use crate::nn::linear::Origin;
+use crate::nn::linear::{Linear, Origin};
 use crate::nn::{LoraWeights, Magnitude};
 
 /// `[adapter.lora]` of a run file.
@@ -169,64 +171,89 @@ pub(crate) struct Pair {
 }
 
 /// A linear that is to have an adapter.
-pub(crate) struct Adapted<'a> {
+pub(crate) struct Adapted {
     /// In the model.
-    pub path: &'a str,
+    pub path: String,
     /// Out and in.
     pub widths: [usize; 2],
     /// The adapter's.
     pub rank: usize,
+    scaling: f64,
 }
 
 /// The pair of a linear, which may be that of the weight.
-pub(crate) type PairSource<'a> = &'a mut dyn FnMut(Adapted<'_>, Option<&Origin>) -> Result<Pair>;
+pub(crate) type PairSource<'a> = &'a mut dyn FnMut(&Adapted, Option<&Origin>) -> Result<Pair>;
 
 /// Puts the pair that `weights` gives on every linear that `config` names.
 pub(crate) fn attach_with(model: &mut CausalLm, config: &LoraConfig, weights: PairSource<'_>) -> Result<()> {
-    let (matches, sizes) = (config.target_modules.matcher()?, config.sizes()?);
-    let mut attached = 0;
-    let mut linears = Vec::new();
-    let blocks = model.config.names.blocks;
-    let (shape, device) = (model.config.clone(), model.device());
-    let on_mixture = |path: &str| Place::of(&shape, path, 1).is_some();
+    let adapted = adapted(model, config)?;
+    let mut origins = origins(model, config, &adapted)?.into_iter();
+    let (blocks, device) = (model.config.names.blocks, model.device());
+    let mut adapted = adapted.into_iter().peekable();
     for (layer, block) in model.blocks.iter_mut().enumerate() {
         for (name, linear) in block.linears_mut() {
-            let path = format!("{blocks}.{layer}.{name}");
-            if layer == 0 {
-                linears.push(name.to_string());
-            }
-            if !matches(&path) {
+            let Some(of) = adapted.next_if(|it| it.path == format!("{blocks}.{layer}.{name}")) else {
                 continue;
-            }
-            let invalid = |problem: String| EngineError::Invalid {
-                what: "adapter.lora".into(),
-                problems: vec![problem],
             };
-            let (rank, alpha) = sizes(&path).map_err(invalid)?;
-            let init = config.init_lora_weights;
-            let unknown = [("use_dora", config.use_dora), ("init_lora_weights", init.is_of_weight())];
-            if let Some((key, _)) = unknown.iter().find(|it| it.1).filter(|_| on_mixture(&path)) {
-                return Err(invalid(format!("`{key}` is not known on experts of a mixture: `{path}`")));
-            }
-            let scaling = config.scaling(rank, alpha);
-            let origin = match init.is_of_weight() {
-                true => {
-                    let (a, b) = init::origin(init, &path, &linear.weight, rank, scaling, &device)?;
-                    Some(Box::new(Origin { a, negative_b: b.neg() }))
-                }
-                false => None,
-            };
-            let widths = linear.weight.dims();
-            let of = Adapted { path: &path, widths, rank };
-            let Pair { a, b, length } = weights(of, origin.as_deref())?;
+            let origin = origins.next().flatten().map(Box::new);
+            let Pair { a, b, length } = weights(&of, origin.as_deref())?;
             let magnitude =
                 config.use_dora.then(|| Box::new(Magnitude::new(&linear.weight, length, &device)));
-            linear.lora = Some(LoraWeights { a, b, scaling, magnitude, origin, dropout: None });
-            attached += 1;
+            linear.lora = Some(LoraWeights { a, b, scaling: of.scaling, magnitude, origin, dropout: None });
         }
     }
-    if attached == 0 {
-        return Err(EngineError::NoTarget { wanted: format!("{:?}", config.target_modules), linears });
-    }
     Ok(())
+}
+
+/// Every linear with its path, in the model's order.
+fn linears(model: &CausalLm) -> impl Iterator<Item = (String, &Linear)> {
+    let blocks = model.config.names.blocks;
+    model.blocks.iter().enumerate().flat_map(move |(layer, block)| {
+        block.linears().map(move |(name, linear)| (format!("{blocks}.{layer}.{name}"), linear))
+    })
+}
+
+/// The linears that `config` names, in the model's order.
+fn adapted(model: &CausalLm, config: &LoraConfig) -> Result<Vec<Adapted>> {
+    let (matches, sizes) = (config.target_modules.matcher()?, config.sizes()?);
+    let on_mixture = |path: &str| Place::of(&model.config, path, 1).is_some();
+    let init = config.init_lora_weights;
+    let unknown = [("use_dora", config.use_dora), ("init_lora_weights", init.is_of_weight())];
+    let unknown = unknown.iter().find(|it| it.1);
+    let mut found = Vec::new();
+    for (path, linear) in linears(model).filter(|it| matches(&it.0)) {
+        let invalid =
+            |problem: String| EngineError::Invalid { what: "adapter.lora".into(), problems: vec![problem] };
+        let (rank, alpha) = sizes(&path).map_err(invalid)?;
+        if let Some((key, _)) = unknown.filter(|_| on_mixture(&path)) {
+            return Err(invalid(format!("`{key}` is not known on experts of a mixture: `{path}`")));
+        }
+        let (widths, scaling) = (linear.weight.dims(), config.scaling(rank, alpha));
+        found.push(Adapted { path, widths, rank, scaling });
+    }
+    if found.is_empty() {
+        let wanted = format!("{:?}", config.target_modules);
+        let linears = model.blocks.iter().take(1).flat_map(|it| it.linears());
+        let linears = linears.map(|it| it.0.to_string()).collect();
+        return Err(EngineError::NoTarget { wanted, linears });
+    }
+    Ok(found)
+}
+
+/// What each pair begins with, where that is a part of the weight: a decomposition a linear, several at a time.
+fn origins(model: &CausalLm, config: &LoraConfig, adapted: &[Adapted]) -> Result<Vec<Option<Origin>>> {
+    let init = config.init_lora_weights;
+    if !init.is_of_weight() {
+        return Ok(Vec::new());
+    }
+    let device = model.device();
+    let mut wanted = adapted.iter().peekable();
+    let pairs: Vec<(&Adapted, &Weight)> = linears(model)
+        .filter_map(|(path, linear)| Some((wanted.next_if(|it| it.path == path)?, &linear.weight)))
+        .collect();
+    let decomposed = pairs.into_par_iter().map(|(of, weight)| {
+        let (a, b) = init::origin(init, &of.path, weight, of.rank, of.scaling, &device)?;
+        Ok(Some(Origin { a, negative_b: b.neg() }))
+    });
+    decomposed.collect()
 }

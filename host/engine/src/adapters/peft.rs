@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::experts;
 use super::init::LoraInit;
-use super::lora::{Adapted, LoraConfig, Pair, attach_with};
+use super::lora::{LoraConfig, Pair, attach_with};
 use super::target::TargetModules;
 use crate::checkpoint::safetensors::TensorFiles;
 use crate::checkpoint::write::{write_f32, write_whole};
@@ -179,7 +179,7 @@ pub fn load_adapter(model: &mut CausalLm, folder: &Path) -> Result<LoraConfig> {
     let mut read = Vec::new();
     let shape = model.config.clone();
     attach_with(model, &config, &mut |of, _| {
-        let Adapted { path, widths: [out, width], rank } = of;
+        let (path, [out, width], rank) = (of.path.as_str(), of.widths, of.rank);
         let names_in = |path: &str| ["lora_A", "lora_B"].map(|side| format!("{PREFIX}{path}.{side}.weight"));
         let (names, [a, b]) = match experts::Place::of(&shape, path, out) {
             None => {
