@@ -1,0 +1,143 @@
+//! Estimates against the models they are of: names, shapes and counts of every family, bytes of packed weights and moments.
+
+use fthost_engine::Device;
+use fthost_engine::adapters::{LoraConfig, attach_lora};
+use fthost_engine::checkpoint::{LoadConfig, init_model, load_model_as};
+use fthost_engine::estimate::{Held, ModelShape, Role, moments, weights};
+use fthost_engine::models::{CausalLm, DecoderConfig, Parameter};
+use fthost_engine::nn::FloatDtype;
+use fthost_engine::optim::{AdamW, MomentStorage};
+use fthost_engine::quant::{FourBitOptions, Int8Options, QuantConfig};
+
+use crate::support::golden;
+
+/// A folder of each family, and of each way in which its weights differ.
+const FAMILIES: [&str; 17] = [
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "gpt2",
+    "llama_yarn",
+    "mistral",
+    "mixtral",
+    "olmo2",
+    "phi3",
+    "phi3_long",
+    "qwen2",
+    "qwen2_window",
+    "qwen3",
+    "qwen3_moe",
+    "qwen3_untied",
+    "smollm3",
+    "mistral_full",
+];
+
+fn shape(family: &str) -> ModelShape {
+    ModelShape::of(&DecoderConfig::read(&golden("families").join(family).join("config.json")).unwrap())
+}
+
+fn model(family: &str) -> CausalLm {
+    init_model(&golden("families").join(family), 1, &Device::flex()).unwrap()
+}
+
+#[test]
+fn every_familys_weights_are_those_of_its_visitor() {
+    for family in FAMILIES {
+        let (mut expected, shape) = (Vec::new(), shape(family));
+        model(family).visit_base(&mut |name, parameter| expected.push((name.to_string(), parameter.dims())));
+        let found: Vec<_> = shape.weights().map(|it| (it.name, it.dims)).collect();
+        assert_eq!(found, expected, "{family}");
+        let parameters: usize = expected.iter().map(|it| it.1.iter().product::<usize>()).sum();
+        assert_eq!(shape.parameters(), parameters, "{family}");
+    }
+}
+
+/// DoRA is not known on a mixture's experts.
+#[test]
+fn an_adapters_parameters_are_those_of_its_visitor() {
+    for family in FAMILIES {
+        let patterned = LoraConfig {
+            rank: 3,
+            rank_pattern: [("layers.1.*".to_string(), 2)].into(),
+            ..LoraConfig::default()
+        };
+        let mixes = shape(family).config.mixture.is_some();
+        for lora in [patterned, LoraConfig { rank: 5, use_dora: !mixes, ..LoraConfig::default() }] {
+            let (mut model, mut expected) = (model(family), Vec::new());
+            attach_lora(&mut model, &lora, 1).unwrap();
+            model.visit_trained(&mut |_, parameter| expected.push(parameter.length()));
+            assert_eq!(shape(family).with_lora(&lora).unwrap().trained(), expected, "{family}");
+        }
+    }
+}
+
+/// Packed weights hold the bytes that are told; so do bf16 and f32.
+#[test]
+fn weights_have_the_bytes_of_the_model_that_is_loaded() {
+    let folder = golden("quant/model");
+    let shape = ModelShape::of(&DecoderConfig::read(&folder.join("config.json")).unwrap());
+    let four_bit =
+        |block_size, double_quant| FourBitOptions { block_size, double_quant, skip_modules: Vec::new() };
+    let skipping = FourBitOptions { skip_modules: vec!["down_proj".into()], ..four_bit(64, true) };
+    for quant in [
+        None,
+        Some(QuantConfig::Nf4(four_bit(64, true))),
+        Some(QuantConfig::Fp4(four_bit(128, false))),
+        Some(QuantConfig::Nf4(skipping)),
+        Some(QuantConfig::Int8(Int8Options::default())),
+    ] {
+        for dtype in [FloatDtype::F32, FloatDtype::Bf16] {
+            let load = LoadConfig { to_train: false, dtype, quant: quant.clone() };
+            let mut model = load_model_as(&folder, &Device::flex(), &load).unwrap();
+            let narrow = |it: &burn::tensor::Tensor<2>| it.dtype() == burn::tensor::DType::BF16;
+            let mut expected = 0;
+            model.visit_base(&mut |_, parameter| {
+                expected += match &parameter {
+                    Parameter::Packed(it) => it.bytes(),
+                    Parameter::Matrix(it) if narrow(it) => 2 * parameter.length(),
+                    _ => 4 * parameter.length(),
+                };
+            });
+            assert_eq!(weights(&shape, &load, |_| Held::F32).total(), expected as u64, "{load:?}");
+        }
+    }
+}
+
+#[test]
+fn frozen_weights_are_a_files_pages_where_it_holds_their_type() {
+    let shape = shape("qwen3");
+    let parameters = 4 * shape.parameters() as u64;
+    let of = |load: LoadConfig, held: Held| {
+        let found = weights(&shape, &load, |_| held);
+        (found.mapped, found.owned)
+    };
+    assert_eq!(of(LoadConfig::default(), Held::F32), (parameters, 0));
+    assert_eq!(of(LoadConfig::default(), Held::Bf16), (0, parameters));
+    let to_train = LoadConfig { to_train: true, ..LoadConfig::default() };
+    assert_eq!(of(to_train, Held::F32), (0, parameters));
+    let vectors: usize = shape.weights().filter(|it| it.role == Role::Vector).map(|it| it.length()).sum();
+    let bf16 = LoadConfig { dtype: FloatDtype::Bf16, ..LoadConfig::default() };
+    // Norms stay f32, and are read from a file of bf16.
+    assert_eq!(of(bf16, Held::Bf16), ((parameters - 4 * vectors as u64) / 2, 4 * vectors as u64));
+}
+
+/// Parameters of fewer values than 4096 keep f32.
+#[test]
+fn moments_have_the_bytes_of_the_optimizer() {
+    for storage in [MomentStorage::F32, MomentStorage::BLOCKS] {
+        for lora in [None, Some(LoraConfig::default())] {
+            let (mut model, mut shape) = (model("gpt2"), shape("gpt2"));
+            if let Some(lora) = lora {
+                attach_lora(&mut model, &lora, 1).unwrap();
+                shape = shape.with_lora(&lora).unwrap();
+            }
+            let mut optimizer = AdamW::new(storage);
+            model.visit_trained(&mut |name, parameter| match parameter {
+                Parameter::Vector(it) => optimizer.reserve(name, it),
+                Parameter::Matrix(it) => optimizer.reserve(name, it),
+                Parameter::Packed(_) => unreachable!("nothing is packed"),
+            });
+            assert_eq!(moments(&shape.trained(), storage), optimizer.bytes() as u64, "{storage:?}");
+        }
+    }
+}
