@@ -1,11 +1,12 @@
 //! Estimates of a step, a pass and generation against what the allocator counts.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use fthost_data::{Batch, Origin, Sequence};
 use fthost_engine::Device;
 use fthost_engine::adapters::{LoraConfig, attach_lora};
-use fthost_engine::checkpoint::init_model;
+use fthost_engine::checkpoint::{LoadConfig, init_model, load_model_as};
 use fthost_engine::estimate::{BatchTokens, ModelShape, StepShape, pass, step};
 use fthost_engine::models::CausalLm;
 use fthost_engine::optim::AdamWConfig;
@@ -43,9 +44,13 @@ fn model(family: &str) -> CausalLm {
     init_model(folder.path(), 1, &Device::flex()).unwrap()
 }
 
-/// Rows of which the second half is supervised.
 fn batch() -> Batch {
-    let length = TOKENS / SEQUENCES;
+    batch_of(TOKENS)
+}
+
+/// Rows of which the second half is supervised, `tokens` in all.
+fn batch_of(tokens: usize) -> Batch {
+    let length = tokens / SEQUENCES;
     let origin = Arc::new(Origin { source: "rows".into(), line: 1 });
     let row = |row: usize| {
         let input_ids: Vec<u32> = (0..length).map(|it| ((it * 7 + row) % VOCAB) as u32).collect();
@@ -56,7 +61,7 @@ fn batch() -> Batch {
     Batch::new(&(0..SEQUENCES).map(row).collect::<Vec<_>>())
 }
 
-fn tokens(batch: &Batch) -> BatchTokens {
+fn tokens_of(batch: &Batch) -> BatchTokens {
     let supervised = batch.targets().positions.len() as u64;
     BatchTokens { tokens: batch.len() as u64, supervised, sequences: SEQUENCES as u64 }
 }
@@ -73,17 +78,16 @@ struct Way {
 
 const PLAIN: Way = Way { lora: true, dora: false, checkpointing: Off, release: false, micro_batches: 1 };
 
-/// Bytes at the peak of a step beside what is there between steps, and the estimate.
-fn peaks(family: &str, way: Way) -> (isize, u64) {
-    let (mut model, lora) =
-        (model(family), LoraConfig { rank: 4, use_dora: way.dora, ..LoraConfig::default() });
+/// Bytes at the peak of a step over `tokens` tokens, beside what is there between steps, and the estimate.
+fn peaks(mut model: CausalLm, tokens: usize, way: Way) -> (isize, u64) {
+    let lora = LoraConfig { rank: 4, use_dora: way.dora, ..LoraConfig::default() };
     let mut shape = ModelShape::of(&model.config);
     if way.lora {
         attach_lora(&mut model, &lora, 1).unwrap();
         shape = shape.with_lora(&lora).unwrap();
     }
     let mut state = TrainState::new(model, way.lora.then_some(lora));
-    let batches = vec![batch(); way.micro_batches];
+    let batches = vec![batch_of(tokens); way.micro_batches];
     let config = StepConfig {
         adamw: AdamWConfig::default(),
         learning_rate: 1e-4,
@@ -103,7 +107,7 @@ fn peaks(family: &str, way: Way) -> (isize, u64) {
         by_logps: false,
         is_scored: false,
     };
-    (peak() - before, step(&shape, &how, tokens(&batches[0])).total())
+    (peak() - before, step(&shape, &how, tokens_of(&batches[0])).total())
 }
 
 #[track_caller]
@@ -116,14 +120,47 @@ fn assert_within(what: &str, found: isize, estimated: u64, allowed: f64) {
     assert!((ratio - 1.0).abs() < allowed, "{what}: {found} bytes at the peak, {estimated} estimated");
 }
 
+/// A mixture is a composition of plain operations, whose own copies are not told one by one.
+fn allowed(family: &str) -> f64 {
+    if family == "qwen3_moe" { 0.1 } else { 0.05 }
+}
+
+/// The same of a real model, where products of large matrices pack what they read.
+#[test]
+fn a_real_models_step_peaks_at_the_estimate() {
+    let Some(folder) = std::env::var_os("FTHOST_TEST_MODEL") else {
+        println!("SKIPPED a_real_models_step_peaks_at_the_estimate: FTHOST_TEST_MODEL names no model");
+        return;
+    };
+    let _alone = alone();
+    for tokens in [512, 1536] {
+        for (lora, checkpointing) in [(true, Off), (true, Block), (false, Block)] {
+            let load = LoadConfig { to_train: !lora, ..LoadConfig::default() };
+            let model = load_model_as(Path::new(&folder), &Device::flex(), &load).unwrap();
+            let (found, estimated) = peaks(model, tokens, Way { lora, checkpointing, ..PLAIN });
+            assert_within(
+                &format!("{tokens} tokens, lora {lora}, {checkpointing:?}"),
+                found,
+                estimated,
+                0.08,
+            );
+        }
+    }
+}
+
 #[test]
 fn a_steps_peak_is_the_estimated_one() {
     let _alone = alone();
     for family in FAMILIES {
         for lora in [true, false] {
             for checkpointing in [Off, Block, EveryN(2)] {
-                let (found, estimated) = peaks(family, Way { lora, checkpointing, ..PLAIN });
-                assert_within(&format!("{family}, lora {lora}, {checkpointing:?}"), found, estimated, 0.06);
+                let (found, estimated) = peaks(model(family), TOKENS, Way { lora, checkpointing, ..PLAIN });
+                assert_within(
+                    &format!("{family}, lora {lora}, {checkpointing:?}"),
+                    found,
+                    estimated,
+                    allowed(family),
+                );
             }
         }
     }
@@ -140,8 +177,8 @@ fn what_changes_gradients_and_adapters_changes_the_estimate() {
         Way { dora: true, ..PLAIN },
         Way { dora: true, checkpointing: Block, ..PLAIN },
     ] {
-        let (found, estimated) = peaks("llama_yarn", way);
-        assert_within(&format!("{way:?}"), found, estimated, 0.06);
+        let (found, estimated) = peaks(model("llama_yarn"), TOKENS, way);
+        assert_within(&format!("{way:?}"), found, estimated, 0.05);
     }
 }
 
@@ -154,7 +191,7 @@ fn a_passs_peak_is_the_estimated_one() {
         let before = live();
         restart_peak();
         evaluate(&model, &batches, 0).unwrap();
-        let estimated = pass(&ModelShape::of(&model.config), tokens(&batches[0]));
-        assert_within(family, peak() - before, estimated, 0.06);
+        let estimated = pass(&ModelShape::of(&model.config), tokens_of(&batches[0]));
+        assert_within(family, peak() - before, estimated, allowed(family));
     }
 }
