@@ -1,6 +1,7 @@
 //! Whole runs, in process. One binary, a module a subject.
 
 mod dynamic;
+mod estimate;
 mod judges;
 mod kto;
 mod packing;

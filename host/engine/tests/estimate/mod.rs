@@ -2,12 +2,17 @@
 
 use fthost_engine::Device;
 use fthost_engine::adapters::{LoraConfig, attach_lora};
+use fthost_engine::checkpoint::gguf::{GgufFile, write_in_place};
 use fthost_engine::checkpoint::{LoadConfig, init_model, load_model_as};
-use fthost_engine::estimate::{Held, ModelShape, Role, moments, weights};
+use fthost_engine::estimate::{
+    BatchTokens, Held, ModelShape, Role, Segment, StepShape, forward_flops, gguf_shape, moments, step_flops,
+    weights,
+};
 use fthost_engine::models::{CausalLm, DecoderConfig, Parameter};
 use fthost_engine::nn::FloatDtype;
 use fthost_engine::optim::{AdamW, MomentStorage};
 use fthost_engine::quant::{FourBitOptions, Int8Options, QuantConfig};
+use fthost_engine::train::ActivationCheckpointing;
 
 use crate::support::golden;
 
@@ -140,4 +145,73 @@ fn moments_have_the_bytes_of_the_optimizer() {
             assert_eq!(moments(&shape.trained(), storage), optimizer.bytes() as u64, "{storage:?}");
         }
     }
+}
+
+/// One block with two heads of queries and one of keys, small enough to count by hand.
+fn by_hand() -> ModelShape {
+    let config = serde_json::json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+        "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4,
+        "vocab_size": 16, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    std::fs::write(&path, config.to_string()).unwrap();
+    ModelShape::of(&DecoderConfig::read(&path).unwrap())
+}
+
+/// Matrices: q 8 x 8, k and v 4 x 8, o 8 x 8, gate, up and down 12 x 8: 480 values. Three tokens see 6 pairs, of 8 values each.
+/// The head has 16 x 8.
+#[test]
+fn operations_are_those_counted_by_hand() {
+    let (shape, whole) = (by_hand(), [Segment { before: 0, tokens: 3 }]);
+    let (linears, attention, head) = (2 * 3 * 480, 2 * 6 * 8, 2 * 3 * 16 * 8);
+    assert_eq!(forward_flops(&shape, 3, &whole, 3), linears + 2 * attention + head);
+    // A token that goes on from three others sees four.
+    let next = [Segment { before: 3, tokens: 1 }];
+    assert_eq!(forward_flops(&shape, 1, &next, 1), 2 * 480 + 2 * (2 * 4 * 8) + 2 * 16 * 8);
+
+    let batch = BatchTokens { tokens: 3, supervised: 3, sequences: 1 };
+    let how = StepShape {
+        checkpointing: ActivationCheckpointing::Off,
+        gradient_release: false,
+        accumulates: false,
+        by_logps: false,
+        is_scored: false,
+    };
+    // Gradients of inputs and of weights are a product each; attention's backward is five; the head's are two.
+    let forward = linears + 2 * attention;
+    let full = forward + 2 * linears + 5 * attention + 3 * head;
+    assert_eq!(step_flops(&shape, &how, batch, &whole), full);
+    let block = StepShape { checkpointing: ActivationCheckpointing::Block, ..how };
+    assert_eq!(step_flops(&shape, &block, batch, &whole), full + forward);
+
+    // Rank 1: pairs of 16, 12, 12, 16, 20, 20 and 20 values. Nothing is learned below queries, keys and values.
+    let lora = shape.with_lora(&LoraConfig { rank: 1, ..LoraConfig::default() }).unwrap();
+    let (pairs, below) = (2 * 3 * 116, 2 * 3 * (480 - 128));
+    let adapted = forward + pairs + below + (2 * pairs - 2 * 3 * 24) + 5 * attention + 2 * head;
+    assert_eq!(step_flops(&lora, &how, batch, &whole), adapted);
+    let by_logps = StepShape { by_logps: true, ..how };
+    assert_eq!(step_flops(&lora, &by_logps, batch, &whole), adapted + head);
+}
+
+#[test]
+fn a_window_bounds_what_a_token_sees() {
+    let whole = Segment { before: 0, tokens: 5 };
+    assert_eq!([whole.pairs(None), whole.pairs(Some(2)), whole.pairs(Some(9))], [15, 1 + 2 * 4, 15]);
+    let next = Segment { before: 4, tokens: 2 };
+    assert_eq!([next.pairs(None), next.pairs(Some(3))], [5 + 6, 6]);
+}
+
+/// A file in GGUF and its import have the same shapes of weights.
+#[test]
+fn a_gguf_files_shape_is_that_of_its_import() {
+    let file = GgufFile::open(&golden("gguf/tiny.gguf")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    write_in_place(&file, folder.path()).unwrap();
+    let imported = DecoderConfig::read(&folder.path().join("config.json")).unwrap();
+    let found = ModelShape::of(&gguf_shape(&file).unwrap());
+    let weights = |it: ModelShape| it.weights().collect::<Vec<_>>();
+    assert_eq!(weights(found), weights(ModelShape::of(&imported)));
 }
