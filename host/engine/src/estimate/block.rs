@@ -135,7 +135,7 @@ impl Stages<'_> {
     }
 
     /// Linears side by side behind a norm that leaves the stream, where there is one.
-    fn from_stream(&mut self, has_norm: bool, linears: &[LinearShape]) {
+    fn off_stream(&mut self, has_norm: bool, linears: &[LinearShape]) {
         let width = self.width();
         let fused = has_norm && self.config.norm != NormKind::Layer;
         if has_norm && !fused {
@@ -197,7 +197,7 @@ impl Stages<'_> {
     fn attention(&mut self, block: &BlockWeights) {
         let (config, names) = (self.config, self.config.names);
         let [q, k, v] = config.qkv_widths().map(|it| it as u64);
-        self.from_stream(names.attention_norm.is_some(), &block.qkv);
+        self.off_stream(names.attention_norm.is_some(), &block.qkv);
         let rows = match config.qk_norm {
             QkNorm::Off => 0,
             QkNorm::Whole => 2,
@@ -231,7 +231,7 @@ impl Stages<'_> {
         let names = self.config.names;
         match &block.feed_forward {
             FeedForwardShape::Dense { up, down } => {
-                self.from_stream(names.mlp_norm.is_some(), up);
+                self.off_stream(names.mlp_norm.is_some(), up);
                 let gated = matches!(self.config.mlp, Mlp::Gated(_));
                 if !gated {
                     let inner = down.width as u64;

@@ -5,11 +5,11 @@ use fthost_engine::adapters::{LoraConfig, attach_lora};
 use fthost_engine::checkpoint::gguf::{GgufFile, write_in_place};
 use fthost_engine::checkpoint::{LoadConfig, init_model, load_model_as};
 use fthost_engine::estimate::{
-    BatchTokens, Held, ModelShape, Role, Segment, StepShape, forward_flops, gguf_shape, moments, step_flops,
-    weights,
+    BatchTokens, Held, ModelShape, Role, Sampling, Segment, StepShape, forward_flops, generation, gguf_shape,
+    moments, step_flops, weights,
 };
 use fthost_engine::models::{CausalLm, DecoderConfig, Parameter};
-use fthost_engine::nn::FloatDtype;
+use fthost_engine::nn::{DecodeWeights, FloatDtype};
 use fthost_engine::optim::{AdamW, MomentStorage};
 use fthost_engine::quant::{FourBitOptions, Int8Options, QuantConfig};
 use fthost_engine::train::ActivationCheckpointing;
@@ -214,4 +214,19 @@ fn a_gguf_files_shape_is_that_of_its_import() {
     let found = ModelShape::of(&gguf_shape(&file).unwrap());
     let weights = |it: ModelShape| it.weights().collect::<Vec<_>>();
     assert_eq!(weights(found), weights(ModelShape::of(&imported)));
+}
+
+/// Pages of 32 tokens. Both prompts of 40 have a whole one, which their two completions share; each goes on for 30 tokens in two
+/// of its own.
+#[test]
+fn keys_and_values_are_counted_in_pages() {
+    let sampling = Sampling { rows: 4, of_prompt: 2, prompt: 40, completion: 30 };
+    let found = generation(&by_hand(), &sampling, DecodeWeights::F32, false);
+    // Keys and values of one layer, four bytes each, one head of 4.
+    assert_eq!(found.cache, (2 + 4 * 2) * 32 * (2 * 4 * 4));
+    assert_eq!(found.copies, 0);
+    let narrow = generation(&by_hand(), &sampling, DecodeWeights::Bf16, false);
+    assert_eq!(narrow.copies, 2 * (480 + 16 * 8));
+    let packed = generation(&by_hand(), &sampling, DecodeWeights::Int8, true);
+    assert_eq!(packed.copies, 128 + 4 * 128 / 64);
 }

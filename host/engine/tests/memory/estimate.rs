@@ -58,7 +58,7 @@ fn batch_of(tokens: usize) -> Batch {
         let labels = input_ids.iter().enumerate().map(label).collect();
         Sequence { input_ids, labels, cut: 0, judgement: 0.0, origin: Arc::clone(&origin) }
     };
-    Batch::new(&(0..SEQUENCES).map(row).collect::<Vec<_>>())
+    Batch::new((0..SEQUENCES).map(row))
 }
 
 fn tokens_of(batch: &Batch) -> BatchTokens {
