@@ -7,6 +7,7 @@ mod cli;
 mod contract;
 mod data;
 mod embedded;
+mod estimate;
 mod generate;
 mod hub;
 mod interrupt;

@@ -57,7 +57,7 @@ fn a_gguf_file_becomes_a_whole_folder() {
     hint: replace it with `--force`, or give another folder with `--out`
     ");
     done(&["model", "convert", &golden("gguf/tiny.gguf"), "--out", &out, "--force", "--dtype", "bf16"]);
-    let seen = fthost(&["model", "inspect", &out]);
+    let seen = fthost(&["model", "inspect", &out, "--memory", "30MB"]);
     insta::assert_snapshot!("inspect_imported", said(&seen, place.path()));
     assert_eq!(names(place.path().to_path_buf()), ["tiny"], "nothing temporary is left");
 }
@@ -69,7 +69,7 @@ fn a_folder_is_packed_and_cut_into_files() {
     let out = at(place.path(), "packed");
     let source = golden("quant/model");
     done(&["model", "convert", &source, "--out", &out, "--quant", "nf4", "--max-shard-size", "40KB"]);
-    let seen = fthost(&["model", "inspect", &out]);
+    let seen = fthost(&["model", "inspect", &out, "--memory", "30MB"]);
     insta::assert_snapshot!("inspect_packed", said(&seen, place.path()));
     let written = names(place.path().join("packed"));
     assert!(written.contains(&"model-00001-of-00004.safetensors".to_string()), "{written:?}");
@@ -91,7 +91,7 @@ fn a_gguf_file_is_kept_as_a_folders_weights() {
     let out = at(place.path(), "kept");
     done(&["model", "convert", &golden("gguf/tiny.gguf"), "--out", &out, "--keep-blocks"]);
     assert!(names(place.path().join("kept")).contains(&"model.gguf".to_string()));
-    let seen = fthost(&["model", "inspect", &out]);
+    let seen = fthost(&["model", "inspect", &out, "--memory", "30MB"]);
     insta::assert_snapshot!("inspect_kept", said(&seen, place.path()));
     let folder = fthost(&["model", "convert", &out, "--out", &at(place.path(), "x"), "--keep-blocks"]);
     insta::assert_snapshot!(said(&folder, place.path()), @r"
@@ -113,7 +113,7 @@ fn a_gguf_file_is_kept_as_a_folders_weights() {
 
 #[test]
 fn inspect_tells_what_a_gguf_file_holds() {
-    let seen = fthost(&["model", "inspect", &golden("gguf/tiny.gguf")]);
+    let seen = fthost(&["model", "inspect", &golden("gguf/tiny.gguf"), "--memory", "24GB"]);
     insta::assert_snapshot!(said(&seen, &root()));
 }
 

@@ -32,6 +32,10 @@ pub enum Verb {
     Run(RunArgs),
     /// Check a run file without loading or training anything
     Check(FileArgs),
+    /// Say what a run would take in memory and operations, without starting it
+    ///
+    /// Plugins that make rows are run where that is quick; weights are not loaded.
+    Estimate(EstimateArgs),
     /// Print a model's answers to prompts
     Generate(Box<GenerateArgs>),
     /// Judge a model, or one with an adapter, on the held-out rows of a run file
@@ -74,6 +78,17 @@ pub struct FileArgs {
     /// Plugin set, by name (`plugins/sets/<SET>.toml`) or file, in place of the run file's `plugin_sets`
     #[arg(long = "plugins", value_name = "SET")]
     pub plugin_sets: Vec<String>,
+}
+
+/// `fthost estimate`.
+#[derive(Debug, Args)]
+pub struct EstimateArgs {
+    /// Run file and overrides.
+    #[command(flatten)]
+    pub file: FileArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `fthost replay`.

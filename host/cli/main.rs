@@ -5,6 +5,7 @@ mod check;
 mod comparison;
 mod data;
 mod doctor;
+mod estimate;
 mod eval;
 mod generate;
 mod model;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     let done: Result<(), Stop> = match Cli::parse().verb {
         Verb::Run(args) => run::run(&args).map_err(Stop::from),
         Verb::Check(args) => check::run(&args).map_err(Stop::from),
+        Verb::Estimate(args) => estimate::run(&args).map_err(Stop::from),
         Verb::Generate(args) => generate::run(&args).map_err(Stop::from),
         Verb::Data(DataVerb::Preview(args)) => data::preview(&args).map_err(Stop::from),
         Verb::Eval(args) => eval::run(&args).map_err(Stop::from),

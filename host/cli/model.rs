@@ -1,6 +1,9 @@
 //! `fthost model`: models' files.
 
+use bytesize::ByteSize;
 use fthost_run::Result;
+use fthost_run::doctor::available_memory;
+use fthost_run::estimate::modes::{Mode, Modes};
 use fthost_run::models::{Written, combine, convert, folder, hub, init, inspect, merge};
 
 use crate::args::{CombineArgs, ConvertArgs, InitArgs, InspectArgs, MergeArgs, ModelVerb, PullArgs};
@@ -55,12 +58,31 @@ fn combined(args: &CombineArgs) -> Result<()> {
 
 fn inspected(args: &InspectArgs) -> Result<()> {
     let found = inspect::inspect(&args.path)?;
+    let memory = args.memory.map(|it| it.as_u64()).or_else(available_memory);
     if args.json {
-        println!("{}", serde_json::json!(found));
+        let mut told = serde_json::json!(found);
+        if found.memory.is_some() {
+            told["memory"]["available"] = serde_json::json!(memory);
+        }
+        println!("{told}");
     } else {
         print!("{}", told(&found));
+        print!("{}", found.memory.as_ref().map_or_else(String::new, |it| told_memory(it, memory)));
     }
     Ok(())
+}
+
+/// Each way of training, and whether it fits `available`.
+fn told_memory(modes: &Modes, available: Option<u64>) -> String {
+    let shape = format!("1 row of {} tokens a step, blocks computed again", grouped(modes.tokens));
+    let mut text = format!("  {:<26}{shape}\n", "memory to train, about");
+    for Mode { name, bytes } in &modes.modes {
+        let fits = available.map(|it| if *bytes <= it { "fits" } else { "does not fit" });
+        let of = available.map_or_else(String::new, |it| format!(" {}", ByteSize::b(it)));
+        let fits = fits.map_or_else(String::new, |it| format!(" ({it}{of})"));
+        text += &format!("    {name:<24}{}{fits}\n", ByteSize::b(*bytes));
+    }
+    text
 }
 
 fn told(found: &inspect::Inspection) -> String {

@@ -208,6 +208,9 @@ impl From<MajoritySignArg> for MajoritySign {
 pub struct InspectArgs {
     /// A folder or a GGUF file
     pub path: PathBuf,
+    /// Say which ways of training fit so much memory, `24GB` for instance; what this machine has available if absent
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
     /// Print one JSON object, for programs
     #[arg(long)]
     pub json: bool,

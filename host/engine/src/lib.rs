@@ -7,6 +7,7 @@ pub mod allocator;
 pub mod checkpoint;
 pub mod device;
 pub mod error;
+pub mod estimate;
 pub mod generate;
 pub mod models;
 pub mod nn;

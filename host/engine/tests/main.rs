@@ -4,6 +4,7 @@ mod adapters;
 mod checkpoint;
 #[cfg(any(feature = "cuda", feature = "cubecl-cpu"))]
 mod cube;
+mod estimate;
 mod generate;
 mod models;
 mod objectives;

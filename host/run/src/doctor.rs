@@ -70,13 +70,19 @@ fn simd() -> String {
     format!(", {}", std::env::consts::ARCH)
 }
 
+/// Bytes of memory that programs can still take, where the system tells.
+pub fn available_memory() -> Option<u64> {
+    meminfo("MemAvailable")
+}
+
+fn meminfo(key: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|it| it.strip_prefix(key)?.strip_prefix(':'))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|it| it * 1024)
+}
+
 fn memory() -> Finding {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let bytes = |key: &str| -> Option<u64> {
-        let line = text.lines().find_map(|it| it.strip_prefix(key)?.strip_prefix(':'))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|it| it * 1024)
-    };
-    let (Some(total), Some(available)) = (bytes("MemTotal"), bytes("MemAvailable")) else {
+    let (Some(total), Some(available)) = (meminfo("MemTotal"), available_memory()) else {
         let found = "`/proc/meminfo` does not tell".to_string();
         return Finding { name: "memory", fine: true, found, hint: None };
     };

@@ -10,6 +10,7 @@ pub mod dataset;
 pub mod digest;
 pub mod doctor;
 pub mod error;
+pub mod estimate;
 pub mod eval;
 pub mod evaluate;
 pub mod event;

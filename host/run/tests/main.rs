@@ -2,6 +2,7 @@
 
 mod bases;
 mod dynamic;
+mod estimate;
 mod judges;
 mod kto;
 mod packing;

@@ -11,7 +11,7 @@ use crate::models::CausalLm;
 use crate::models::block::RopeTables;
 
 /// Tokens of a page.
-pub(super) const PAGE: usize = 32;
+pub(crate) const PAGE: usize = 32;
 /// Bytes that a cache may take, at four a value, before it knows what it needs.
 const RESERVED: usize = 512 << 20;
 /// Pages by which the pool grows at least.

@@ -20,6 +20,7 @@ use burn::tensor::Tensor;
 use fthost_data::{Finish, Tokenizer};
 use rayon::prelude::*;
 
+pub(crate) use self::cache::PAGE;
 use self::cache::{KvCache, Row};
 pub use self::config::GenerateConfig;
 pub use self::embed::embed;
@@ -30,7 +31,7 @@ use crate::models::CausalLm;
 use crate::models::causal_lm::ids_tensor;
 
 /// Prompt tokens that are read at one time: they bound the memory that reading takes.
-const PREFILL_TOKENS: usize = 1024;
+pub(crate) const PREFILL_TOKENS: usize = 1024;
 
 /// What was sampled for one prompt.
 #[derive(Debug, Clone, PartialEq)]

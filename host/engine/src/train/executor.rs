@@ -35,7 +35,7 @@ impl ActivationCheckpointing {
     }
 
     /// Whether the block at `index` is computed again.
-    fn rebuilds(self, index: usize) -> bool {
+    pub(crate) fn rebuilds(self, index: usize) -> bool {
         match self {
             Self::Off => false,
             Self::Block => true,

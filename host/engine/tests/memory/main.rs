@@ -2,6 +2,7 @@
 
 #[path = "../../../../tests/support/counting.rs"]
 mod counting;
+mod estimate;
 mod packed;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,10 @@ static ALLOCATOR: Counting = Counting;
 
 /// One test at a time: the counts are those of the whole process.
 static ALONE: Mutex<()> = Mutex::new(());
+
+fn golden(path: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(path)
+}
 
 fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)

@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 use fthost_data::{DataError, Tokenizer};
 use fthost_engine::checkpoint::gguf::{self, GgufFile};
 use fthost_engine::checkpoint::safetensors::TensorFiles;
+use fthost_engine::estimate::gguf_shape;
+use fthost_engine::models::DecoderConfig;
 use fthost_engine::quant::bitsandbytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::convert::vocabulary;
 use crate::error::{Result, RunError};
+use crate::estimate::held::held;
+use crate::estimate::modes::{Modes, modes};
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -26,6 +30,9 @@ pub struct Inspection {
     pub parameters: usize,
     /// Parameters of each part, in the order of the model.
     pub parts: Vec<(&'static str, usize)>,
+    /// What training takes, of a model whose family is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Modes>,
 }
 
 /// Looks at a folder or a GGUF file.
@@ -69,7 +76,15 @@ fn folder(path: &Path) -> Result<Inspection> {
     } else {
         facts.push(("tokenizer", "none".to_string()));
     }
-    Ok(Inspection { kind: "model", path: path.to_path_buf(), facts, parameters: sum(&parts), parts })
+    // A folder may hold the trunk of another class, or an unknown family: then nothing is told of memory.
+    let memory = match DecoderConfig::read(&path.join("config.json")) {
+        Ok(shape) => {
+            let tokenizer = std::fs::metadata(path.join("tokenizer.json")).map_or(0, |it| it.len());
+            Some(modes(&shape, &held(path)?, tokenizer)?)
+        }
+        Err(_) => None,
+    };
+    Ok(Inspection { kind: "model", path: path.to_path_buf(), facts, parameters: sum(&parts), parts, memory })
 }
 
 /// What of `config.json` a person asks for first.
@@ -128,13 +143,20 @@ fn gguf_file(path: &Path) -> Result<Inspection> {
     let (kind, cut) = (vocabulary.model.unwrap_or("none"), vocabulary.pre.unwrap_or("none"));
     facts.push(("tokenizer", format!("{kind} of {} tokens, cut like {cut}", vocabulary.tokens.len())));
     facts.push(("chat template", yes_or_no(vocabulary.chat_template.is_some())));
-    let importable = match (gguf::check(&file), vocabulary.to_files()) {
+    let checked = gguf::check(&file);
+    // Of what an import makes, its tokenizer aside: floats.
+    let memory = match &checked {
+        Ok(()) => gguf_shape(&file).map(|it| modes(&it, &BTreeMap::new(), 0)).transpose()?,
+        Err(_) => None,
+    };
+    let importable = match (checked, vocabulary.to_files()) {
         (Ok(()), Ok(_)) => "yes".to_string(),
         (Err(error), _) => format!("no: {error}"),
         (_, Err(reason)) => format!("no: {reason}"),
     };
     facts.push(("importable", importable));
-    Ok(Inspection { kind: "GGUF file", path: path.to_path_buf(), facts, parameters: sum(&parts), parts })
+    let (path, parameters) = (path.to_path_buf(), sum(&parts));
+    Ok(Inspection { kind: "GGUF file", path, facts, parameters, parts, memory })
 }
 
 fn adapter(path: &Path) -> Result<Inspection> {
@@ -166,7 +188,8 @@ fn adapter(path: &Path) -> Result<Inspection> {
     facts.push(("layers", layers.len().to_string()));
     facts.push(("stored as", stored_as(tensors.iter().map(|it| it.2.clone()))));
     let parts = parts(tensors.iter().map(|(name, shape, _)| (name.as_str(), shape.iter().product())));
-    Ok(Inspection { kind: "adapter", path: path.to_path_buf(), facts, parameters: sum(&parts), parts })
+    let (path, parameters) = (path.to_path_buf(), sum(&parts));
+    Ok(Inspection { kind: "adapter", path, facts, parameters, parts, memory: None })
 }
 
 fn layer(name: &str) -> Option<&str> {

@@ -1,0 +1,17 @@
+//! What a run takes before it is started: bytes of weights, gradients, moments, activations and generation, and floating
+//! point operations. Pure arithmetic on shapes; nothing is loaded, and what a program needs besides is the caller's part.
+
+mod block;
+mod flops;
+mod gguf;
+mod memory;
+mod shape;
+
+pub use block::{BlockNumbers, numbers};
+pub use flops::{Segment, forward as forward_flops, head as head_flops, step as step_flops};
+pub use gguf::gguf_shape;
+pub use memory::{
+    BatchTokens, GenerationMemory, Held, Sampling, StepMemory, StepShape, WeightBytes, blocks, generation,
+    moments, pass, step, tile, weights,
+};
+pub use shape::{BlockWeights, FeedForwardShape, LinearShape, ModelShape, Role, WeightShape};

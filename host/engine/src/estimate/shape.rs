@@ -1,0 +1,334 @@
+//! Every weight of a model, and of an adapter on it, from what `config.json` says: nothing is loaded. Not what a block
+//! computes with them, which is [`super::block`].
+//!
+//! The order is that of [`CausalLm::visit_base`](crate::models::CausalLm::visit_base), and so are names and shapes.
+
+use crate::adapters::LoraConfig;
+use crate::error::{EngineError, Result};
+use crate::models::DecoderConfig;
+use crate::models::decoder::{Mlp, NormKind, QkNorm};
+
+/// What a weight is, as far as it decides how the weight is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Of tokens: a frozen one may be bf16.
+    Embedding,
+    /// Of learned positions.
+    Positions,
+    /// Where it is not the embedding: a frozen one may be bf16.
+    Head,
+    /// A norm's weight, or any bias.
+    Vector,
+    /// A linear's matrix: a frozen one may be bf16 or packed.
+    Linear,
+    /// A mixture's router: a frozen one may be bf16.
+    Router,
+}
+
+/// A weight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WeightShape {
+    /// Hugging Face's name.
+    pub name: String,
+    /// As the model holds it: `[out, in]` of a linear, however a file stores it.
+    pub dims: Vec<usize>,
+    /// What it is.
+    pub role: Role,
+}
+
+impl WeightShape {
+    /// Values.
+    pub fn length(&self) -> usize {
+        self.dims.iter().product()
+    }
+}
+
+/// A linear of a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinearShape {
+    /// From the model's root, without `.weight`.
+    pub path: String,
+    /// Outputs.
+    pub out: usize,
+    /// Inputs.
+    pub width: usize,
+    /// Whether it has a bias.
+    pub bias: bool,
+    /// Of its adapter; 0 where it has none.
+    pub rank: usize,
+}
+
+impl LinearShape {
+    /// Values of its matrix.
+    pub fn length(&self) -> usize {
+        self.out * self.width
+    }
+
+    /// Values of its adapter's pair.
+    pub fn pair(&self) -> usize {
+        self.rank * (self.out + self.width)
+    }
+}
+
+/// What stands behind the attention.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FeedForwardShape {
+    /// One layer for all tokens.
+    Dense {
+        /// To gate and up, or to up alone.
+        up: Vec<LinearShape>,
+        /// Back to the stream's width.
+        down: LinearShape,
+    },
+    /// A few of many for each token.
+    Mixture {
+        /// `[E, D]`.
+        router: LinearShape,
+        /// Gate, up and down of each.
+        experts: Vec<[LinearShape; 3]>,
+        /// Experts that a token is sent to.
+        of_token: usize,
+    },
+}
+
+/// The weights of a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockWeights {
+    /// Name of each norm, without `.weight`, and its width: those of the stream, then of queries and keys.
+    pub norms: Vec<(String, usize)>,
+    /// To queries, keys and values.
+    pub qkv: Vec<LinearShape>,
+    /// Behind the attention.
+    pub output: LinearShape,
+    /// Behind that.
+    pub feed_forward: FeedForwardShape,
+}
+
+/// The weights of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelShape {
+    /// What they are of.
+    pub config: DecoderConfig,
+    /// From input to output.
+    pub blocks: Vec<BlockWeights>,
+    /// Whether the adapter trains lengths of rows, too.
+    pub use_dora: bool,
+}
+
+impl ModelShape {
+    /// Of `config`, without an adapter.
+    pub fn of(config: &DecoderConfig) -> Self {
+        let blocks = (0..config.num_hidden_layers()).map(|layer| block(config, layer)).collect();
+        Self { config: config.clone(), blocks, use_dora: false }
+    }
+
+    /// With a fresh adapter as `lora` has it.
+    ///
+    /// # Errors
+    /// As [`crate::adapters::attach_lora`], whose places and ranks these are.
+    pub fn with_lora(mut self, lora: &LoraConfig) -> Result<Self> {
+        let (matches, sizes) = (lora.target_modules.matcher()?, lora.sizes()?);
+        let mut problems = Vec::new();
+        self.set_ranks(|path| match sizes(path) {
+            _ if !matches(path) => 0,
+            Ok((rank, _)) => rank,
+            Err(problem) => {
+                problems.push(problem);
+                0
+            }
+        });
+        if !problems.is_empty() {
+            return Err(EngineError::Invalid { what: "adapter.lora".into(), problems });
+        }
+        if !self.has_adapter() {
+            let linears = self.blocks.first().map(|it| it.linears().map(|it| it.path.clone()).collect());
+            let wanted = format!("{:?}", lora.target_modules);
+            return Err(EngineError::NoTarget { wanted, linears: linears.unwrap_or_default() });
+        }
+        self.use_dora = lora.use_dora;
+        Ok(self)
+    }
+
+    /// Gives the linear at each path an adapter of the rank that `rank` says, 0 for none.
+    pub fn set_ranks(&mut self, mut rank: impl FnMut(&str) -> usize) {
+        self.blocks.iter_mut().flat_map(BlockWeights::linears_mut).for_each(|it| it.rank = rank(&it.path));
+    }
+
+    /// Whether a linear has an adapter: then nothing else is trained.
+    pub fn has_adapter(&self) -> bool {
+        self.blocks.iter().any(BlockWeights::has_adapter)
+    }
+
+    /// Every base weight.
+    pub fn weights(&self) -> impl Iterator<Item = WeightShape> + '_ {
+        let blocks = self.blocks.iter().flat_map(|it| it.weights(&self.config));
+        self.embeddings().chain(blocks).chain(self.heads())
+    }
+
+    /// Those of tokens and, where they are learned, of positions.
+    pub fn embeddings(&self) -> impl Iterator<Item = WeightShape> + '_ {
+        let config = &self.config;
+        let matrix = |name: &str, rows: usize, role: Role| WeightShape {
+            name: name.to_string(),
+            dims: vec![rows, config.hidden_size],
+            role,
+        };
+        let positions = config.names.positions;
+        let positions = positions.map(move |it| matrix(it, config.max_position_embeddings, Role::Positions));
+        std::iter::once(matrix(config.names.embedding, config.vocab_size, Role::Embedding)).chain(positions)
+    }
+
+    /// Final norm and, where it has a weight of its own, the head.
+    pub fn heads(&self) -> impl Iterator<Item = WeightShape> + '_ {
+        let config = &self.config;
+        let head = (!config.tie_word_embeddings).then(|| WeightShape {
+            name: config.names.head.to_string(),
+            dims: vec![config.vocab_size, config.hidden_size],
+            role: Role::Head,
+        });
+        norm(config.norm, config.names.final_norm, config.hidden_size).chain(head)
+    }
+
+    /// Values of all base weights.
+    pub fn parameters(&self) -> usize {
+        self.weights().map(|it| it.length()).sum()
+    }
+
+    /// Lengths of the parameters that are trained: the adapter's where there is one, otherwise all.
+    pub fn trained(&self) -> Vec<usize> {
+        if !self.has_adapter() {
+            return self.weights().map(|it| it.length()).collect();
+        }
+        self.blocks.iter().flat_map(|it| it.adapters(self.use_dora)).collect()
+    }
+}
+
+impl BlockWeights {
+    /// Every linear, from input to output.
+    pub fn linears(&self) -> impl Iterator<Item = &LinearShape> {
+        let behind: Vec<&LinearShape> = match &self.feed_forward {
+            FeedForwardShape::Dense { up, down } => up.iter().chain([down]).collect(),
+            FeedForwardShape::Mixture { router, experts, .. } => {
+                std::iter::once(router).chain(experts.iter().flatten()).collect()
+            }
+        };
+        self.qkv.iter().chain([&self.output]).chain(behind)
+    }
+
+    fn linears_mut(&mut self) -> impl Iterator<Item = &mut LinearShape> {
+        let behind: Vec<&mut LinearShape> = match &mut self.feed_forward {
+            FeedForwardShape::Dense { up, down } => up.iter_mut().chain([down]).collect(),
+            FeedForwardShape::Mixture { router, experts, .. } => {
+                std::iter::once(router).chain(experts.iter_mut().flatten()).collect()
+            }
+        };
+        self.qkv.iter_mut().chain([&mut self.output]).chain(behind)
+    }
+
+    /// Whether a linear of it has an adapter.
+    pub fn has_adapter(&self) -> bool {
+        self.linears().any(|it| it.rank > 0)
+    }
+
+    /// Every base weight of the block.
+    pub fn weights(&self, config: &DecoderConfig) -> impl Iterator<Item = WeightShape> + use<'_> {
+        let kind = config.norm;
+        let norms = self.norms.iter().flat_map(move |(name, width)| norm(kind, name, *width));
+        let is_router = |it: &LinearShape| match &self.feed_forward {
+            FeedForwardShape::Mixture { router, .. } => it.path == router.path,
+            FeedForwardShape::Dense { .. } => false,
+        };
+        let of_linear = move |it: &LinearShape| {
+            let role = if is_router(it) { Role::Router } else { Role::Linear };
+            let dims = vec![it.out, it.width];
+            let weight = WeightShape { name: format!("{}.weight", it.path), dims, role };
+            std::iter::once(weight).chain(it.bias.then(|| vector(format!("{}.bias", it.path), it.out)))
+        };
+        norms.chain(self.linears().flat_map(of_linear))
+    }
+
+    /// Lengths of the adapters' parameters.
+    fn adapters(&self, use_dora: bool) -> impl Iterator<Item = usize> + '_ {
+        let adapted = self.linears().filter(|it| it.rank > 0);
+        adapted.flat_map(move |it| {
+            [it.rank * it.width, it.out * it.rank].into_iter().chain(use_dora.then_some(it.out))
+        })
+    }
+
+    /// Values that are trained of the block.
+    pub fn trained(&self, config: &DecoderConfig, trains_base: bool, use_dora: bool) -> usize {
+        match trains_base {
+            true => self.weights(config).map(|it| it.length()).sum(),
+            false => self.adapters(use_dora).sum(),
+        }
+    }
+}
+
+fn vector(name: String, length: usize) -> WeightShape {
+    WeightShape { name, dims: vec![length], role: Role::Vector }
+}
+
+fn norm(kind: NormKind, name: &str, width: usize) -> impl Iterator<Item = WeightShape> + use<> {
+    let weight = vector(format!("{name}.weight"), width);
+    std::iter::once(weight).chain((kind == NormKind::Layer).then(|| vector(format!("{name}.bias"), width)))
+}
+
+fn block(config: &DecoderConfig, layer: usize) -> BlockWeights {
+    let (names, hidden, biases) = (config.names, config.hidden_size, config.biases);
+    let path = |name: &str| format!("{}.{layer}.{name}", names.blocks);
+    let linear = |name: &str, out: usize, width: usize, bias: bool| LinearShape {
+        path: path(name),
+        out,
+        width,
+        bias,
+        rank: 0,
+    };
+    // Linears side by side are one of each width, or one of all.
+    let beside = |of: &[&str], widths: &[usize], bias: bool| -> Vec<LinearShape> {
+        let whole = [widths.iter().sum()];
+        let widths = if of.len() == widths.len() { widths } else { &whole };
+        of.iter().zip(widths).map(|(name, out)| linear(name, *out, hidden, bias)).collect()
+    };
+    let widths = config.qkv_widths();
+    let of_stream = [names.attention_norm, names.post_attention_norm, names.mlp_norm, names.post_mlp_norm];
+    let of_qk = match config.qk_norm {
+        QkNorm::Off => None,
+        QkNorm::Heads => Some([config.head_dim; 2]),
+        QkNorm::Whole => Some([widths[0], widths[1]]),
+    };
+    let norms = of_stream.into_iter().flatten().map(|it| (path(it), hidden));
+    let of_qk = of_qk.into_iter().flat_map(|it| names.qk_norms.iter().copied().zip(it));
+    let norms = norms.chain(of_qk.map(|(name, width)| (path(name), width))).collect();
+    let wide = config.intermediate_size;
+    let mixture = config.mixture.filter(|_| config.layers[layer].mixes).zip(names.experts);
+    let feed_forward = match (mixture, config.mlp) {
+        (Some((mixture, of)), Mlp::Gated(_)) => {
+            let width = mixture.intermediate_size;
+            let expert = |index: usize| {
+                let part = |last: &str, out: usize, width: usize| {
+                    linear(&format!("{}.{index}.{last}", of.list), out, width, false)
+                };
+                let [gate, up] = of.up;
+                [part(gate, width, hidden), part(up, width, hidden), part(of.down, hidden, width)]
+            };
+            FeedForwardShape::Mixture {
+                router: linear(of.router, mixture.num_experts, hidden, false),
+                experts: (0..mixture.num_experts).map(expert).collect(),
+                of_token: mixture.num_experts_per_tok,
+            }
+        }
+        (_, mlp) => {
+            let widths = vec![wide; if matches!(mlp, Mlp::Gated(_)) { 2 } else { 1 }];
+            FeedForwardShape::Dense {
+                up: beside(names.up, &widths, biases.mlp),
+                down: linear(names.down, hidden, wide, biases.mlp),
+            }
+        }
+    };
+    BlockWeights {
+        norms,
+        qkv: beside(names.qkv, &widths, biases.qkv),
+        output: linear(names.output, hidden, widths[0], biases.output),
+        feed_forward,
+    }
+}
