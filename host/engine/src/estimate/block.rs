@@ -117,7 +117,7 @@ impl Stages<'_> {
     fn gradients<'b>(&self, linears: impl Iterator<Item = &'b LinearShape>) -> u64 {
         let of = |it: &LinearShape| match self.trains_base {
             true => it.length() + if it.bias { it.out } else { 0 },
-            false => it.pair(),
+            false => it.inner() * (it.out + it.width),
         };
         linears.map(|it| of(it) as u64).sum()
     }
@@ -275,5 +275,5 @@ impl Stages<'_> {
 }
 
 fn ranks(linears: &[LinearShape]) -> u64 {
-    linears.iter().map(|it| it.rank as u64).sum()
+    linears.iter().map(|it| it.inner() as u64).sum()
 }

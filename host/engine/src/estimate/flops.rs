@@ -76,7 +76,7 @@ fn product(linear: &LinearShape, tokens: u64) -> u64 {
 
 /// Of both products with an adapter's pair.
 fn pair(linear: &LinearShape, tokens: u64) -> u64 {
-    2 * tokens * linear.pair() as u64
+    2 * tokens * (linear.inner() * (linear.out + linear.width)) as u64
 }
 
 fn block_forward(
@@ -110,7 +110,7 @@ fn block_backward(
         let of_weight = if trains_base { product(it, tokens) } else { 0 };
         // Gradients of both matrices, of what is between them, and of what the first is given.
         let of_pair = 2 * pair(it, tokens);
-        let below = if is_first { 2 * tokens * (it.rank * it.width) as u64 } else { 0 };
+        let below = if is_first { 2 * tokens * (it.inner() * it.width) as u64 } else { 0 };
         of_input + of_weight + of_pair - below.min(of_pair)
     };
     let all = linears(block, tokens).into_iter().enumerate().map(of_linear).sum::<u64>();

@@ -44,7 +44,7 @@ impl WeightShape {
 }
 
 /// A linear of a block.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LinearShape {
     /// From the model's root, without `.weight`.
     pub path: String,
@@ -56,6 +56,8 @@ pub struct LinearShape {
     pub bias: bool,
     /// Of its adapter; 0 where it has none.
     pub rank: usize,
+    /// Of what the adapter began with, where that is a part of the weight and is taken off it again; 0 where nothing is.
+    pub origin: usize,
 }
 
 impl LinearShape {
@@ -67,6 +69,11 @@ impl LinearShape {
     /// Values of its adapter's pair.
     pub fn pair(&self) -> usize {
         self.rank * (self.out + self.width)
+    }
+
+    /// Columns between both matrices of its adapter, those of what it began with among them.
+    pub fn inner(&self) -> usize {
+        self.rank + self.origin
     }
 }
 
@@ -146,6 +153,9 @@ impl ModelShape {
             return Err(EngineError::NoTarget { wanted, linears: linears.unwrap_or_default() });
         }
         self.use_dora = lora.use_dora;
+        if lora.init_lora_weights.is_of_weight() {
+            self.blocks.iter_mut().flat_map(BlockWeights::linears_mut).for_each(|it| it.origin = it.rank);
+        }
         Ok(self)
     }
 
@@ -192,6 +202,12 @@ impl ModelShape {
     /// Values of all base weights.
     pub fn parameters(&self) -> usize {
         self.weights().map(|it| it.length()).sum()
+    }
+
+    /// Values of what adapters began with, where that is kept.
+    pub fn origins(&self) -> usize {
+        let linears = self.blocks.iter().flat_map(BlockWeights::linears);
+        linears.map(|it| it.origin * (it.out + it.width)).sum()
     }
 
     /// Lengths of the parameters that are trained: the adapter's where there is one, otherwise all.
@@ -281,7 +297,7 @@ fn block(config: &DecoderConfig, layer: usize) -> BlockWeights {
         out,
         width,
         bias,
-        rank: 0,
+        ..Default::default()
     };
     // Linears side by side are one of each width, or one of all.
     let beside = |of: &[&str], widths: &[usize], bias: bool| -> Vec<LinearShape> {

@@ -1,6 +1,7 @@
 //! Estimates against the models they are of: names, shapes and counts of every family, bytes of packed weights and moments.
 
 use fthost_engine::Device;
+use fthost_engine::adapters::init::LoraInit;
 use fthost_engine::adapters::{LoraConfig, attach_lora};
 use fthost_engine::checkpoint::gguf::{GgufFile, write_in_place};
 use fthost_engine::checkpoint::{LoadConfig, init_model, load_model_as};
@@ -124,6 +125,19 @@ fn frozen_weights_are_a_files_pages_where_it_holds_their_type() {
     let bf16 = LoadConfig { dtype: FloatDtype::Bf16, ..LoadConfig::default() };
     // Norms stay f32, and are read from a file of bf16.
     assert_eq!(of(bf16, Held::Bf16), ((parameters - 4 * vectors as u64) / 2, 4 * vectors as u64));
+}
+
+/// What stays beside a pair that began as a part of the weight.
+#[test]
+fn origins_have_the_values_of_those_that_are_attached() {
+    let lora = LoraConfig { rank: 3, init_lora_weights: LoraInit::Olora, ..LoraConfig::default() };
+    let (mut model, shape) = (model("phi3"), shape("phi3").with_lora(&lora).unwrap());
+    attach_lora(&mut model, &lora, 1).unwrap();
+    let linears = model.blocks.iter().flat_map(|it| it.linears());
+    let origins = linears.filter_map(|it| it.1.lora.as_ref()?.origin.as_ref());
+    let values = origins.map(|it| it.a.shape().num_elements() + it.negative_b.shape().num_elements());
+    assert_eq!(values.sum::<usize>(), shape.origins());
+    assert!(shape.origins() > 0 && shape.origins() == shape.trained().iter().sum::<usize>());
 }
 
 /// Parameters of fewer values than 4096 keep f32.

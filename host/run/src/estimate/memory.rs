@@ -178,7 +178,11 @@ impl Run<'_> {
             part("weights in memory", bytes.owned, &stored),
         ];
         match config.adapter {
-            Some(_) => parts.push(part("adapter", trained, "its rank and targets")),
+            Some(_) => {
+                // What it began with, and both beside each other in the graphs of a step.
+                let origins = 3 * 4 * self.shape.origins() as u64;
+                parts.push(part("adapter", trained + origins, "its rank and targets"));
+            }
             // The base is among the weights; a value model is a second one.
             None => parts.push(part(
                 "value model",
