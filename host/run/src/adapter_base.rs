@@ -28,9 +28,13 @@ struct Base {
 /// # Errors
 /// Files that can't be read or written.
 pub(crate) fn write(adapter: &Path, base: &Path, reference: String) -> Result<()> {
-    let text = serde_json::to_string_pretty(&Base { reference, digest: digest::of_weights(base)? });
+    note(adapter, &Base { reference, digest: digest::of_weights(base)? })
+}
+
+fn note(adapter: &Path, base: &Base) -> Result<()> {
     let path = adapter.join(FILE);
-    std::fs::write(&path, text.expect("texts serialise") + "\n").map_err(RunError::output(&path))
+    let text = serde_json::to_string_pretty(base).expect("texts serialise");
+    std::fs::write(&path, text + "\n").map_err(RunError::output(&path))
 }
 
 /// Puts the adapter on `model`, whose weights are those in `base`.
@@ -92,10 +96,7 @@ pub(crate) fn hand_on<'a>(adapters: impl Iterator<Item = &'a Path>, to: &Path) -
             None => shared = Some((adapter, found)),
         }
     }
-    let Some((_, base)) = shared else { return Ok(()) };
-    let path = to.join(FILE);
-    let text = serde_json::to_string_pretty(&base).expect("texts serialise");
-    std::fs::write(&path, text + "\n").map_err(RunError::output(&path))
+    shared.map_or(Ok(()), |(_, base)| note(to, &base))
 }
 
 fn check(adapter: &Path, base: &Path) -> Result<()> {

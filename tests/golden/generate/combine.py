@@ -9,10 +9,10 @@ found in float64 from dense matrices; of the others `<path>.lora_A.weight` and `
 up ranks that an adapter lacks. `dare.safetensors` holds three tensors, the masks that torch drew for them with density
 0.6, and what PEFT's `dare_linear` and `dare_ties` made of them with weights 0.7, -0.4, 0.5.
 """
-import json, shutil
+import shutil
 
 import torch
-from llama import ROOT
+from llama import ROOT, save_adapter
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import merge_utils
 from safetensors.torch import save_file
@@ -49,13 +49,7 @@ def write_adapters():
             for key, p in model.named_parameters():
                 if "lora_" in key:
                     p.copy_(torch.randn_like(p) * 0.1)
-        model.save_pretrained(FOLDER / name)
-        path = FOLDER / name / "adapter_config.json"
-        config = json.loads(path.read_text())
-        config["base_model_name_or_path"] = BASE
-        config["target_modules"] = sorted(config["target_modules"])
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        (FOLDER / name / "README.md").unlink(missing_ok=True)
+        save_adapter(model, FOLDER / name, BASE)
 
 
 def loaded(names):

@@ -5,10 +5,10 @@ Written with torch 2.15, transformers 5.24, peft 0.21:
 Writes tests/golden/dora/<case>/, a PEFT folder, with `golden.safetensors`: input_ids [T], logits [T, V], loss [1], and the
 gradients of A, B and the magnitudes. The base of `gqa_tied` has no biases, that of `bias_untied` has them everywhere.
 """
-import json, shutil
+import shutil
 
 import torch
-from llama import ROOT, numbers
+from llama import ROOT, numbers, save_adapter
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import LlamaForCausalLM
@@ -30,13 +30,7 @@ def main():
                     p.mul_(1 + 0.2 * torch.randn_like(p))
                 elif "lora_" in name:
                     p.copy_(torch.randn_like(p) * 0.1)
-        model.save_pretrained(folder)
-        path = folder / "adapter_config.json"
-        adapter = json.loads(path.read_text())
-        adapter["base_model_name_or_path"] = case
-        adapter["target_modules"] = sorted(adapter["target_modules"])
-        path.write_text(json.dumps(adapter, indent=2, sort_keys=True) + "\n")
-        (folder / "README.md").unlink(missing_ok=True)
+        save_adapter(model, folder, case)
         tensors = numbers(model, torch.randint(0, 64, (12,)), lambda name: "lora_" in name)
         renamed = {k.replace(".default.", ".").replace("vector.weight", "vector"): v for k, v in tensors.items()}
         save_file(renamed, folder / "golden.safetensors")

@@ -8,10 +8,10 @@ added to them, and `init_lora_weights`, by which the weights are changed again w
 `golden.safetensors`: input_ids [T], logits [T, V], loss [1], the gradients of A and B, and of what each pair began with the
 product `scaling B A` as `<path>.origin`. `bias_untied` is the base; q_proj and down_proj have other ranks and factors.
 """
-import json, shutil
+import shutil
 
 import torch
-from llama import ROOT, numbers
+from llama import ROOT, numbers, save_adapter
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import LlamaForCausalLM
@@ -40,13 +40,7 @@ def main():
             for name, p in model.named_parameters():
                 if "lora_" in name:
                     p.add_(torch.randn_like(p) * 0.1)
-        model.save_pretrained(folder)
-        path = folder / "adapter_config.json"
-        adapter = json.loads(path.read_text())
-        adapter["base_model_name_or_path"] = "bias_untied"
-        adapter["target_modules"] = sorted(adapter["target_modules"])
-        path.write_text(json.dumps(adapter, indent=2, sort_keys=True) + "\n")
-        (folder / "README.md").unlink(missing_ok=True)
+        save_adapter(model, folder, "bias_untied")
         tensors = numbers(model, torch.randint(0, 64, (12,)), lambda name: "lora_" in name)
         renamed = {k.replace(".default.", "."): v for k, v in tensors.items()} | origins
         save_file(renamed, folder / "golden.safetensors")

@@ -49,6 +49,17 @@ def numbers(model, ids, names):
     return tensors
 
 
+def save_adapter(model, folder, base):
+    """A PEFT folder that is the same wherever it is written."""
+    model.save_pretrained(folder)
+    path = folder / "adapter_config.json"
+    adapter = json.loads(path.read_text())
+    adapter["base_model_name_or_path"] = base
+    adapter["target_modules"] = sorted(adapter["target_modules"])
+    path.write_text(json.dumps(adapter, indent=2, sort_keys=True) + "\n")
+    (folder / "README.md").unlink(missing_ok=True)
+
+
 def main():
     torch.set_num_threads(1)
     for seed, (case, extra) in enumerate(CASES.items()):
@@ -71,13 +82,7 @@ def main():
         for name, p in model.named_parameters():
             if "lora_" in name:
                 p.copy_(torch.randn_like(p) * 0.1)
-    model.save_pretrained(folder)
-    config_file = folder / "adapter_config.json"
-    adapter = json.loads(config_file.read_text())
-    adapter["base_model_name_or_path"] = "gqa_tied"
-    adapter["target_modules"] = sorted(adapter["target_modules"])
-    config_file.write_text(json.dumps(adapter, indent=2, sort_keys=True) + "\n")
-    (folder / "README.md").unlink(missing_ok=True)
+    save_adapter(model, folder, "gqa_tied")
     ids = torch.randint(0, 64, (12,))
     tensors = numbers(model, ids, lambda name: "lora_" in name)
     save_file({k.replace(".default.", "."): v for k, v in tensors.items()}, folder / "golden.safetensors")

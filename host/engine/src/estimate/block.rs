@@ -117,7 +117,7 @@ impl Stages<'_> {
     fn gradients<'b>(&self, linears: impl Iterator<Item = &'b LinearShape>) -> u64 {
         let of = |it: &LinearShape| match self.trains_base {
             true => it.length() + if it.bias { it.out } else { 0 },
-            false => it.inner() * (it.out + it.width),
+            false => it.pair(),
         };
         linears.map(|it| of(it) as u64).sum()
     }

@@ -76,7 +76,7 @@ fn product(linear: &LinearShape, tokens: u64) -> u64 {
 
 /// Of both products with an adapter's pair.
 fn pair(linear: &LinearShape, tokens: u64) -> u64 {
-    2 * tokens * (linear.inner() * (linear.out + linear.width)) as u64
+    2 * tokens * linear.pair() as u64
 }
 
 fn block_forward(

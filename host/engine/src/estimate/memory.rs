@@ -196,8 +196,7 @@ pub fn step(shape: &ModelShape, how: &StepShape, batch: BatchTokens) -> StepMemo
         true => row,
         false => F32 * tokens * blocks[index].kept,
     };
-    let before =
-        if how.accumulates { F32 * shape.trained().iter().map(|it| *it as u64).sum::<u64>() } else { 0 };
+    let before = if how.accumulates { F32 * shape.trained_values() } else { 0 };
     // Tables of the rotary embeddings, and what goes up from block to block.
     let mut activations = F32 * tokens * tables(shape) + row;
     let mut peak = StepMemory::default();

@@ -66,14 +66,14 @@ impl LinearShape {
         self.out * self.width
     }
 
-    /// Values of its adapter's pair.
-    pub fn pair(&self) -> usize {
-        self.rank * (self.out + self.width)
-    }
-
     /// Columns between both matrices of its adapter, those of what it began with among them.
     pub fn inner(&self) -> usize {
         self.rank + self.origin
+    }
+
+    /// Values of both matrices of its adapter, those of what it began with among them.
+    pub fn pair(&self) -> usize {
+        self.inner() * (self.out + self.width)
     }
 }
 
@@ -208,6 +208,11 @@ impl ModelShape {
     pub fn origins(&self) -> usize {
         let linears = self.blocks.iter().flat_map(BlockWeights::linears);
         linears.map(|it| it.origin * (it.out + it.width)).sum()
+    }
+
+    /// Values of all parameters that are trained.
+    pub fn trained_values(&self) -> u64 {
+        self.trained().iter().map(|it| *it as u64).sum()
     }
 
     /// Lengths of the parameters that are trained: the adapter's where there is one, otherwise all.

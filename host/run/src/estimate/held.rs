@@ -50,6 +50,11 @@ pub(crate) fn held(folder: &Path) -> Result<BTreeMap<String, Held>> {
     bitsandbytes::list(&files)?.into_iter().map(as_held).collect()
 }
 
+/// What each weight is held as, by its name.
+pub(super) fn stored(held: &BTreeMap<String, Held>) -> impl Fn(&str) -> Held + '_ {
+    |name| held.get(name).copied().unwrap_or(Held::Floats)
+}
+
 /// Linears whose values are in ggml's blocks; the rows of queries and keys are put in another order, in memory of their own.
 fn in_blocks(file: &GgufFile) -> Result<BTreeMap<String, Held>> {
     let mut found = BTreeMap::new();

@@ -6,14 +6,14 @@ use std::path::Path;
 
 use fthost_engine::checkpoint::LoadConfig;
 use fthost_engine::estimate::{
-    GenerationMemory, Held, ModelShape, Sampling, StepMemory, generation, moments, pass, step, tile, weights,
+    GenerationMemory, ModelShape, Sampling, StepMemory, generation, moments, pass, step, tile, weights,
 };
 use fthost_engine::models::DecoderConfig;
 use fthost_engine::nn::FloatDtype;
 use fthost_engine::train::ActivationCheckpointing;
 use serde::Serialize;
 
-use super::held::held;
+use super::held::{held, stored};
 use super::lengths::{Lengths, Micro};
 use super::{Run, largest};
 use crate::config::{Objective, RunConfig};
@@ -110,8 +110,7 @@ fn others(config: &RunConfig) -> Result<u64> {
     let one = |folder: &Path| {
         let shape = ModelShape::of(&DecoderConfig::read(&folder.join("config.json"))?);
         let held = held(folder)?;
-        let found =
-            weights(&shape, &LoadConfig::default(), |it| held.get(it).copied().unwrap_or(Held::Floats));
+        let found = weights(&shape, &LoadConfig::default(), stored(&held));
         Ok(found.total())
     };
     of_rewards.chain(of_judges).map(one).sum()
@@ -157,7 +156,7 @@ impl Run<'_> {
         let (config, around) = (self.config, &self.surroundings);
         let part = |name, bytes, decided_by: &str| Part { name, bytes, decided_by: decided_by.to_string() };
         let load = config.load_config();
-        let bytes = weights(&self.shape, &load, |name| self.held.get(name).copied().unwrap_or(Held::Floats));
+        let bytes = weights(&self.shape, &load, stored(self.held));
         let stored = match (&config.adapter, &config.quant, load.dtype) {
             (None, ..) => "trained, f32".to_string(),
             (_, Some(quant), dtype) => format!("`quant.{}`, the rest {}", quant.name(), named(dtype)),
@@ -210,7 +209,7 @@ impl Run<'_> {
         found.working += tile(&load);
         if self.has_value_model() {
             // Those of the one are there while the other's are found.
-            found.gradients += 4 * self.shape.trained().iter().map(|it| *it as u64).sum::<u64>();
+            found.gradients += 4 * self.shape.trained_values();
         }
         phases.push(("training", Passing::Step(found)));
         let widest =

@@ -12,6 +12,7 @@ use fthost_engine::quant::QuantConfig;
 use fthost_engine::train::ActivationCheckpointing;
 use serde::Serialize;
 
+use super::held::stored;
 use super::memory::{PROGRAM, RUNTIME, TOKENIZER, slack};
 use crate::error::Result;
 
@@ -75,13 +76,13 @@ fn bytes(shape: &ModelShape, load: &LoadConfig, held: &BTreeMap<String, Held>, t
         is_scored: false,
     };
     let trained = shape.trained();
-    let adapter = if shape.has_adapter() { 4 * trained.iter().map(|it| *it as u64).sum::<u64>() } else { 0 };
-    let stored = weights(shape, load, |name| held.get(name).copied().unwrap_or(Held::Floats));
+    let adapter = if shape.has_adapter() { 4 * shape.trained_values() } else { 0 };
+    let in_files = weights(shape, load, stored(held));
     let batch = BatchTokens { tokens, supervised: tokens, sequences: 1 };
     let passing = step(shape, &how, batch).total() + tile(load);
     PROGRAM
         + RUNTIME
-        + stored.total()
+        + in_files.total()
         + adapter
         + moments(&trained, &MomentStorage::F32)
         + passing
