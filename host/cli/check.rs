@@ -45,14 +45,7 @@ fn told(config: &RunConfig) -> String {
             Some(HeldOut::Files(paths)) => files(paths),
         },
     );
-    line(
-        "trains",
-        match &config.adapter {
-            Some(Adapter::Lora(lora)) => format!("a LoRA adapter of rank {}", lora.rank),
-            Some(Adapter::Peft { path }) => format!("the adapter in `{}`", path.display()),
-            None => "every weight".to_string(),
-        },
-    );
+    line("trains", trains(config.adapter.as_ref()));
     line("by", config.objective.name().to_string());
     let train = &config.train;
     let length = match (train.steps, train.epochs) {
@@ -69,4 +62,22 @@ fn told(config: &RunConfig) -> String {
     }
     line("into", config.output.dir.display().to_string());
     lines.concat()
+}
+
+/// What a run trains.
+fn trains(adapter: Option<&Adapter>) -> String {
+    match adapter {
+        Some(Adapter::Lora(lora)) => {
+            let beside: Vec<&str> = lora.modules_to_save.iter().map(String::as_str).collect();
+            let and = if beside.is_empty() { String::new() } else { format!(", and {}", beside.join(", ")) };
+            format!("a LoRA adapter of rank {}{and}", lora.rank)
+        }
+        Some(Adapter::Ia3(_)) => "(IA)^3's factors".to_string(),
+        Some(Adapter::PromptTuning(it)) => format!("{} virtual tokens", it.num_virtual_tokens),
+        Some(Adapter::PrefixTuning(it)) => {
+            format!("keys and values of {} virtual tokens", it.num_virtual_tokens)
+        }
+        Some(Adapter::Peft { path }) => format!("the adapter in `{}`", path.display()),
+        None => "every weight".to_string(),
+    }
 }

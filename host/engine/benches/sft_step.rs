@@ -135,7 +135,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         attach_lora(&mut model, adapter, 0)?;
     }
     let vocab = model.config.vocab_size;
-    let mut state = TrainState::new(model, adapter);
+    let mut state = TrainState::new(model, adapter.map(Into::into));
     let config = StepConfig {
         adamw: AdamWConfig::default(),
         learning_rate: 2e-4,

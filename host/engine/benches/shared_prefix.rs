@@ -168,7 +168,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let reference = load_model(&arguments.model, &Device::flex())?;
     let (mut model, adapter) = (reference.clone(), LoraConfig { rank: 16, ..LoraConfig::default() });
     attach_lora(&mut model, &adapter, 0)?;
-    let start = TrainState::new(model, Some(adapter));
+    let start = TrainState::new(model, Some(adapter.into()));
     let config = StepConfig {
         adamw: AdamWConfig::default(),
         learning_rate: 1e-5,

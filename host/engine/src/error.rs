@@ -127,6 +127,14 @@ pub enum EngineError {
         /// Last path elements of every linear.
         linears: Vec<String>,
     },
+    /// An adapter that is no part of the weights.
+    #[error(
+        "{count} virtual tokens stand before every sequence: they are no part of a weight, and can't be merged into one\nhint: use the adapter beside its base"
+    )]
+    NotMerged {
+        /// Virtual tokens.
+        count: usize,
+    },
     /// An adapter that can't be combined with others.
     #[error("can't combine `{}`: `{at}` {reason}\nhint: {hint}", adapter.display())]
     NotCombined {

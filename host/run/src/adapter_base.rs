@@ -4,7 +4,7 @@ use std::path::Path;
 
 use fthost_data::DataError;
 use fthost_engine::adapters::combine::{self, Combination, Weighted};
-use fthost_engine::adapters::{LoraConfig, peft};
+use fthost_engine::adapters::{AdapterConfig, peft};
 use fthost_engine::checkpoint::StoredDtype;
 use fthost_engine::models::CausalLm;
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ fn note(adapter: &Path, base: &Base) -> Result<()> {
 ///
 /// # Errors
 /// An adapter that was trained on others, or that can't be loaded.
-pub(crate) fn load_adapter(model: &mut CausalLm, adapter: &Path, base: &Path) -> Result<LoraConfig> {
+pub(crate) fn load_adapter(model: &mut CausalLm, adapter: &Path, base: &Path) -> Result<AdapterConfig> {
     check(adapter, base)?;
     Ok(peft::load_adapter(model, adapter)?)
 }
@@ -55,7 +55,7 @@ pub(crate) fn load_adapters(
     model: &mut CausalLm,
     adapters: &[Weighted],
     base: &Path,
-) -> Result<Option<LoraConfig>> {
+) -> Result<Option<AdapterConfig>> {
     match adapters {
         [] => return Ok(None),
         [Weighted { folder, weight: 1.0 }] => return load_adapter(model, folder, base).map(Some),

@@ -7,7 +7,7 @@ mod train;
 
 use std::path::{Path, PathBuf};
 
-use fthost_engine::adapters::LoraConfig;
+use fthost_engine::adapters::{AdapterConfig, Ia3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig};
 use fthost_engine::checkpoint::LoadConfig;
 use fthost_engine::generate::GenerateConfig;
 use fthost_engine::nn::{DecodeWeights, FloatDtype};
@@ -90,11 +90,30 @@ pub struct RunConfig {
 pub enum Adapter {
     /// Low-rank adaptation.
     Lora(LoraConfig),
+    /// (IA)^3: factors of what linears put out or are given.
+    Ia3(Ia3Config),
+    /// Embeddings before every sequence.
+    PromptTuning(PromptTuningConfig),
+    /// Keys and values before those of every sequence.
+    PrefixTuning(PrefixTuningConfig),
     /// An adapter in PEFT's layout, which is trained on: a reference, where there is one, is the model with it.
     Peft {
         /// Its folder.
         path: PathBuf,
     },
+}
+
+impl Adapter {
+    /// One that begins; `None` of one that is trained on.
+    pub fn fresh(&self) -> Option<AdapterConfig> {
+        Some(match self {
+            Self::Lora(config) => AdapterConfig::Lora(config.clone()),
+            Self::Ia3(config) => AdapterConfig::Ia3(config.clone()),
+            Self::PromptTuning(config) => AdapterConfig::PromptTuning(config.clone()),
+            Self::PrefixTuning(config) => AdapterConfig::PrefixTuning(config.clone()),
+            Self::Peft { .. } => return None,
+        })
+    }
 }
 
 /// `[optimizer.<kind>]`.
@@ -265,8 +284,8 @@ impl RunConfig {
         };
         under("model", self.model.problems());
         under("data", self.data.problems());
-        if let Some(Adapter::Lora(lora)) = &self.adapter {
-            under("adapter.lora", lora.problems());
+        if let Some(adapter) = self.adapter.as_ref().and_then(Adapter::fresh) {
+            under(&format!("adapter.{}", adapter.name()), adapter.problems());
         }
         if let Some(quant) = &self.quant {
             under(&format!("quant.{}", quant.name()), quant.problems());
@@ -404,11 +423,11 @@ mod tests {
     #[test]
     fn every_unknown_key_is_told_with_its_place() {
         let text = format!("{FILE}[train]\nstep = 3\nseed = 1\n\n[adapter.lora]\nrnak = 4\n");
-        insta::assert_snapshot!(parsed(&text, &["eval.often=1", "data.files=[\"b\"]"]).unwrap_err(), @r"
-        `train.step` (line 8): unknown field `step`, expected one of `steps`, `epochs`, `micro_batch_size`, `micro_batch_tokens`, `gradient_accumulation_steps`, `seed`, `max_grad_norm`, `activation_checkpointing`, `compute_dtype`, `frozen_dtype`, `gradient_release`
-        `adapter.lora.rnak` (line 12): unknown field `rnak`, expected one of `rank`, `alpha`, `dropout`, `target_modules`, `use_rslora`, `use_dora`, `init_lora_weights`, `rank_pattern`, `alpha_pattern`, `loraplus_lr_ratio`
-        `eval.often` (`--set eval.often=1`): unknown field `often`, expected one of `every_steps`, `before`, `after`, `generation`, `batch_size`, `weights`
-        ");
+        insta::assert_snapshot!(parsed(&text, &["eval.often=1", "data.files=[\"b\"]"]).unwrap_err(), @r#"
+`train.step` (line 8): unknown field `step`, expected one of `steps`, `epochs`, `micro_batch_size`, `micro_batch_tokens`, `gradient_accumulation_steps`, `seed`, `max_grad_norm`, `activation_checkpointing`, `compute_dtype`, `frozen_dtype`, `gradient_release`
+`adapter.lora.rnak` (line 12): unknown field `rnak`, expected one of `rank`, `alpha`, `dropout`, `target_modules`, `use_rslora`, `use_dora`, `init_lora_weights`, `rank_pattern`, `alpha_pattern`, `loraplus_lr_ratio`, `modules_to_save`, `ensure_weight_tying`
+`eval.often` (`--set eval.often=1`): unknown field `often`, expected one of `every_steps`, `before`, `after`, `generation`, `batch_size`, `weights`
+"#);
     }
 
     #[test]

@@ -144,13 +144,12 @@ fn notes(config: &RunConfig) -> Vec<String> {
 fn shape(config: &RunConfig) -> Result<ModelShape> {
     let model = DecoderConfig::read(&config.model.folder().join("config.json"))?;
     let mut shape = ModelShape::of(&model);
-    match &config.adapter {
-        Some(Adapter::Lora(lora)) => shape = shape.with_lora(lora)?,
-        Some(Adapter::Peft { path }) => {
-            let ranks = ranks(path)?;
-            shape.set_ranks(|it| ranks.get(it).copied().unwrap_or(0));
-        }
-        None => {}
+    if let Some(adapter) = config.adapter.as_ref().and_then(Adapter::fresh) {
+        shape = shape.with_adapter(&adapter)?;
+    }
+    if let Some(Adapter::Peft { path }) = &config.adapter {
+        let ranks = ranks(path)?;
+        shape.set_ranks(|it| ranks.get(it).copied().unwrap_or(0));
     }
     Ok(shape)
 }

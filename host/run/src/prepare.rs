@@ -2,7 +2,6 @@
 
 use fthost_data::sampler::Windows;
 use fthost_data::{MappedRow, Tokenizer};
-use fthost_engine::adapters::attach_lora;
 use fthost_engine::checkpoint::load_model_as;
 use fthost_engine::device::{self, DeviceKind};
 use fthost_engine::models::{CausalLm, Parameter};
@@ -69,20 +68,18 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
     // A reference is the model as training finds it: with the adapter that is gone on with, without one that begins.
     let begun = match &config.adapter {
         Some(Adapter::Peft { path }) => Some(load_adapter(&mut model, path, config.model.folder())?),
-        Some(Adapter::Lora(_)) | None => None,
+        Some(_) | None => None,
     };
     if !config.objective.has_margins() {
         // Of a reward model whatever predicts tokens is gone on with.
         model.score = None;
     }
     let reference = model.clone();
-    let adapter = match &config.adapter {
-        Some(Adapter::Lora(lora)) => {
-            attach_lora(&mut model, lora, config.train.seed)?;
-            Some(lora.clone())
-        }
-        Some(Adapter::Peft { .. }) | None => begun,
-    };
+    let fresh = config.adapter.as_ref().and_then(Adapter::fresh);
+    if let Some(adapter) = &fresh {
+        adapter.attach(&mut model, config.train.seed, &tokenizer)?;
+    }
+    let adapter = fresh.or(begun);
     let mut state = TrainState::new(model, adapter);
     attach_heads(config, &mut state);
     let trainable_parameters = count_parameters(|visit| state.visit_trained(visit));

@@ -222,7 +222,7 @@ fn logps_of(model: &CausalLm, rows: &TokenRows, chunk: Range<usize>, layout: Lay
 fn made_of(config: &RunConfig, base_digest: &str, device: DeviceKind) -> Result<String> {
     let adapter = match &config.adapter {
         Some(Adapter::Peft { path }) => Some(digest::of_model(path)?),
-        Some(Adapter::Lora(_)) | None => None,
+        Some(_) | None => None,
     };
     let layout = match config.layout() {
         Layout::Packed(tokens) => json!({"packed": tokens}),

@@ -37,9 +37,9 @@ def randomise(model):
                 p.copy_(torch.randn_like(p) * 0.1)
 
 
-def numbers(model, ids, names):
+def numbers(model, ids, names, labels=None):
     model.zero_grad()
-    out = model(input_ids=ids[None], labels=ids[None])
+    out = model(input_ids=ids[None], labels=(ids if labels is None else labels)[None])
     out.loss.backward()
     tensors = {"input_ids": ids.to(torch.int32), "logits": out.logits[0].detach().clone(),
                "loss": out.loss.detach().reshape(1)}

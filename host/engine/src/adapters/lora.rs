@@ -9,8 +9,10 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::config::check;
 use super::experts::Place;
 use super::init::{self, LoraInit};
+use super::saved;
 use super::target::{Patterns, TargetModules};
 use crate::checkpoint::init::normal;
 use crate::error::{EngineError, Result};
@@ -46,6 +48,12 @@ pub struct LoraConfig {
     pub alpha_pattern: BTreeMap<String, f64>,
     /// Learning rate of B over that of A (LoRA+: <https://arxiv.org/abs/2402.12354>); 1 is plain LoRA.
     pub loraplus_lr_ratio: f64,
+    /// Modules that are trained whole and saved with the adapter, by the ends of their paths: `embed_tokens`, `lm_head`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub modules_to_save: Vec<String>,
+    /// An embedding that serves as the head stays one with it where `modules_to_save` names either; otherwise each goes its
+    /// own way, as in PEFT.
+    pub ensure_weight_tying: bool,
 }
 
 impl Default for LoraConfig {
@@ -61,6 +69,8 @@ impl Default for LoraConfig {
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
             loraplus_lr_ratio: 1.0,
+            modules_to_save: Vec::new(),
+            ensure_weight_tying: false,
         }
     }
 }
@@ -122,6 +132,9 @@ impl LoraConfig {
                 problems.push(format!("`init_lora_weights` = \"{init}\" is not known with `use_dora`"));
             }
         }
+        if self.ensure_weight_tying && self.modules_to_save.is_empty() {
+            problems.push("`ensure_weight_tying` is of `modules_to_save`, which is empty".to_string());
+        }
         if !(0.0..1.0).contains(&self.dropout) {
             problems.push(format!("`dropout` must be in [0, 1), got `{}`", self.dropout));
         }
@@ -136,10 +149,7 @@ impl LoraConfig {
 /// # Errors
 /// Impossible values, and a `target_modules` that matches nothing.
 pub fn attach_lora(model: &mut CausalLm, config: &LoraConfig, seed: u64) -> Result<()> {
-    let problems = config.problems();
-    if !problems.is_empty() {
-        return Err(EngineError::Invalid { what: "adapter.lora".into(), problems });
-    }
+    check("lora", config.problems())?;
     let device = model.device();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     attach_with(model, config, &mut |of, origin| {
@@ -202,7 +212,7 @@ pub(crate) fn attach_with(model: &mut CausalLm, config: &LoraConfig, weights: Pa
             linear.lora = Some(LoraWeights { a, b, scaling: of.scaling, magnitude, origin, dropout: None });
         }
     }
-    Ok(())
+    saved::train_beside(model, "lora", &config.modules_to_save, config.ensure_weight_tying)
 }
 
 /// Every linear with its path, in the model's order.
@@ -232,12 +242,16 @@ fn adapted(model: &CausalLm, config: &LoraConfig) -> Result<Vec<Adapted>> {
         found.push(Adapted { path, widths, rank, scaling });
     }
     if found.is_empty() {
-        let wanted = format!("{:?}", config.target_modules);
-        let linears = model.blocks.iter().take(1).flat_map(|it| it.linears());
-        let linears = linears.map(|it| it.0.to_string()).collect();
-        return Err(EngineError::NoTarget { wanted, linears });
+        return Err(no_target(model, &config.target_modules));
     }
     Ok(found)
+}
+
+/// The error of targets that match no linear of `model`.
+pub(super) fn no_target(model: &CausalLm, targets: &TargetModules) -> EngineError {
+    let linears = model.blocks.iter().take(1).flat_map(|it| it.linears());
+    let linears = linears.map(|it| it.0.to_string()).collect();
+    EngineError::NoTarget { wanted: format!("{targets:?}"), linears }
 }
 
 /// What each pair begins with, where that is a part of the weight: a decomposition a linear, several at a time.
@@ -255,5 +269,6 @@ fn origins(model: &CausalLm, config: &LoraConfig, adapted: &[Adapted]) -> Result
         let (a, b) = init::origin(init, &of.path, weight, of.rank, of.scaling, &device)?;
         Ok(Some(Origin { a, negative_b: b.neg() }))
     });
-    decomposed.collect()
+    // All of them first: of several errors the one that is told is to be the first, not the fastest.
+    decomposed.collect::<Vec<_>>().into_iter().collect()
 }

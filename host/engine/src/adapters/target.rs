@@ -43,6 +43,36 @@ impl TargetModules {
     }
 }
 
+/// Paths by their ends, as PEFT matches `feedforward_modules`: by one regular expression over the whole path, or by names, not
+/// at a dot alone.
+pub(crate) struct Ends<'a> {
+    names: &'a [String],
+    pattern: Option<Regex>,
+}
+
+impl<'a> Ends<'a> {
+    /// Of none where nothing is given.
+    ///
+    /// # Errors
+    /// A regular expression that does not compile.
+    pub fn of(given: Option<&'a TargetModules>) -> Result<Self> {
+        let (names, pattern) = match given {
+            None => (&[][..], None),
+            Some(TargetModules::Names(names)) => (&names[..], None),
+            Some(TargetModules::Pattern(pattern)) => {
+                (&[][..], Some(compile("feedforward_modules", pattern)?))
+            }
+        };
+        Ok(Self { names, pattern })
+    }
+
+    /// Whether the path is one of them.
+    pub fn matches(&self, path: &str) -> bool {
+        let by_name = self.names.iter().any(|it| path.ends_with(it.as_str()));
+        by_name || self.pattern.as_ref().is_some_and(|it| it.is_match(path))
+    }
+}
+
 /// Values by patterns over paths, of which at most one may match a path.
 pub(super) struct Patterns<'a, T> {
     key: &'static str,

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::models::block::{BlockShape, FeedForward, Named};
 use crate::models::decoder::{Mlp, NormKind, QkNorm};
 use crate::models::mixture::{Expert, Mixture};
-use crate::models::{Block, CausalLm, DecoderConfig, Norm};
+use crate::models::{Block, CausalLm, DecoderConfig, Norm, Trained};
 use crate::nn::{FloatDtype, Linear};
 
 /// Where weights come from, by their Hugging Face names.
@@ -45,8 +45,18 @@ pub(crate) fn build(config: &DecoderConfig, device: &Device, source: &mut dyn So
         true => None,
         false => Some(reader.source.matrix(names.head, [vocab, hidden], device)?),
     };
-    let (config, compute_dtype) = (config.clone(), FloatDtype::F32);
-    Ok(CausalLm { config, embed_tokens, embed_positions, blocks, norm, lm_head, score: None, compute_dtype })
+    Ok(CausalLm {
+        config: config.clone(),
+        embed_tokens,
+        embed_positions,
+        prompt: None,
+        blocks,
+        norm,
+        lm_head,
+        score: None,
+        trained: Trained::Base,
+        compute_dtype: FloatDtype::F32,
+    })
 }
 
 struct Reader<'a> {
@@ -79,13 +89,13 @@ impl Reader<'_> {
         let path = format!("{prefix}{name}");
         let weight = self.source.linear(&format!("{path}.weight"), shape, self.device)?;
         let bias = bias.then(|| self.vector(&format!("{path}.bias"), shape[0])).transpose()?;
-        Ok((name, Linear { weight, bias, lora: None }))
+        Ok((name, Linear::new(weight, bias)))
     }
 
     /// What sends tokens to experts: too small to be worth fewer bits, and too much depends on it.
     fn router(&mut self, prefix: &str, name: &'static str, shape: [usize; 2]) -> Result<Named> {
         let weight = self.source.matrix(&format!("{prefix}{name}.weight"), shape, self.device)?;
-        Ok((name.into(), Linear { weight: weight.into(), bias: None, lora: None }))
+        Ok((name.into(), Linear::new(weight.into(), None)))
     }
 
     /// Linears side by side: one of each width, or one of all.
@@ -164,6 +174,7 @@ impl Reader<'_> {
             mlp_norm,
             feed_forward: self.feed_forward(&path, layer)?,
             post_mlp_norm,
+            prefix: None,
             shape: BlockShape {
                 heads: [config.num_attention_heads, config.num_key_value_heads],
                 head_dim: config.head_dim,

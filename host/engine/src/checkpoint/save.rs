@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::write::{LazyTensor, StoredDtype, write_model_files, write_whole};
 use crate::error::{EngineError, Result};
-use crate::models::{CausalLm, Parameter, ScoreRole};
+use crate::models::{CausalLm, DecoderConfig, Parameter, ScoreRole};
 use crate::quant::bitsandbytes;
 
 /// How a model is written.
@@ -111,6 +111,10 @@ fn stating(path: &Path, bytes: &[u8], model: &mut CausalLm, save: &SaveConfig) -
     let silent = stated.is_empty() && dtype != StoredDtype::F32;
     for key in stated.into_iter().chain(silent.then_some("dtype")) {
         config[key] = dtype.name().into();
+    }
+    if model.lm_head.is_some() && DecoderConfig::read(path)?.tie_word_embeddings {
+        // One of them was trained by itself: read as one, the other would be lost.
+        config["tie_word_embeddings"] = false.into();
     }
     if is_reward(model) {
         config["architectures"] = serde_json::json!([model.config.names.classifier]);

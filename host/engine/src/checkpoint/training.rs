@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use super::moments;
 use super::safetensors::TensorFiles;
 use super::write::{write_f32, write_whole};
-use crate::adapters::peft::save_adapter;
+use crate::adapters::peft::{self, save_adapter};
 use crate::error::{EngineError, Result};
 use crate::models::parameter::FROZEN;
 use crate::models::score::{SCORE, SCORE_BIAS};
@@ -31,7 +31,6 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 const FULL_WEIGHTS: &str = "model.safetensors";
 const VALUES: &str = "value.safetensors";
 const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
-const PEFT_PREFIX: &str = "base_model.model.";
 const PREFIX: &str = "checkpoint-";
 const FORMAT: u32 = 1;
 
@@ -277,7 +276,10 @@ fn read_tensors(
     let files = [weights].into_iter().chain(values).map(|it| checkpoint.join(it)).collect();
     let values = TensorFiles::open(checkpoint, files)?;
     let optimizer = TensorFiles::open(checkpoint, vec![checkpoint.join(OPTIMIZER)])?;
-    let prefix = if state.adapter.is_some() { PEFT_PREFIX } else { "" };
+    let is_adapter = state.adapter.is_some();
+    if is_adapter {
+        peft::read_into(&mut state.model, checkpoint)?;
+    }
     let (device, storage) = (state.model.device(), state.optimizer.storage.clone());
     let mut found = BTreeMap::new();
     let mut outcome = Ok(());
@@ -285,21 +287,22 @@ fn read_tensors(
         if outcome.is_err() {
             return;
         }
-        let read = || -> Result<(TensorData, Option<Moments>)> {
+        let read = || -> Result<(Option<TensorData>, Option<Moments>)> {
             let shape = parameter.dims();
             let length = shape.iter().product();
-            let prefixed = format!("{prefix}{name}");
-            let stored = if values.contains(name) { name } else { &prefixed };
-            let value = read_any(&values, stored, &shape)?;
+            // An adapter's own weights have been read, as PEFT has them.
+            let is_beside = !is_adapter || values.contains(name);
+            let value = is_beside.then(|| read_any(&values, name, &shape)).transpose()?;
             Ok((value, moments::read(&optimizer, name, length, &storage, &device)?))
         };
         match read() {
             Err(error) => outcome = Err(error),
             Ok((value, moments)) => {
-                match parameter {
-                    Parameter::Vector(tensor) => *tensor = Tensor::from_data(value, &device),
-                    Parameter::Matrix(tensor) => *tensor = Tensor::from_data(value, &device),
-                    Parameter::Packed(_) => unreachable!("{FROZEN}"),
+                match (parameter, value) {
+                    (_, None) => {}
+                    (Parameter::Vector(tensor), Some(it)) => *tensor = Tensor::from_data(it, &device),
+                    (Parameter::Matrix(tensor), Some(it)) => *tensor = Tensor::from_data(it, &device),
+                    (Parameter::Packed(_), Some(_)) => unreachable!("{FROZEN}"),
                 }
                 found.extend(moments.map(|it| (name.to_string(), it)));
             }

@@ -5,7 +5,7 @@
 //! A stage is an operation: it keeps its input and a little beside it, and its output is the next one's input. What it needs
 //! for as long as it runs is counted apart, for forward and for backward.
 
-use super::shape::{BlockWeights, FeedForwardShape, LinearShape};
+use super::shape::{BlockWeights, FeedForwardShape, LinearShape, ModelShape};
 use crate::models::DecoderConfig;
 use crate::models::decoder::{Mlp, NormKind, QkNorm};
 
@@ -51,19 +51,14 @@ pub struct BlockNumbers {
     pub trained: u64,
 }
 
-/// The numbers of `block` in a model of `config`, over a batch of so many `sequences`.
-pub fn numbers(
-    config: &DecoderConfig,
-    block: &BlockWeights,
-    trains_base: bool,
-    use_dora: bool,
-    sequences: u64,
-) -> BlockNumbers {
+/// The numbers of `block` in a model of `shape`, over a batch of so many `sequences`.
+pub fn numbers(shape: &ModelShape, block: &BlockWeights, sequences: u64) -> BlockNumbers {
+    let (config, trains_base, use_dora) = (&shape.config, !shape.has_adapter(), shape.use_dora);
     let mut stages = Stages { config, trains_base, use_dora, sequences, all: Vec::new() };
     stages.attention(block);
     stages.feed_forward(block);
     let mut found = walk(&stages.all, config.hidden_size as u64);
-    found.trained = block.trained(config, trains_base, use_dora) as u64;
+    found.trained = shape.trained_of(block) as u64;
     found
 }
 

@@ -67,6 +67,10 @@ pub fn weights(shape: &ModelShape, load: &LoadConfig, held: impl Fn(&str) -> Hel
     let transposed = |it: &WeightShape| shape.config.names.is_transposed(&it.name) && it.dims.len() == 2;
     for it in shape.weights() {
         found += weight(&it, load, held(&it.name), transposed(&it));
+        if shape.has_adapter() && shape.trained.selects(&it.name) {
+            // Its own, beside what a reference is computed with.
+            found.owned += F32 * it.length() as u64;
+        }
     }
     found
 }
@@ -180,17 +184,16 @@ impl StepMemory {
 
 /// The numbers of every block of `shape` over a batch of so many `sequences`.
 pub fn blocks(shape: &ModelShape, sequences: u64) -> Vec<BlockNumbers> {
-    let trains_base = !shape.has_adapter();
-    shape.blocks.iter().map(|it| numbers(&shape.config, it, trains_base, shape.use_dora, sequences)).collect()
+    shape.blocks.iter().map(|it| numbers(shape, it, sequences)).collect()
 }
 
 /// The peak of one optimizer step over micro-batches of which `batch` is the largest.
 pub fn step(shape: &ModelShape, how: &StepShape, batch: BatchTokens) -> StepMemory {
     let config = &shape.config;
-    let (tokens, width) = (batch.tokens, config.hidden_size as u64);
+    // Virtual tokens are computed once a micro-batch.
+    let (tokens, width) = (batch.tokens + (shape.prompt + shape.prefix) as u64, config.hidden_size as u64);
     let row = F32 * tokens * width;
     let blocks = blocks(shape, batch.sequences);
-    let trains_base = !shape.has_adapter();
     let vocabulary = (config.vocab_size * config.hidden_size) as u64 * F32;
     let kept = |index: usize| match how.checkpointing.rebuilds(index) {
         true => row,
@@ -209,11 +212,8 @@ pub fn step(shape: &ModelShape, how: &StepShape, batch: BatchTokens) -> StepMemo
         peak.or_more(StepMemory { activations, working, gradients: before });
     }
     let mut gradients = before;
-    let of_tied = if trains_base && config.tie_word_embeddings && !how.is_scored { vocabulary } else { 0 };
-    let of_head = match trains_base {
-        true => F32 * shape.heads().map(|it| it.length() as u64).sum::<u64>() + of_tied,
-        false => 0,
-    };
+    let of_tied = if shape.trains_tied_head() && !how.is_scored { vocabulary } else { 0 };
+    let of_head = F32 * shape.selected(shape.heads()) + of_tied;
     let working = head(shape, how, batch);
     peak.or_more(StepMemory { activations, working, gradients: gradients + of_head });
     gradients += if how.gradient_release { of_tied } else { of_head };
@@ -228,8 +228,8 @@ pub fn step(shape: &ModelShape, how: &StepShape, batch: BatchTokens) -> StepMemo
         activations = others;
         gradients += if how.gradient_release { 0 } else { of_block };
     }
-    if trains_base {
-        let embeddings = F32 * shape.embeddings().map(|it| it.length() as u64).sum::<u64>();
+    let embeddings = F32 * (shape.selected(shape.embeddings()) + shape.prompt as u64 * width);
+    if embeddings > 0 {
         let working = row;
         peak.or_more(StepMemory { activations, working, gradients: gradients + embeddings - of_tied });
     }

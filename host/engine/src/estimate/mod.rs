@@ -1,6 +1,7 @@
 //! What a run takes before it is started: bytes of weights, gradients, moments, activations and generation, and floating
 //! point operations. Pure arithmetic on shapes; nothing is loaded, and what a program needs besides is the caller's part.
 
+mod adapted;
 mod block;
 mod flops;
 mod gguf;

@@ -3,10 +3,8 @@
 //!
 //! The order is that of [`CausalLm::visit_base`](crate::models::CausalLm::visit_base), and so are names and shapes.
 
-use crate::adapters::LoraConfig;
-use crate::error::{EngineError, Result};
-use crate::models::DecoderConfig;
 use crate::models::decoder::{Mlp, NormKind, QkNorm};
+use crate::models::{DecoderConfig, Trained};
 
 /// What a weight is, as far as it decides how the weight is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +56,8 @@ pub struct LinearShape {
     pub rank: usize,
     /// Of what the adapter began with, where that is a part of the weight and is taken off it again; 0 where nothing is.
     pub origin: usize,
+    /// Factors of its output or its input; 0 where it has none.
+    pub ia3: usize,
 }
 
 impl LinearShape {
@@ -120,53 +120,35 @@ pub struct ModelShape {
     pub blocks: Vec<BlockWeights>,
     /// Whether the adapter trains lengths of rows, too.
     pub use_dora: bool,
+    /// Which weights are trained.
+    pub trained: Trained,
+    /// Virtual tokens that are embeddings.
+    pub prompt: usize,
+    /// Virtual tokens that are keys and values of every block.
+    pub prefix: usize,
 }
 
 impl ModelShape {
     /// Of `config`, without an adapter.
     pub fn of(config: &DecoderConfig) -> Self {
         let blocks = (0..config.num_hidden_layers()).map(|layer| block(config, layer)).collect();
-        Self { config: config.clone(), blocks, use_dora: false }
+        let trained = Trained::Base;
+        Self { config: config.clone(), blocks, use_dora: false, trained, prompt: 0, prefix: 0 }
     }
 
-    /// With a fresh adapter as `lora` has it.
-    ///
-    /// # Errors
-    /// As [`crate::adapters::attach_lora`], whose places and ranks these are.
-    pub fn with_lora(mut self, lora: &LoraConfig) -> Result<Self> {
-        let (matches, sizes) = (lora.target_modules.matcher()?, lora.sizes()?);
-        let mut problems = Vec::new();
-        self.set_ranks(|path| match sizes(path) {
-            _ if !matches(path) => 0,
-            Ok((rank, _)) => rank,
-            Err(problem) => {
-                problems.push(problem);
-                0
-            }
-        });
-        if !problems.is_empty() {
-            return Err(EngineError::Invalid { what: "adapter.lora".into(), problems });
-        }
-        if !self.has_adapter() {
-            let linears = self.blocks.first().map(|it| it.linears().map(|it| it.path.clone()).collect());
-            let wanted = format!("{:?}", lora.target_modules);
-            return Err(EngineError::NoTarget { wanted, linears: linears.unwrap_or_default() });
-        }
-        self.use_dora = lora.use_dora;
-        if lora.init_lora_weights.is_of_weight() {
-            self.blocks.iter_mut().flat_map(BlockWeights::linears_mut).for_each(|it| it.origin = it.rank);
-        }
-        Ok(self)
-    }
-
-    /// Gives the linear at each path an adapter of the rank that `rank` says, 0 for none.
-    pub fn set_ranks(&mut self, mut rank: impl FnMut(&str) -> usize) {
-        self.blocks.iter_mut().flat_map(BlockWeights::linears_mut).for_each(|it| it.rank = rank(&it.path));
-    }
-
-    /// Whether a linear has an adapter: then nothing else is trained.
+    /// Whether an adapter is trained, not the base.
     pub fn has_adapter(&self) -> bool {
-        self.blocks.iter().any(BlockWeights::has_adapter)
+        matches!(self.trained, Trained::Adapter(_))
+    }
+
+    /// Values of those of `weights` that are trained.
+    pub fn selected<'a>(&'a self, weights: impl Iterator<Item = WeightShape> + 'a) -> u64 {
+        weights.filter(|it| self.trained.selects(&it.name)).map(|it| it.length() as u64).sum()
+    }
+
+    /// Whether the embedding is trained as the head that it is, too.
+    pub fn trains_tied_head(&self) -> bool {
+        self.config.tie_word_embeddings && self.trained.selects(self.config.names.embedding)
     }
 
     /// Every base weight.
@@ -215,12 +197,24 @@ impl ModelShape {
         self.trained().iter().map(|it| *it as u64).sum()
     }
 
-    /// Lengths of the parameters that are trained: the adapter's where there is one, otherwise all.
+    /// Lengths of the parameters that are trained: the adapter's where there is one and those trained with it, otherwise all.
     pub fn trained(&self) -> Vec<usize> {
-        if !self.has_adapter() {
-            return self.weights().map(|it| it.length()).collect();
-        }
-        self.blocks.iter().flat_map(|it| it.adapters(self.use_dora)).collect()
+        let base = self.weights().filter(|it| self.trained.selects(&it.name)).map(|it| it.length());
+        let prompt = (self.prompt > 0).then_some(self.prompt * self.config.hidden_size);
+        let adapters = self.blocks.iter().flat_map(|it| it.adapters(self.use_dora).chain(self.prefixed()));
+        base.chain(prompt).chain(adapters).collect()
+    }
+
+    /// Keys and values that stand before those of a block's sequences.
+    fn prefixed(&self) -> Option<usize> {
+        let width = 2 * self.config.num_key_value_heads * self.config.head_dim;
+        (self.prefix > 0).then_some(self.prefix * width)
+    }
+
+    /// Values that are trained of a block.
+    pub fn trained_of(&self, block: &BlockWeights) -> usize {
+        let base = self.selected(block.weights(&self.config)) as usize;
+        base + block.adapters(self.use_dora).chain(self.prefixed()).sum::<usize>()
     }
 }
 
@@ -236,7 +230,7 @@ impl BlockWeights {
         self.qkv.iter().chain([&self.output]).chain(behind)
     }
 
-    fn linears_mut(&mut self) -> impl Iterator<Item = &mut LinearShape> {
+    pub(super) fn linears_mut(&mut self) -> impl Iterator<Item = &mut LinearShape> {
         let behind: Vec<&mut LinearShape> = match &mut self.feed_forward {
             FeedForwardShape::Dense { up, down } => up.iter_mut().chain([down]).collect(),
             FeedForwardShape::Mixture { router, experts, .. } => {
@@ -246,8 +240,8 @@ impl BlockWeights {
         self.qkv.iter_mut().chain([&mut self.output]).chain(behind)
     }
 
-    /// Whether a linear of it has an adapter.
-    pub fn has_adapter(&self) -> bool {
+    /// Whether a linear of it has a low-rank pair.
+    pub(super) fn has_pairs(&self) -> bool {
         self.linears().any(|it| it.rank > 0)
     }
 
@@ -270,18 +264,11 @@ impl BlockWeights {
 
     /// Lengths of the adapters' parameters.
     fn adapters(&self, use_dora: bool) -> impl Iterator<Item = usize> + '_ {
-        let adapted = self.linears().filter(|it| it.rank > 0);
-        adapted.flat_map(move |it| {
-            [it.rank * it.width, it.out * it.rank].into_iter().chain(use_dora.then_some(it.out))
+        self.linears().flat_map(move |it| {
+            let pair = [it.rank * it.width, it.out * it.rank].into_iter().chain(use_dora.then_some(it.out));
+            let pair = (it.rank > 0).then_some(pair).into_iter().flatten();
+            pair.chain((it.ia3 > 0).then_some(it.ia3))
         })
-    }
-
-    /// Values that are trained of the block.
-    pub fn trained(&self, config: &DecoderConfig, trains_base: bool, use_dora: bool) -> usize {
-        match trains_base {
-            true => self.weights(config).map(|it| it.length()).sum(),
-            false => self.adapters(use_dora).sum(),
-        }
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) struct KvCache {
     /// Pages that nobody uses; the last one is taken next.
     free: Vec<u32>,
     rows: Vec<Row>,
+    /// The virtual tokens that every row begins with.
+    root: Row,
     device: Device,
 }
 
@@ -47,18 +49,30 @@ impl KvCache {
         let empty = || Tensor::zeros(shape, (&device, dtype));
         let layers = model.blocks.iter().map(|_| Pages { keys: empty(), values: empty() }).collect();
         let free = (0..pages as u32).rev().collect();
-        Self { layers, users: vec![0; pages], free, rows: Vec::new(), device }
+        Self { layers, users: vec![0; pages], free, rows: Vec::new(), root: Row::default(), device }
     }
 
-    /// Tokens of `row`.
+    /// Tokens of the text of `row`.
     pub(super) fn length(&self, row: usize) -> usize {
-        self.rows[row].length
+        self.rows[row].length - self.root.length
     }
 
-    /// A further row, without a token. Returns its number.
+    /// Virtual tokens of every row.
+    pub(super) fn before(&self) -> usize {
+        self.root.length
+    }
+
+    /// A further row, without a token of a text. Returns its number.
     pub(super) fn open(&mut self) -> usize {
-        self.rows.push(Row::default());
-        self.rows.len() - 1
+        let root = self.root.clone();
+        self.open_as(&root)
+    }
+
+    /// Every row that is opened from now on begins with the tokens of the last row, which is no row any more.
+    pub(super) fn make_root(&mut self) {
+        let root = self.rows.pop().expect("a row was opened");
+        let old = std::mem::replace(&mut self.root, root);
+        self.release(old);
     }
 
     /// A further row with the tokens of `row`, whose pages both use. Returns its number.
@@ -88,9 +102,11 @@ impl KvCache {
         self.release(closed);
     }
 
-    /// Forgets the tokens of `row`, which stays.
+    /// Forgets the tokens of the text of `row`, which stays.
     pub(super) fn clear(&mut self, row: usize) {
-        let old = std::mem::take(&mut self.rows[row]);
+        let root = self.root.clone();
+        root.pages.iter().for_each(|page| self.users[*page as usize] += 1);
+        let old = std::mem::replace(&mut self.rows[row], root);
         self.release(old);
     }
 

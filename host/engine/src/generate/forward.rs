@@ -5,19 +5,17 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 
 use super::cache::KvCache;
+use crate::models::CausalLm;
 use crate::models::causal_lm::ids_tensor;
-use crate::models::{BlockContext, CausalLm};
 use crate::nn::Rope;
 
-/// What the blocks share: `positions` of each sequence, end to end.
-fn context(model: &CausalLm, positions: &[Range<usize>], lengths: &[usize]) -> BlockContext {
-    let mut cu_seqlens = vec![0];
-    cu_seqlens.extend(positions.iter().scan(0, |end, it| {
+/// Start of each sequence and, last, the end of all.
+fn bounds(positions: &[Range<usize>]) -> Vec<usize> {
+    let ends = positions.iter().scan(0, |end, it| {
         *end += it.len();
         Some(*end)
-    }));
-    let tables = |rope: &Rope| rope.tables_by_sequence(positions, lengths, &model.device());
-    model.context_with(tables, cu_seqlens.into(), [].into())
+    });
+    [0].into_iter().chain(ends).collect()
 }
 
 /// Positions end to end.
@@ -27,11 +25,14 @@ fn ids_of(positions: &[Range<usize>]) -> Vec<u32> {
 
 /// The blocks over whole sequences, end to end: what they leave, `[T, D]`, before the final norm.
 pub(super) fn whole(model: &CausalLm, sequences: &[&[u32]]) -> Tensor<2> {
-    let lengths: Vec<usize> = sequences.iter().map(|it| it.len()).collect();
-    let positions: Vec<Range<usize>> = lengths.iter().map(|it| 0..*it).collect();
-    let context = context(model, &positions, &lengths);
-    let x = model.embed(&sequences.concat(), &ids_of(&positions));
-    model.blocks.iter().fold(x, |x, block| block.forward(x, &context))
+    let before = model.virtual_tokens();
+    let positions: Vec<Range<usize>> = sequences.iter().map(|it| before..before + it.len()).collect();
+    let with_virtual = || (before > 0).then_some(0..before).into_iter().chain(positions.iter().cloned());
+    let (all, lengths): (Vec<_>, Vec<_>) = with_virtual().map(|it| (it.clone(), it.end)).unzip();
+    let tables = |rope: &Rope| rope.tables_by_sequence(&all, &lengths, &model.device());
+    let context = model.context_behind(tables, &bounds(&positions), &[]);
+    let x = model.behind_prompt(model.embed(&sequences.concat(), &ids_of(&positions)));
+    model.without_prompt(model.blocks.iter().fold(x, |x, block| block.forward(x, &context)))
 }
 
 /// New tokens of a sequence in the cache.
@@ -48,22 +49,58 @@ fn extend(model: &CausalLm, cache: &mut KvCache, new: &[New<'_>]) -> Tensor<2> {
     let positions: Vec<Range<usize>> = new
         .iter()
         .map(|it| {
-            let first = cache.length(it.row);
+            let first = cache.before() + cache.length(it.row);
             first..first + it.ids.len()
         })
         .collect();
-    let lengths: Vec<usize> = new.iter().map(|it| it.length).collect();
-    let context = context(model, &positions, &lengths);
+    let lengths: Vec<usize> = new.iter().map(|it| cache.before() + it.length).collect();
     let counts: Vec<(usize, usize)> = new.iter().map(|it| (it.row, it.ids.len())).collect();
-    let mut config = cache.extend(&counts);
     let ids: Vec<u32> = new.iter().flat_map(|it| it.ids.iter().copied()).collect();
-    let mut x = model.embed(&ids, &ids_of(&positions));
+    through_blocks(model, cache, &counts, (&positions, &lengths), model.embed(&ids, &ids_of(&positions)))
+}
+
+/// The blocks over `x`, which are new tokens: of each row, as many as stand beside its number, at those positions of sequences
+/// of those lengths.
+fn through_blocks(
+    model: &CausalLm,
+    cache: &mut KvCache,
+    counts: &[(usize, usize)],
+    (positions, lengths): (&[Range<usize>], &[usize]),
+    mut x: Tensor<2>,
+) -> Tensor<2> {
+    let tables = |rope: &Rope| rope.tables_by_sequence(positions, lengths, &model.device());
+    let context = model.context_with(tables, bounds(positions).into(), [].into());
+    let mut config = cache.extend(counts);
     for (layer, block) in model.blocks.iter().enumerate() {
         block.configure(&mut config);
         let mixed = cache.attend(layer, &config, block.projected(x.clone()), block.tables(&context));
         x = block.finish(x, mixed);
     }
     x
+}
+
+/// Reads the virtual tokens of `model`, if it has any, into the cache, which has no row yet: every row will begin with them.
+pub(super) fn begin(model: &CausalLm, cache: &mut KvCache) {
+    let count = model.virtual_tokens();
+    if count == 0 {
+        return;
+    }
+    let counts = [(cache.open(), count)];
+    match model.embedded_prompt() {
+        Some(prompt) => {
+            through_blocks(model, cache, &counts, (&[0..count], &[count]), prompt);
+        }
+        None => {
+            let mut config = cache.extend(&counts);
+            for (layer, block) in model.blocks.iter().enumerate() {
+                block.configure(&mut config);
+                if let Some(rows) = block.prefix_rows(model.compute_dtype.into()) {
+                    cache.attend(layer, &config, rows, None);
+                }
+            }
+        }
+    }
+    cache.make_root();
 }
 
 /// Reads prompts into the cache, `chunk` tokens at a time, each into its row: the logits after each prompt,

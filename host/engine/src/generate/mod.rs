@@ -110,7 +110,7 @@ pub fn generate_groups(
 }
 
 fn check_prompt(model: &CausalLm, index: usize, prompt: &[u32]) -> Result<()> {
-    let (context, vocab) = (model.config.context_length(), model.config.vocab_size);
+    let (context, vocab) = (model.context_length(), model.config.vocab_size);
     let reason = if prompt.is_empty() {
         "it is empty: there is no token to go on from".to_string()
     } else if prompt.len() > context {
@@ -163,15 +163,15 @@ impl<'a> LiveBatch<'a> {
             .collect();
         let rows = max_batch.min(waiting.len());
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let tokens = (longest + config.max_new_tokens).min(model.context_length()) + model.virtual_tokens();
+        let mut cache = KvCache::new(model, rows * tokens);
+        forward::begin(model, &mut cache);
         Self {
             model,
             prompts,
             sampler: Sampler::new(model, tokenizer, config),
             rows,
-            cache: KvCache::new(
-                model,
-                rows * (longest + config.max_new_tokens).min(model.config.context_length()),
-            ),
+            cache,
             live: Vec::with_capacity(rows),
             waiting,
             done: vec![vec![None; config.completions_per_prompt]; prompts.len()],
@@ -265,7 +265,7 @@ impl<'a> LiveBatch<'a> {
         if let Some(length) = self.model.config.rope_changes_after() {
             // With the next token all before it would be rotated otherwise: they are read again.
             for row in 0..self.live.len() {
-                if self.cache.length(row) == length {
+                if self.cache.before() + self.cache.length(row) == length {
                     self.cache.clear(row);
                 }
             }

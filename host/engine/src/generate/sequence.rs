@@ -44,7 +44,7 @@ pub(super) struct Sampler<'a> {
 impl<'a> Sampler<'a> {
     pub(super) fn new(model: &CausalLm, tokenizer: &'a Tokenizer, config: &'a GenerateConfig) -> Self {
         let stop = StopScan::new(&config.stop);
-        Self { tokenizer, config, stop, context_length: model.config.context_length() }
+        Self { tokenizer, config, stop, context_length: model.context_length() }
     }
 
     /// A sequence that holds its prompt alone.

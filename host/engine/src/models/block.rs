@@ -5,14 +5,16 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use fthost_kernels::{AttentionConfig, PagedAttentionConfig, Prologue, gelu, qkv_attention};
 
 use super::decoder::{LayerConfig, Mlp, QkNorm};
 use super::mixture::Mixture;
 use super::norm::Norm;
 use super::parameter::Parameter;
-use crate::nn::linear::{Linear, forward_all};
+use super::trained::Trained;
+use crate::nn::linear::{Linear, beside, forward_all};
+use crate::nn::precision::cast;
 
 /// A linear with the last parts of its Hugging Face name.
 pub type Named = (Cow<'static, str>, Linear);
@@ -51,6 +53,8 @@ pub struct Block {
     pub feed_forward: FeedForward,
     /// On what the feed-forward layer adds to the stream.
     pub post_mlp_norm: Option<Box<Norm>>,
+    /// Keys and values that stand before those of every sequence, `[virtual tokens, 2 kv_heads * head_dim]`: prefix tuning.
+    pub prefix: Option<Box<Tensor<2>>>,
     /// What is computed with them.
     pub shape: BlockShape,
 }
@@ -76,6 +80,10 @@ pub struct BlockShape {
 
 /// PEFT's name of DoRA's lengths, behind a linear's path.
 pub const MAGNITUDE: &str = "lora_magnitude_vector";
+/// PEFT's name of (IA)^3's vector, behind a linear's path.
+pub const IA3: &str = "ia3_l";
+/// Name of a block's own keys and values, behind its path.
+pub const PREFIX: &str = "prefix";
 
 /// Cosines and sines of the tokens' angles, `[T, pairs]` each.
 pub type RopeTables = (Tensor<2>, Tensor<2>);
@@ -99,6 +107,11 @@ impl Block {
             Some(norms) => self.shape.normed(qkv, norms),
             None => qkv,
         }
+    }
+
+    /// The prefix, where there is one, as [`Block::projected`] gives rows of a text; they are not to be rotated.
+    pub fn prefix_rows(&self, dtype: DType) -> Option<Tensor<2>> {
+        self.prefix.as_deref().map(|it| self.shape.as_qkv(it.clone(), dtype))
     }
 
     /// The tables that the block rotates by.
@@ -142,9 +155,15 @@ impl Block {
     /// `[T, D]` to `[T, D]`.
     pub fn forward(&self, x: Tensor<2>, context: &BlockContext) -> Tensor<2> {
         let ([heads, kv_heads], config) = (self.shape.heads, self.attention_config(context));
-        let qkv = self.projected(x.clone());
+        let (tokens, qkv) = (x.dims()[0], self.projected(x.clone()));
+        let Some(prefix) = self.prefix.as_deref() else {
+            let mixed = qkv_attention(qkv, self.tables(context), heads, kv_heads, &config);
+            return self.finish(x, mixed);
+        };
+        let rows = self.shape.as_qkv(beside(prefix.clone(), &qkv), qkv.dtype());
+        let qkv = Tensor::cat(vec![rows, qkv], 0);
         let mixed = qkv_attention(qkv, self.tables(context), heads, kv_heads, &config);
-        self.finish(x, mixed)
+        self.finish(x, mixed.narrow(0, prefix.dims()[0], tokens))
     }
 
     /// Every base weight of the block, whose name begins with `path`.
@@ -169,7 +188,7 @@ impl Block {
     }
 
     /// Every adapter weight of the block, whose name begins with `path`.
-    pub fn visit_lora(&mut self, path: &str, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+    pub fn visit_adapter(&mut self, path: &str, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
         for (name, linear) in self.linears_mut() {
             if let Some(lora) = &mut linear.lora {
                 visit(&format!("{path}.{name}.lora_A.weight"), Parameter::Matrix(&mut lora.a));
@@ -179,17 +198,30 @@ impl Block {
                     visit(&name, Parameter::Vector(&mut magnitude.length));
                 }
             }
+            if let Some(ia3) = &mut linear.ia3 {
+                visit(&format!("{path}.{name}.{IA3}"), Parameter::Matrix(&mut ia3.scale));
+            }
+        }
+        if let Some(prefix) = self.prefix.as_deref_mut() {
+            visit(&format!("{path}.{PREFIX}"), Parameter::Matrix(prefix));
         }
     }
 
-    /// What is trained of the block: the whole base, or the adapters.
+    /// What is trained of the block at `path`: the whole base, or the adapters and what is trained with them.
     pub fn visit_trained(
         &mut self,
-        trains_base: bool,
+        trained: &Trained,
         path: &str,
         visit: &mut dyn FnMut(&str, Parameter<'_>),
     ) {
-        if trains_base { self.visit_base(path, visit) } else { self.visit_lora(path, visit) }
+        if let Trained::Adapter(_) = trained {
+            self.visit_adapter(path, visit);
+        }
+        self.visit_base(path, &mut |name, parameter| {
+            if trained.selects(name) {
+                visit(name, parameter);
+            }
+        });
     }
 
     /// Every linear, from input to output.
@@ -214,6 +246,12 @@ impl Block {
 }
 
 impl BlockShape {
+    /// A prefix as rows of queries, keys and values: nobody asks what its queries, which are zeros, find.
+    fn as_qkv(&self, prefix: Tensor<2>, dtype: DType) -> Tensor<2> {
+        let queries = Tensor::zeros([prefix.dims()[0], self.heads[0] * self.head_dim], &prefix.device());
+        Tensor::cat(vec![cast(queries, dtype), cast(prefix, dtype)], 1)
+    }
+
     /// `qkv` with its queries and keys normalised.
     fn normed(&self, qkv: Tensor<2>, norms: &[Norm; 2]) -> Tensor<2> {
         let ([heads, kv_heads], head_dim) = (self.heads, self.head_dim);

@@ -15,6 +15,7 @@ use super::decoder::DecoderConfig;
 use super::norm::Norm;
 use super::parameter::Parameter;
 use super::score::ScoreHead;
+use super::trained::Trained;
 use crate::nn::precision::cast;
 use crate::nn::{DecodeWeights, FloatDtype, Rope};
 use crate::quant::QuantConfig;
@@ -28,6 +29,8 @@ pub struct CausalLm {
     pub embed_tokens: Tensor<2>,
     /// `[max_position_embeddings, D]`, where positions are learned.
     pub embed_positions: Option<Tensor<2>>,
+    /// Virtual tokens as they stand before every sequence, `[n, D]`: prompt tuning.
+    pub prompt: Option<Box<Tensor<2>>>,
     /// From input to output.
     pub blocks: Vec<Block>,
     /// After the last block.
@@ -36,6 +39,8 @@ pub struct CausalLm {
     pub lm_head: Option<Tensor<2>>,
     /// Trained beside whatever else is, where there is one.
     pub score: Option<ScoreHead>,
+    /// Which weights are.
+    pub trained: Trained,
     /// What the blocks compute in; what is trained of them is f32.
     pub compute_dtype: FloatDtype,
 }
@@ -92,13 +97,6 @@ impl CausalLm {
         cast(embedded, self.compute_dtype.into())
     }
 
-    /// What the blocks share for `batch`.
-    pub fn context(&self, batch: &Batch) -> BlockContext {
-        let tables = |rope: &Rope| rope.tables(&batch.position_ids, &self.device());
-        let parents = batch.parents.as_slice().into();
-        self.context_with(tables, batch.cu_seqlens.as_slice().into(), parents)
-    }
-
     /// What the blocks share, with the tables that `tables` makes of each rotary embedding.
     pub(crate) fn context_with(
         &self,
@@ -114,9 +112,9 @@ impl CausalLm {
 
     /// Hidden states after the final norm, `[T, D]`.
     pub fn hidden(&self, batch: &Batch) -> Tensor<2> {
-        let context = self.context(batch);
-        let x = self.embed(&batch.input_ids, &batch.position_ids);
-        self.final_norm(self.blocks.iter().fold(x, |x, block| block.forward(x, &context)))
+        let (context, x) = (self.context(batch), self.embed_batch(batch));
+        let x = self.blocks.iter().fold(x, |x, block| block.forward(x, &context));
+        self.final_norm(self.without_prompt(x))
     }
 
     /// The norm after the last block, `[T, D]` to `[T, D]`, in f32: the head and the loss are.
@@ -148,14 +146,43 @@ impl CausalLm {
         format!("{}.{layer}", self.config.names.blocks)
     }
 
-    /// Every weight that is trained: the adapter's where there is one, otherwise all; and a scalar head's, last.
+    /// Every weight that is trained: the adapter's where there is one and what is trained with it, otherwise all; and a scalar
+    /// head's, last.
     pub fn visit_trained(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
-        if self.has_lora() {
-            self.visit_lora(visit)
-        } else {
-            self.visit_base(visit)
+        self.visit_trained_embedding(visit);
+        for layer in 0..self.blocks.len() {
+            self.visit_trained_block(layer, visit);
         }
+        self.visit_trained_head(visit);
+    }
+
+    /// What is trained of the `layer`th block.
+    pub fn visit_trained_block(&mut self, layer: usize, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+        let path = self.block_path(layer);
+        self.blocks[layer].visit_trained(&self.trained, &path, visit);
+    }
+
+    /// What is trained behind the last block.
+    pub fn visit_trained_head(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+        let trained = self.trained.clone();
+        self.visit_head(&mut |name, parameter| {
+            if trained.selects(name) {
+                visit(name, parameter);
+            }
+        });
         self.visit_score(visit);
+    }
+
+    /// Whether anything below the blocks is trained.
+    pub(crate) fn trains_below_blocks(&self) -> bool {
+        let names = self.config.names;
+        let embeddings = [Some(names.embedding), names.positions].into_iter().flatten();
+        self.prompt.is_some() || embeddings.into_iter().any(|it| self.trained.selects(it))
+    }
+
+    /// Whether the embedding is trained as the head that it is, too.
+    pub(crate) fn trains_tied_head(&self) -> bool {
+        self.lm_head.is_none() && self.trained.selects(self.config.names.embedding)
     }
 
     /// The scalar head, where there is one.
@@ -190,14 +217,6 @@ impl CausalLm {
             block.visit_base(&format!("{blocks}.{layer}"), visit);
         }
         self.visit_head(visit);
-    }
-
-    /// Every adapter weight as PEFT names it below `base_model.model.`, in a fixed order.
-    pub fn visit_lora(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
-        let blocks = self.config.names.blocks;
-        for (layer, block) in self.blocks.iter_mut().enumerate() {
-            block.visit_lora(&format!("{blocks}.{layer}"), visit);
-        }
     }
 
     /// The model as it generates: its linear weights and its head in `weights`. What is packed stays so. Embedding, norms and
@@ -246,18 +265,9 @@ impl CausalLm {
         linears.any(|(_, linear)| matches!(linear.weight, Weight::Packed(_)))
     }
 
-    /// The base model alone; its weights are shared with `self`.
-    pub fn without_lora(&self) -> Self {
-        let mut model = self.clone();
-        for block in &mut model.blocks {
-            block.linears_mut().for_each(|(_, linear)| linear.lora = None);
-        }
-        model
-    }
-
     /// Whether an adapter is attached.
-    pub fn has_lora(&self) -> bool {
-        self.blocks.iter().any(|block| block.linears().any(|(_, linear)| linear.lora.is_some()))
+    pub fn has_adapter(&self) -> bool {
+        matches!(self.trained, Trained::Adapter(_))
     }
 }
 

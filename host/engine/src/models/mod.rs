@@ -23,6 +23,8 @@ mod qwen3;
 mod qwen3_moe;
 pub mod score;
 mod smollm3;
+pub mod trained;
+pub mod virtual_tokens;
 
 pub use block::{Block, BlockContext};
 pub use causal_lm::{CausalLm, TokenHead};
@@ -30,3 +32,4 @@ pub use decoder::DecoderConfig;
 pub use norm::Norm;
 pub use parameter::Parameter;
 pub use score::{SCORE, SCORE_BIAS, ScoreHead, ScoreRole};
+pub use trained::Trained;

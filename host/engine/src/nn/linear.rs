@@ -6,6 +6,7 @@ use burn::tensor::{DType, Tensor};
 use fthost_kernels::{Dropout, LoraLinear, LowRank, Prologue, Weight, lora_linears};
 
 use super::dora::Magnitude;
+use super::ia3::Ia3;
 use super::precision::{cast, weight_for};
 
 /// The low-rank pair of one linear.
@@ -39,9 +40,7 @@ impl LoraWeights {
     pub fn pair(&self) -> [Tensor<2>; 2] {
         let (a, b) = (self.a.clone(), self.b.clone());
         let Some(origin) = &self.origin else { return [a, b] };
-        // A tensor with a graph and one without can't meet.
-        let beside = |it: &Tensor<2>| if a.is_autodiff() { it.clone().autodiff() } else { it.clone() };
-        let (of_a, of_b) = (beside(&origin.a), beside(&origin.negative_b));
+        let (of_a, of_b) = (beside(origin.a.clone(), &a), beside(origin.negative_b.clone(), &a));
         [Tensor::cat(vec![a, of_a], 0), Tensor::cat(vec![b, of_b], 1)]
     }
 }
@@ -55,9 +54,22 @@ pub struct Linear {
     pub bias: Option<Tensor<1>>,
     /// The adapter.
     pub lora: Option<LoraWeights>,
+    /// What multiplies the input or the output.
+    pub ia3: Option<Box<Ia3>>,
 }
 
 impl Linear {
+    /// Without an adapter.
+    pub fn new(weight: Weight, bias: Option<Tensor<1>>) -> Self {
+        Self { weight, bias, lora: None, ia3: None }
+    }
+
+    /// The factor of the input, or of the output, where there is one.
+    fn scale(&self, of_input: bool, dtype: DType) -> Option<Tensor<1>> {
+        let ia3 = self.ia3.as_ref().filter(|it| it.is_feedforward == of_input);
+        ia3.map(|it| it.vector(dtype))
+    }
+
     /// `[T, in]` to `[T, out]`, in the type of `x`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         forward_all(&[self], x, Prologue::None, None)
@@ -97,6 +109,65 @@ pub fn forward_all(
     prologue: Prologue,
     residual: Option<Tensor<2>>,
 ) -> Tensor<2> {
+    if linears.iter().all(|it| it.ia3.is_none()) {
+        return unscaled(linears, x, prologue, residual);
+    }
+    let dtype = x.dtype();
+    let scaled = if linears.iter().any(|it| it.scale(true, dtype).is_some()) {
+        // They no longer have one input.
+        let each = linears.iter().map(|it| match it.scale(true, dtype) {
+            Some(scale) => {
+                let (x, prologue) = scaled_input(scale, x.clone(), prologue.clone());
+                unscaled(&[it], x, prologue, None)
+            }
+            None => unscaled(&[it], x.clone(), prologue.clone(), None),
+        });
+        Tensor::cat(each.collect(), 1)
+    } else {
+        unscaled(linears, x, prologue, None)
+    };
+    let factors: Vec<Option<Tensor<1>>> = linears.iter().map(|it| it.scale(false, dtype)).collect();
+    let scaled = match factors.iter().any(Option::is_some) {
+        true => scaled.clone() * side_by_side(factors, linears, 1.0, &scaled),
+        false => scaled,
+    };
+    residual.into_iter().fold(scaled, |scaled, residual| residual + scaled)
+}
+
+/// What a linear is given, and what is done to it first, so that it sees its input times `scale`.
+fn scaled_input(scale: Tensor<1>, x: Tensor<2>, prologue: Prologue) -> (Tensor<2>, Prologue) {
+    let scale = beside(scale, &x);
+    match prologue {
+        Prologue::None => (x * scale.unsqueeze(), Prologue::None),
+        Prologue::RmsNorm { weight, eps } => {
+            let weight = beside(weight, &scale) * scale;
+            (x, Prologue::RmsNorm { weight, eps })
+        }
+        // `act(gate) (up s)` is `(act(gate) up) s`.
+        Prologue::Gated(activation) => {
+            let gate = cast(Tensor::ones(scale.dims(), &scale.device()), scale.dtype());
+            (x * Tensor::cat(vec![gate, scale], 0).unsqueeze(), Prologue::Gated(activation))
+        }
+    }
+}
+
+/// `it` with a graph where `like` has one: a tensor with a graph and one without can't meet.
+pub(crate) fn beside<const D: usize, const E: usize>(it: Tensor<D>, like: &Tensor<E>) -> Tensor<D> {
+    if like.is_autodiff() && !it.is_autodiff() { it.autodiff() } else { it }
+}
+
+/// One vector, `[1, sum of the linears' out]`, of those that linears have, `silent` where one has none.
+fn side_by_side(of: Vec<Option<Tensor<1>>>, linears: &[&Linear], silent: f32, like: &Tensor<2>) -> Tensor<2> {
+    let (device, dtype) = (like.device(), like.dtype());
+    let each = of.into_iter().zip(linears).map(|(given, linear)| match given {
+        Some(given) => cast(beside(given, like), dtype),
+        None => cast(Tensor::full([linear.weight.dims()[0]], silent, &device), dtype),
+    });
+    Tensor::cat(each.collect(), 0).unsqueeze()
+}
+
+/// [`forward_all`] but for factors of inputs and outputs.
+fn unscaled(linears: &[&Linear], x: Tensor<2>, prologue: Prologue, residual: Option<Tensor<2>>) -> Tensor<2> {
     let dtype = x.dtype();
     let mut layers: Vec<LoraLinear> = linears.iter().map(|it| it.layer(dtype)).collect();
     let factors: Vec<Option<Tensor<1>>> = linears.iter().map(|it| it.factor()).collect();
@@ -106,16 +177,8 @@ pub fn forward_all(
     // Neither bias nor residual is scaled.
     let biases: Vec<Option<Tensor<1>>> = layers.iter_mut().map(|it| it.bias.take()).collect();
     let output = lora_linears(x, prologue, &layers, None);
-    let filled = |of: Vec<Option<Tensor<1>>>, silent: f32| -> Tensor<2> {
-        let device = output.device();
-        let each = of.into_iter().zip(linears).map(|(given, linear)| match given {
-            Some(given) => cast(given, dtype),
-            None => cast(Tensor::full([linear.weight.dims()[0]], silent, &device), dtype),
-        });
-        Tensor::cat(each.collect(), 0).unsqueeze()
-    };
     let has_bias = biases.iter().any(Option::is_some);
-    let scaled = output.clone() * filled(factors, 1.0);
-    let biased = if has_bias { scaled + filled(biases, 0.0) } else { scaled };
+    let scaled = output.clone() * side_by_side(factors, linears, 1.0, &output);
+    let biased = if has_bias { scaled + side_by_side(biases, linears, 0.0, &output) } else { scaled };
     residual.into_iter().fold(biased, |biased, residual| residual + biased)
 }

@@ -4,7 +4,7 @@
 //! alone; backward then builds the graph again. Either way backward takes one block's vector-Jacobian product, hands
 //! its gradients over and drops the graph before it goes on to the block below.
 
-use burn::tensor::{IndexingUpdateOp, Tensor};
+use burn::tensor::{DType, IndexingUpdateOp, Tensor};
 use fthost_data::Batch;
 use fthost_kernels::pull_back;
 use serde::{Deserialize, Serialize};
@@ -51,30 +51,18 @@ pub enum Part {
     Head,
     /// One block.
     Block(usize),
-    /// The embedding, where it serves as the head with the head's share, and that of positions where they are learned.
+    /// The embedding, where it serves as the head with the head's share; that of positions where they are learned; and
+    /// virtual tokens.
     Embedding,
 }
 
 impl Part {
     /// What is trained of this part of `model`, in the order of its gradients.
     pub fn visit_trained(self, model: &mut CausalLm, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
-        self.visit(!model.has_lora(), model, visit);
-    }
-
-    fn visit(self, trains_base: bool, model: &mut CausalLm, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
         match self {
-            Self::Head => {
-                if trains_base {
-                    model.visit_head(visit);
-                }
-                model.visit_score(visit);
-            }
-            Self::Embedding if trains_base => model.visit_embedding(visit),
-            Self::Block(index) => {
-                let path = model.block_path(index);
-                model.blocks[index].visit_trained(trains_base, &path, visit);
-            }
-            Self::Embedding => {}
+            Self::Head => model.visit_trained_head(visit),
+            Self::Embedding => model.visit_trained_embedding(visit),
+            Self::Block(index) => model.visit_trained_block(index, visit),
         }
     }
 }
@@ -105,7 +93,6 @@ pub struct Trunk<'a> {
     kept: Vec<Kept>,
     /// What the last block left, `[T, D]`, before the final norm.
     output: Tensor<2>,
-    trains_base: bool,
 }
 
 /// Where gradients go: those of a part, flat, in the order of its visitor.
@@ -121,21 +108,20 @@ impl<'a> Trunk<'a> {
         checkpointing: ActivationCheckpointing,
     ) -> Self {
         let context = model.context(batch);
-        let trains_base = !model.has_lora();
         let mut kept = Vec::with_capacity(model.blocks.len());
-        let mut x = model.embed(&batch.input_ids, &batch.position_ids);
+        let mut x = model.embed_batch(batch);
         for (index, block) in model.blocks.iter().enumerate() {
             if checkpointing.rebuilds(index) {
                 kept.push(Kept::Input(x.clone()));
                 x = block.forward(x, &context);
             } else {
-                let graph = graph_of(block, trains_base, index, x, &context);
+                let graph = graph_of(model, index, x, &context);
                 let Kept::Graph { output, .. } = &graph else { unreachable!("made as one") };
                 x = output.clone().inner();
                 kept.push(graph);
             }
         }
-        Self { model, batch, context, kept, output: x, trains_base }
+        Self { output: model.without_prompt(x), model, batch, context, kept }
     }
 
     /// The `loss` of the hidden states, `[T, D]`, and what stands on them, then everything back down: gradients of what
@@ -147,17 +133,18 @@ impl<'a> Trunk<'a> {
         loss: impl FnOnce(Tensor<2>, Heads) -> (Tensor<1>, R),
         sink: &mut Sink<'_>,
     ) -> R {
-        let Self { model, batch, context, kept, output, trains_base } = self;
-        let (mut downstream, of_embedding, found) = head(model, output, trains_base, loss, sink);
+        let Self { model, batch, context, kept, output } = self;
+        let (downstream, of_embedding, found) = head(model, output, loss, sink);
+        let mut downstream = behind_zeros(model.prompt.as_deref(), downstream);
         for (index, kept) in kept.into_iter().enumerate().rev() {
             let graph = match kept {
-                Kept::Input(x) => graph_of(&model.blocks[index], trains_base, index, x, &context),
+                Kept::Input(x) => graph_of(model, index, x, &context),
                 graph => graph,
             };
             let Kept::Graph { mut block, leaf, output } = graph else { unreachable!("made above") };
             let gradients = pull_back(output, downstream).backward();
             let mut of_block = Vec::new();
-            block.visit_trained(trains_base, "", &mut |_, parameter| {
+            block.visit_trained(&model.trained, &model.block_path(index), &mut |_, parameter| {
                 of_block.push(parameter.gradient(&gradients));
             });
             // Below the first block of a frozen embedding nothing is learned, and nothing was tracked.
@@ -168,50 +155,64 @@ impl<'a> Trunk<'a> {
             let Some(below) = below else { return found };
             downstream = below;
         }
-        if trains_base {
-            let gradients = of_embeddings(model, batch, downstream, of_embedding);
-            sink(model, Part::Embedding, gradients);
-        }
+        let gradients = of_embeddings(model, batch, downstream, of_embedding);
+        sink(model, Part::Embedding, gradients);
         found
     }
 }
 
-/// Gradients of the embeddings, flat, of which that of tokens begins with what it has got as a head.
+/// Gradients of what is trained below the blocks, flat; that of the embedding begins with what it has got as a head.
 fn of_embeddings(
     model: &CausalLm,
     batch: &Batch,
     downstream: Tensor<2>,
     as_head: Option<Tensor<2>>,
 ) -> Vec<Tensor<1>> {
-    let device = model.device();
-    let downstream = cast(downstream, model.embed_tokens.dtype());
+    let (device, names) = (model.device(), model.config.names);
+    let downstream = cast(downstream, DType::F32);
+    let of_text = model.without_prompt(downstream.clone());
     let scatter = |onto: Tensor<2>, ids: &[u32], from: Tensor<2>| {
         onto.select_assign(0, ids_tensor(ids, &device), from, IndexingUpdateOp::Add).flatten(0, 1)
     };
-    let as_head = as_head.unwrap_or_else(|| Tensor::zeros_like(&model.embed_tokens));
-    let scaled = match model.config.embedding_scale {
-        Some(scale) => downstream.clone().mul_scalar(scale),
-        None => downstream.clone(),
-    };
-    let mut found = vec![scatter(as_head, &batch.input_ids, scaled)];
-    if let Some(positions) = &model.embed_positions {
-        found.push(scatter(Tensor::zeros_like(positions), &batch.position_ids, downstream));
+    let mut found = Vec::new();
+    if model.trained.selects(names.embedding) {
+        let as_head = as_head.unwrap_or_else(|| Tensor::zeros_like(&model.embed_tokens));
+        let scaled = match model.config.embedding_scale {
+            Some(scale) => of_text.clone().mul_scalar(scale),
+            None => of_text.clone(),
+        };
+        found.push(scatter(as_head, &batch.input_ids, scaled));
+    }
+    if let (Some(name), Some(positions)) = (names.positions, &model.embed_positions)
+        && model.trained.selects(name)
+    {
+        let position_ids = model.shifted(&batch.position_ids);
+        found.push(scatter(Tensor::zeros_like(positions), &position_ids, of_text));
+    }
+    if let Some(prompt) = &model.prompt {
+        found.push(downstream.narrow(0, 0, prompt.dims()[0]).flatten(0, 1));
     }
     found
+}
+
+/// The gradient of what the last block left, from that of the text: nobody asks what it left of virtual tokens.
+fn behind_zeros(prompt: Option<&Tensor<2>>, of_text: Tensor<2>) -> Tensor<2> {
+    let Some(prompt) = prompt else { return of_text };
+    let zeros = cast(Tensor::zeros(prompt.dims(), &of_text.device()), of_text.dtype());
+    Tensor::cat(vec![zeros, of_text], 0)
 }
 
 /// Final norm, heads and loss: the gradient of the trunk's output, and the head's share in that of a tied embedding.
 fn head<R>(
     model: &mut CausalLm,
     output: Tensor<2>,
-    trains_base: bool,
     loss: impl FnOnce(Tensor<2>, Heads) -> (Tensor<1>, R),
     sink: &mut Sink<'_>,
 ) -> (Tensor<2>, Option<Tensor<2>>, R) {
     let mut tracked = CausalLm { blocks: Vec::new(), ..model.clone() };
-    let is_tied = tracked.lm_head.is_none();
-    Part::Head.visit(trains_base, &mut tracked, &mut |_, parameter| parameter.track());
-    if trains_base && is_tied {
+    let trains_tied_head = tracked.trains_tied_head();
+    tracked.visit_trained_head(&mut |_, parameter| parameter.track());
+    if trains_tied_head {
         Parameter::Matrix(&mut tracked.embed_tokens).track();
     }
     let leaf = output.autodiff().require_grad();
@@ -220,11 +221,11 @@ fn head<R>(
     let gradients = scalar.backward();
     let downstream = leaf.grad(&gradients).expect("the loss depends on its input").inner();
     let mut of_heads = Vec::new();
-    Part::Head.visit(trains_base, &mut tracked, &mut |_, parameter| {
+    tracked.visit_trained_head(&mut |_, parameter| {
         of_heads.push(parameter.gradient(&gradients));
     });
     let of_embedding =
-        if trains_base && is_tied { tracked.embed_tokens.grad(&gradients).map(Tensor::inner) } else { None };
+        if trains_tied_head { tracked.embed_tokens.grad(&gradients).map(Tensor::inner) } else { None };
     drop((gradients, tracked));
     if !of_heads.is_empty() {
         sink(model, Part::Head, of_heads);
@@ -232,12 +233,12 @@ fn head<R>(
     (downstream, of_embedding, found)
 }
 
-/// The graph of `block` from a leaf `x`.
-fn graph_of(block: &Block, trains_base: bool, index: usize, x: Tensor<2>, context: &BlockContext) -> Kept {
-    let mut block = Box::new(block.clone());
-    block.visit_trained(trains_base, "", &mut |_, parameter| parameter.track());
+/// The graph of the block at `index` from a leaf `x`.
+fn graph_of(model: &CausalLm, index: usize, x: Tensor<2>, context: &BlockContext) -> Kept {
+    let mut block = Box::new(model.blocks[index].clone());
+    block.visit_trained(&model.trained, &model.block_path(index), &mut |_, parameter| parameter.track());
     let leaf = x.autodiff();
-    let leaf = if trains_base || index > 0 { leaf.require_grad() } else { leaf };
+    let leaf = if index > 0 || model.trains_below_blocks() { leaf.require_grad() } else { leaf };
     let output = block.forward(leaf.clone(), context);
     Kept::Graph { block, leaf, output }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::adapters::LoraConfig;
+use crate::adapters::AdapterConfig;
 use crate::error::Result;
 use crate::models::parameter::FROZEN;
 use crate::models::{CausalLm, Parameter, SCORE, SCORE_BIAS};
@@ -21,7 +21,7 @@ pub struct TrainState {
     /// The learning rate of what values are learned with, over that of everything else; 1 unless set.
     pub value_lr_ratio: f64,
     /// How the adapter was made; `None` is full fine-tuning.
-    pub adapter: Option<LoraConfig>,
+    pub adapter: Option<AdapterConfig>,
     /// Moments and the number of updates.
     pub optimizer: AdamW,
     /// Optimizer steps done.
@@ -34,7 +34,7 @@ pub struct TrainState {
 
 impl TrainState {
     /// A run's beginning.
-    pub fn new(model: CausalLm, adapter: Option<LoraConfig>) -> Self {
+    pub fn new(model: CausalLm, adapter: Option<AdapterConfig>) -> Self {
         Self {
             model,
             value_model: None,
@@ -77,7 +77,7 @@ impl TrainState {
 
     /// Learning rates where the schedule is at `learning_rate`.
     pub(crate) fn rates(&self, learning_rate: f64) -> LearningRates {
-        let loraplus_lr_ratio = self.adapter.as_ref().map_or(1.0, |it| it.loraplus_lr_ratio);
+        let loraplus_lr_ratio = self.adapter.as_ref().map_or(1.0, AdapterConfig::loraplus_lr_ratio);
         LearningRates { learning_rate, loraplus_lr_ratio, value_lr_ratio: self.value_lr_ratio }
     }
 

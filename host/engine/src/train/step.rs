@@ -6,6 +6,7 @@ use fthost_kernels::global_norm;
 
 use super::executor::ActivationCheckpointing;
 use super::state::TrainState;
+use crate::adapters::AdapterConfig;
 use crate::adapters::dropout::with_dropout;
 use crate::error::{EngineError, Result};
 use crate::models::CausalLm;
@@ -52,7 +53,7 @@ impl StepMetrics {
 
 /// The model with dropout for one micro-batch of the step in work, where the adapter has any.
 pub(super) fn dropped(state: &TrainState, micro_batch: usize) -> Option<CausalLm> {
-    let rate = state.adapter.as_ref().map_or(0.0, |it| it.dropout);
+    let rate = state.adapter.as_ref().map_or(0.0, AdapterConfig::dropout);
     (rate > 0.0).then(|| with_dropout(&state.model, rate, state.seed, state.step, micro_batch as u64))
 }
 

@@ -2,14 +2,15 @@
 
 mod combine;
 mod init;
+mod kinds;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use fthost_data::Tokenizer;
-use fthost_engine::adapters::merge::{merge_lora, save_merged};
+use fthost_engine::adapters::merge::{merge_adapter, save_merged};
 use fthost_engine::adapters::peft::{load_adapter, save_adapter};
-use fthost_engine::adapters::{LoraConfig, TargetModules, attach_lora};
+use fthost_engine::adapters::{AdapterConfig, LoraConfig, TargetModules, attach_lora};
 use fthost_engine::checkpoint::load_model;
 use fthost_engine::checkpoint::write::write_f32;
 use fthost_engine::models::CausalLm;
@@ -24,7 +25,13 @@ fn logits(model: &CausalLm, ids: &[u32]) -> Vec<f32> {
     model.logits(model.hidden(&whole(ids))).try_into_vec_as::<f32>().unwrap()
 }
 
-fn adapted() -> (CausalLm, LoraConfig) {
+/// What is known to be of LoRA.
+fn lora(config: &AdapterConfig) -> &LoraConfig {
+    let AdapterConfig::Lora(config) = config else { panic!("{config:?} is no LoRA") };
+    config
+}
+
+fn adapted() -> (CausalLm, AdapterConfig) {
     let mut model = tiny_model();
     let config = load_adapter(&mut model, &golden("lora")).unwrap();
     (model, config)
@@ -37,7 +44,7 @@ fn assert_gradients(model: &mut CausalLm, ids: &[u32], expected: &Golden) {
         gradients.add(model, &whole(ids), checkpointing);
         let tokens = gradients.supervised_tokens as f32;
         let mut values = gradients.values.into_iter();
-        model.visit_lora(&mut |name, _| {
+        model.visit_trained(&mut |name, _| {
             let got = values.next().unwrap().div_scalar(tokens).try_into_vec_as::<f32>().unwrap();
             assert_close(name, &got, &expected.values(&format!("grad.base_model.model.{name}")), 1e-4);
         });
@@ -51,7 +58,7 @@ fn logits_and_gradients_match_peft() {
     let path = golden("lora/golden.safetensors");
     let (expected, ids) = (Golden::open(&path), input_ids(&path));
     let (mut model, config) = adapted();
-    assert!(config.use_rslora && config.rank == 4);
+    assert!(lora(&config).use_rslora && lora(&config).rank == 4);
     assert_close("logits", &logits(&model, &ids), &expected.values("logits"), 1e-4);
     assert_gradients(&mut model, &ids, &expected);
 }
@@ -66,7 +73,7 @@ fn dora_matches_peft() {
         let (expected, ids) = (Golden::open(&path), input_ids(&path));
         let mut model = load_model(&golden("llama").join(case), &Device::flex()).unwrap();
         let config = load_adapter(&mut model, &folder).unwrap();
-        assert!(config.use_dora);
+        assert!(lora(&config).use_dora);
         assert_close(case, &logits(&model, &ids), &expected.values("logits"), 1e-4);
         assert_gradients(&mut model, &ids, &expected);
         let decoding = model.for_decoding(DecodeWeights::F32);
@@ -76,7 +83,7 @@ fn dora_matches_peft() {
         let mut again = load_model(&golden("llama").join(case), &Device::flex()).unwrap();
         load_adapter(&mut again, out.path()).unwrap();
         assert_eq!(logits(&again, &ids), logits(&model, &ids), "{case}");
-        merge_lora(&mut model);
+        merge_adapter(&mut model).unwrap();
         assert_close("merged", &logits(&model, &ids), &expected.values("logits"), 1e-4);
     }
 }
@@ -105,8 +112,8 @@ fn merged_equals_adapter() {
     let ids: Vec<u32> = (3..20).collect();
     let (mut model, _) = adapted();
     let before = logits(&model, &ids);
-    merge_lora(&mut model);
-    assert!(!model.has_lora());
+    merge_adapter(&mut model).unwrap();
+    assert!(!model.has_adapter());
     assert_close("merged", &logits(&model, &ids), &before, 1e-4);
 }
 
@@ -243,8 +250,9 @@ fn ranks_and_alphas_go_by_pattern() {
     let narrow = (3, 16.0 / 3.0);
     assert_eq!(shares(1), [q, whole, whole, whole, narrow, narrow, narrow]);
     let out = tempfile::tempdir().unwrap();
-    save_adapter(&mut model, &config, "base", out.path()).unwrap();
-    assert_eq!(load_adapter(&mut tiny_model(), out.path()).unwrap().rank_pattern, config.rank_pattern);
+    save_adapter(&mut model, &config.clone().into(), "base", out.path()).unwrap();
+    let loaded = load_adapter(&mut tiny_model(), out.path()).unwrap();
+    assert_eq!(lora(&loaded).rank_pattern, config.rank_pattern);
 
     let both = BTreeMap::from([("q_proj".into(), 2), ("self_attn.*".into(), 3)]);
     let config = LoraConfig { rank_pattern: both, ..LoraConfig::default() };

@@ -2,7 +2,9 @@
 
 use fthost_engine::Device;
 use fthost_engine::adapters::init::LoraInit;
-use fthost_engine::adapters::{LoraConfig, attach_lora};
+use fthost_engine::adapters::{
+    AdapterConfig, Ia3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig, TargetModules, attach_lora,
+};
 use fthost_engine::checkpoint::gguf::{GgufFile, write_in_place};
 use fthost_engine::checkpoint::{LoadConfig, init_model, load_model_as};
 use fthost_engine::estimate::{
@@ -15,6 +17,7 @@ use fthost_engine::optim::{AdamW, MomentStorage};
 use fthost_engine::quant::{FourBitOptions, Int8Options, QuantConfig};
 use fthost_engine::train::ActivationCheckpointing;
 
+use crate::generate::letters;
 use crate::support::golden;
 
 /// A folder of each family, and of each way in which its weights differ.
@@ -73,6 +76,40 @@ fn an_adapters_parameters_are_those_of_its_visitor() {
             attach_lora(&mut model, &lora, 1).unwrap();
             model.visit_trained(&mut |_, parameter| expected.push(parameter.length()));
             assert_eq!(shape(family).with_lora(&lora).unwrap().trained(), expected, "{family}");
+        }
+    }
+}
+
+/// The same of every other adapter, and of what is trained with one.
+#[test]
+fn every_adapters_parameters_are_counted() {
+    let lora = |modules: &[&str], ensure_weight_tying| -> AdapterConfig {
+        let modules_to_save = modules.iter().map(ToString::to_string).collect();
+        let target_modules = TargetModules::Names(vec!["q_proj".into(), "qkv_proj".into(), "c_attn".into()]);
+        AdapterConfig::Lora(LoraConfig {
+            modules_to_save,
+            ensure_weight_tying,
+            target_modules,
+            ..LoraConfig::default()
+        })
+    };
+    let adapters = |config: &DecoderConfig| {
+        [
+            lora(&[config.names.final_norm, config.names.up[0]], false),
+            lora(&["lm_head"], false),
+            lora(&["lm_head"], true),
+            AdapterConfig::Ia3(Ia3Config::default()),
+            AdapterConfig::PromptTuning(PromptTuningConfig::default()),
+            AdapterConfig::PrefixTuning(PrefixTuningConfig::default()),
+        ]
+    };
+    for family in FAMILIES.into_iter().filter(|it| shape(it).config.mixture.is_none()) {
+        for adapter in &adapters(&shape(family).config) {
+            let (mut model, mut expected) = (model(family), 0);
+            adapter.attach(&mut model, 1, &letters()).unwrap();
+            model.visit_trained(&mut |_, parameter| expected += parameter.length() as u64);
+            let shape = shape(family).with_adapter(adapter).unwrap();
+            assert_eq!(shape.trained_values(), expected, "{family}, {adapter:?}");
         }
     }
 }

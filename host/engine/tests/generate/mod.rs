@@ -137,17 +137,33 @@ fn another_seed_gives_another_text() {
     assert_ne!(text(1), text(2));
 }
 
-/// What sampling reports is what the training side's forward pass says of the same tokens, with the adapter as
-/// without. Logits of order 10 in f32: 1e-4.
+/// What sampling reports is what the training side's forward pass says of the same tokens, with adapters as without, virtual
+/// tokens among them, whose keys and values all sequences share. Logits of order 10 in f32: 1e-4.
 #[test]
 fn token_logps_are_those_of_a_forward_pass() {
     let tokenizer = letters();
-    let mut adapted = tiny_model();
-    load_adapter(&mut adapted, &golden("lora")).unwrap();
-    for model in [tiny_model(), adapted] {
-        let config = GenerateConfig { temperature: 0.7, top_k: 20, ..sampling() };
-        let got = generate(&model, &tokenizer, &prompts(), &config, 3).unwrap();
-        for (prompt, completion) in prompts().iter().zip(got.iter().map(|it| &it[0])) {
+    let adapted = |base: &str, adapter: &str| {
+        let mut model = load_model(&golden(base), &Device::flex()).unwrap();
+        load_adapter(&mut model, &golden(adapter)).unwrap();
+        model
+    };
+    let models = [
+        tiny_model(),
+        adapted("llama/gqa_tied", "lora"),
+        adapted("llama/bias_untied", "adapters/ia3/all"),
+        adapted("llama/gqa_tied", "adapters/prompt_tuning/llama"),
+        adapted("families/gpt2", "adapters/prompt_tuning/gpt2"),
+        adapted("families/mistral", "adapters/prompt_tuning/mistral"),
+        adapted("llama/gqa_tied", "adapters/prefix_tuning/llama"),
+        adapted("families/gpt2", "adapters/prefix_tuning/gpt2"),
+        adapted("families/mistral", "adapters/prefix_tuning/mistral"),
+    ];
+    for model in models {
+        let config = GenerateConfig { temperature: 0.7, top_k: 20, completions_per_prompt: 3, ..sampling() };
+        let got = generate(&model, &tokenizer, &prompts(), &config, 4).unwrap();
+        let prompts = prompts();
+        let each = prompts.iter().zip(&got).flat_map(|(prompt, all)| all.iter().map(move |it| (prompt, it)));
+        for (prompt, completion) in each {
             let all = [&prompt[..], &completion.token_ids].concat();
             let logits = model.logits(model.hidden(&whole(&all))).try_into_vec_as::<f32>().unwrap();
             let expected: Vec<f32> = (prompt.len()..all.len())

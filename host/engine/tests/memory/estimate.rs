@@ -86,7 +86,7 @@ fn peaks(mut model: CausalLm, tokens: usize, way: Way) -> (isize, u64) {
         attach_lora(&mut model, &lora, 1).unwrap();
         shape = shape.with_lora(&lora).unwrap();
     }
-    let mut state = TrainState::new(model, way.lora.then_some(lora));
+    let mut state = TrainState::new(model, way.lora.then(|| lora.into()));
     let batches = vec![batch_of(tokens); way.micro_batches];
     let config = StepConfig {
         adamw: AdamWConfig::default(),

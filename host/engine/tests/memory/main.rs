@@ -43,7 +43,7 @@ const KV_HEADS: usize = 2;
 const HEAD_DIM: usize = 16;
 const VOCAB: usize = 512;
 /// Bytes of bookkeeping (graph nodes, shapes, names) that a block may cost beside its numbers.
-const SLACK: isize = 48 * 1024;
+const SLACK: isize = 50 * 1024;
 
 /// Bytes that the thread pool and Burn's registry may take for good in a pass: half of a block's input.
 const POOL: isize = (TOKENS * HIDDEN * size_of::<f32>() / 2) as isize;

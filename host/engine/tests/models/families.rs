@@ -210,7 +210,7 @@ fn adapters_match_peft() {
         let tokens = gradients.supervised_tokens as f32;
         let mut values = gradients.values.into_iter();
         let mut got: BTreeMap<String, Vec<f32>> = BTreeMap::new();
-        model.visit_lora(&mut |name, _| {
+        model.visit_trained(&mut |name, _| {
             let gradient = values.next().unwrap().div_scalar(tokens);
             got.insert(name.to_string(), gradient.try_into_vec_as::<f32>().unwrap());
         });

@@ -139,7 +139,7 @@ fn adapters_learn_on_packed_weights_as_on_their_values() {
             let data = TensorData::new(values.collect(), lora.b.dims());
             lora.b = Tensor::from_data(data, &Device::flex());
         }
-        let state = |model: CausalLm| TrainState::new(model, Some(config.clone()));
+        let state = |model: CausalLm| TrainState::new(model, Some(config.clone().into()));
         let (packed, dense) = (state(model.clone()), state(dense(&model)));
         for checkpointing in [ActivationCheckpointing::Off, ActivationCheckpointing::Block] {
             let of = |state: &TrainState| gradients(state, &batches(1), checkpointing).1;

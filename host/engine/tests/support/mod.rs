@@ -25,6 +25,10 @@ impl Golden {
         Self(TensorFiles::open(path.parent().unwrap(), vec![path.to_path_buf()]).unwrap())
     }
 
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.0.list().into_iter().map(|it| it.0)
+    }
+
     pub fn values(&self, name: &str) -> Vec<f32> {
         let read = match self.0.shape(name).unwrap()[..] {
             [length] => self.0.read(name, [length]),

@@ -1,10 +1,20 @@
 //! Training checkpoints.
 
+use fthost_engine::Device;
+use fthost_engine::adapters::init::LoraInit;
+use fthost_engine::adapters::{
+    AdapterConfig, Ia3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig, TargetModules,
+};
+use fthost_engine::checkpoint::load_model;
 use fthost_engine::checkpoint::training::{Best, DataPosition, Progress, latest, list, prune, resume, save};
 use fthost_engine::optim::adamw::Moments;
 use fthost_engine::train::{TrainState, step};
 
-use super::support::{batches, config, dropped_lora, fresh_lora, full, in_blocks, paged, poison, trained};
+use crate::generate::letters;
+
+use super::support::{
+    batches, config, dropped_lora, fresh_lora, full, golden, in_blocks, paged, poison, trained,
+};
 
 fn progress(epoch: u64) -> Progress {
     Progress {
@@ -57,6 +67,50 @@ fn resume_equals_uninterrupted() {
                 }
             }
         }
+    }
+}
+
+/// As above, of every kind of adapter: what a pair began with, pairs of experts that PEFT's file holds together, weights that
+/// are trained whole, and keys and values of all blocks in one tensor.
+#[test]
+fn every_adapter_is_resumed() {
+    let lora = |config: LoraConfig| AdapterConfig::Lora(LoraConfig { rank: 4, ..config });
+    let saved = |modules: &[&str]| {
+        let modules_to_save = modules.iter().map(ToString::to_string).collect();
+        let target_modules = TargetModules::Names(vec!["v_proj".into(), "attn.c_proj".into()]);
+        LoraConfig { modules_to_save, target_modules, ..LoraConfig::default() }
+    };
+    let tied = LoraConfig { ensure_weight_tying: true, ..saved(&["lm_head"]) };
+    let before = LoraInit::Pissa;
+    let cases = [
+        ("llama/bias_untied", lora(LoraConfig { init_lora_weights: before, ..LoraConfig::default() })),
+        ("llama/gqa_tied", lora(LoraConfig { use_dora: true, ..LoraConfig::default() })),
+        ("families/mixtral", lora(LoraConfig::default())),
+        ("families/qwen3_moe", lora(LoraConfig::default())),
+        ("llama/gqa_tied", lora(saved(&["embed_tokens", "norm"]))),
+        ("llama/gqa_tied", lora(tied)),
+        ("families/gpt2", lora(saved(&["mlp.c_fc", "wpe", "ln_f"]))),
+        ("llama/bias_untied", AdapterConfig::Ia3(Ia3Config::default())),
+        ("llama/gqa_tied", AdapterConfig::PromptTuning(PromptTuningConfig::default())),
+        ("families/gpt2", AdapterConfig::PrefixTuning(PrefixTuningConfig::default())),
+    ];
+    for (base, adapter) in cases {
+        let begin = || {
+            let mut model = load_model(&golden(base), &Device::flex()).unwrap();
+            adapter.attach(&mut model, 3, &letters()).unwrap();
+            TrainState::new(model, Some(adapter.clone()))
+        };
+        let mut uninterrupted = begin();
+        let losses = train(&mut uninterrupted, 0..4);
+        assert_ne!(trained(&uninterrupted), trained(&begin()), "{base}, {adapter:?} learns nothing");
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = begin();
+        train(&mut first, 0..2);
+        let path = save(folder.path(), &mut first, &progress(4), "base").unwrap();
+        let mut second = begin();
+        resume(&path, &mut second, &progress(0)).unwrap();
+        assert_eq!(train(&mut second, 2..4), losses[2..], "{base}, {adapter:?}");
+        assert_eq!(trained(&second), trained(&uninterrupted), "{base}, {adapter:?}");
     }
 }
 

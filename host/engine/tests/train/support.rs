@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use fthost_data::{Batch, Origin, Sequence};
 use fthost_engine::Device;
-use fthost_engine::adapters::{LoraConfig, attach_lora, peft::load_adapter};
+use fthost_engine::adapters::{AdapterConfig, LoraConfig, attach_lora, peft::load_adapter};
 use fthost_engine::checkpoint::load_model;
 use fthost_engine::checkpoint::safetensors::TensorFiles;
 use fthost_engine::models::{CausalLm, Parameter};
@@ -69,7 +69,8 @@ pub fn lora_on(device: &Device) -> TrainState {
 /// The golden's adapter with dropout.
 pub fn dropped_lora(dropout: f64, seed: u64) -> TrainState {
     let mut state = lora();
-    state.adapter.as_mut().unwrap().dropout = dropout;
+    let Some(AdapterConfig::Lora(lora)) = &mut state.adapter else { unreachable!("made as one") };
+    lora.dropout = dropout;
     state.seed = seed;
     state
 }
@@ -78,7 +79,7 @@ pub fn dropped_lora(dropout: f64, seed: u64) -> TrainState {
 pub fn fresh_lora(seed: u64) -> TrainState {
     let (mut model, config) = (model(), LoraConfig { rank: 4, ..LoraConfig::default() });
     attach_lora(&mut model, &config, seed).unwrap();
-    TrainState::new(model, Some(config))
+    TrainState::new(model, Some(config.into()))
 }
 
 /// `[step][micro-batch]` rows of the golden.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::AttentionConfig;
+use super::{AttentionConfig, MAX_ANCESTORS};
 use crate::matrix::Matrix;
 
 /// Heads and their width.
@@ -80,17 +80,18 @@ pub(super) fn cut<'a, const N: usize>(
 
 /// Queries of `first..last`, all of one sequence, which begins at `start`.
 ///
-/// Keys are counted as if a sequence's parent stood right before its own tokens, wherever it lies: one below `own` lies
-/// `shift` tokens before its count. So a sequence with a parent is one that begins at its parent's first token, and
-/// nothing but reading and writing keys knows of it.
+/// Keys are counted as if what a sequence goes on from stood right before its own tokens, wherever it lies: so a sequence
+/// with a parent is one that begins at its first ancestor's first token, and nothing but reading and writing keys knows of
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Queries {
     pub start: usize,
     pub first: usize,
     pub last: usize,
-    /// The first token that lies where it is counted; `start` without a parent, and with one that lies right before.
+    /// Those that lie elsewhere than they are counted, from the first on; empty where there are fewer.
+    before: [Keys; MAX_ANCESTORS],
+    /// The first token that lies where it is counted.
     own: usize,
-    shift: usize,
 }
 
 /// Keys `first..last` as they are counted, and how many tokens before that they lie.
@@ -111,30 +112,38 @@ impl Keys {
 impl Queries {
     /// Of a sequence without a parent.
     pub fn whole(start: usize, first: usize, last: usize) -> Self {
-        Self { start, first, last, own: start, shift: 0 }
+        let none = Keys { first: start, last: start, shift: 0 };
+        Self { start, first, last, before: [none; MAX_ANCESTORS], own: start }
     }
 
-    /// All tokens `first..last` of a sequence that goes on from those of `parent`, which lie before.
-    fn after(parent: Range<usize>, first: usize, last: usize) -> Self {
-        let (start, shift) = (first - parent.len(), first - parent.end);
-        Self { start, first, last, own: if shift == 0 { start } else { first }, shift }
+    /// The same sequence behind the tokens of `parent`, which lie before all that are counted already.
+    fn after(self, parent: Range<usize>) -> Self {
+        let (start, shift) = (self.start - parent.len(), self.start - parent.end);
+        if shift == 0 && self.own == self.start {
+            return Self { own: start, ..Self::whole(start, self.first, self.last) };
+        }
+        let mut before = self.before;
+        before.rotate_right(1);
+        before[0] = Keys { first: start, last: self.start, shift };
+        Self { start, before, ..self }
     }
 
     /// The keys that one of them sees, at most `at_a_time`.
     pub fn keys(self, window: Option<usize>, at_a_time: usize) -> impl Iterator<Item = Keys> {
         let first = self.first_key(window);
-        let run = move |first: usize, end: usize, shift: usize| {
-            let firsts = (first..end).step_by(at_a_time);
-            firsts.map(move |first| Keys { first, last: (first + at_a_time).min(end), shift })
-        };
-        run(first, self.own, self.shift).chain(run(first.max(self.own), self.last, 0))
+        let own = Keys { first: self.own, last: self.last, shift: 0 };
+        self.before.into_iter().chain([own]).flat_map(move |run| {
+            let firsts = (first.max(run.first)..run.last).step_by(at_a_time);
+            firsts.map(move |first| Keys { first, last: (first + at_a_time).min(run.last), shift: run.shift })
+        })
     }
 
     /// The count of the key that is `token`, where one of them may see it.
     pub fn count_of(&self, token: usize) -> Option<usize> {
-        let count = if token < self.own { token + self.shift } else { token };
-        let inside = if token < self.own { self.start..self.own } else { self.own..self.last };
-        inside.contains(&count).then_some(count)
+        let own = Keys { first: self.own, last: self.last, shift: 0 };
+        let mut runs = self.before.iter().chain([&own]);
+        let run = runs.find(|it| (it.first..it.last).contains(&(token + it.shift)))?;
+        Some(token + run.shift)
     }
 
     /// The first key that one of them sees.
@@ -145,7 +154,12 @@ impl Queries {
     /// Blocks of at most `tokens`.
     pub fn blocks(self, tokens: usize) -> impl Iterator<Item = Queries> {
         let ends = (self.first..self.last).step_by(tokens);
-        ends.map(move |first| Queries { first, last: (first + tokens).min(self.last), ..self })
+        ends.map(move |first| self.part(first, (first + tokens).min(self.last)))
+    }
+
+    /// Queries `first..last` of the same sequence.
+    fn part(self, first: usize, last: usize) -> Self {
+        Self { first, last, ..self }
     }
 
     /// Scores that are computed for them.
@@ -163,10 +177,8 @@ pub(super) fn first_seen(token: usize, start: usize, window: Option<usize>) -> u
 pub(super) fn sequences(config: &AttentionConfig) -> impl Iterator<Item = Queries> {
     (0..config.cu_seqlens.len().saturating_sub(1)).filter_map(|index| {
         let own = config.tokens(index);
-        let queries = match config.parent(index) {
-            Some(parent) => Queries::after(config.tokens(parent), own.start, own.end),
-            None => Queries::whole(own.start, own.start, own.end),
-        };
+        let whole = Queries::whole(own.start, own.start, own.end);
+        let queries = config.ancestors(index).fold(whole, |queries, it| queries.after(config.tokens(it)));
         (!own.is_empty()).then_some(queries)
     })
 }
@@ -189,7 +201,7 @@ pub(super) fn segments(config: &AttentionConfig, tokens: usize, kv_heads: usize)
         for block in sequence.blocks(tokens) {
             spent += block.cost(config.window);
             if spent >= share || block.last == sequence.last {
-                segments.push(Queries { first: open, last: block.last, ..sequence });
+                segments.push(sequence.part(open, block.last));
                 (open, spent) = (block.last, 0);
             }
         }

@@ -7,7 +7,7 @@
 //!
 //! A sequence may go on from another, its parent: the parent's keys and values are there once, however many go on from
 //! it, as in Hydragen (<https://arxiv.org/abs/2402.05099>) and, with a backward, in prefix grouping for GRPO
-//! (<https://arxiv.org/abs/2506.05433>).
+//! (<https://arxiv.org/abs/2506.05433>). A parent may have one itself: what every prompt of a batch begins with.
 
 mod backward;
 mod cpu;
@@ -28,13 +28,16 @@ pub use paged::{
     PagedAttentionConfig, PagedSequence, Pages, paged_qkv_attention, paged_qkv_attention_reference,
 };
 
+/// Sequences that one may go on from, each from the next: a prompt, and what stands before every prompt.
+pub const MAX_ANCESTORS: usize = 2;
+
 /// What every head shares.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttentionConfig {
     /// Start of each sequence and, last, `T`. A sequence may be empty.
     pub cu_seqlens: Arc<[usize]>,
-    /// The sequence whose tokens come before those of each: an earlier one, which has no parent itself. A sequence sees
-    /// all of its parent, in so far as the window lets it. Empty where no sequence has one.
+    /// The sequence whose tokens come before those of each: an earlier one, which may have a parent that has none. A
+    /// sequence sees all of its ancestors, in so far as the window lets it. Empty where no sequence has one.
     pub parents: Arc<[Option<usize>]>,
     /// Factor of the scores, usually `head_dim^(-1/2)`.
     pub scale: f64,
@@ -52,8 +55,10 @@ impl AttentionConfig {
         self.cu_seqlens[sequence]..self.cu_seqlens[sequence + 1]
     }
 
-    fn parent(&self, sequence: usize) -> Option<usize> {
-        self.parents.get(sequence).copied().flatten()
+    /// What a sequence goes on from: its parent, then that one's.
+    fn ancestors(&self, sequence: usize) -> impl Iterator<Item = usize> {
+        let parent = |it: usize| self.parents.get(it).copied().flatten();
+        std::iter::successors(parent(sequence), move |it| parent(*it))
     }
 
     /// Panics where the bounds are not those of `tokens` tokens: they are the caller's own, never a user's.
@@ -66,10 +71,9 @@ impl AttentionConfig {
         assert!(bounds.is_sorted(), "{bounds:?} descend");
         let parents = &self.parents;
         assert!(parents.is_empty() || parents.len() + 1 == bounds.len(), "{parents:?} of {bounds:?}");
-        let is_root = |it: usize| parents[it].is_none();
-        let mut of_each = parents.iter().enumerate();
-        let sound = |(index, it): (usize, &Option<usize>)| it.is_none_or(|it| it < index && is_root(it));
-        assert!(of_each.all(sound), "{parents:?} are not earlier sequences without a parent");
+        let earlier = parents.iter().enumerate().all(|(index, it)| it.is_none_or(|it| it < index));
+        let sound = earlier && (0..parents.len()).all(|it| self.ancestors(it).count() <= MAX_ANCESTORS);
+        assert!(sound, "{parents:?} are not earlier sequences, at most {MAX_ANCESTORS} deep");
         assert!(self.window != Some(0), "a token sees itself");
         assert!(self.softcap.is_none_or(|it| it > 0.0), "scores are bounded by {:?}", self.softcap);
         assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "{heads} heads share {kv_heads}");
@@ -101,11 +105,11 @@ pub fn attention_reference(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, config: &At
     let part = |it: &Tensor<3>, tokens: &Range<usize>| it.clone().narrow(0, tokens.start, tokens.len());
     let one = |index: usize| {
         let own = config.tokens(index);
-        let parent = config.parent(index).map(|it| config.tokens(it)).filter(|it| !it.is_empty());
-        let seen = |it: &Tensor<3>| match &parent {
-            Some(parent) => Tensor::cat(vec![part(it, parent), part(it, &own)], 0),
-            None => part(it, &own),
-        };
+        let mut runs: Vec<Range<usize>> = config.ancestors(index).map(|it| config.tokens(it)).collect();
+        runs.reverse();
+        runs.push(own.clone());
+        runs.retain(|it| !it.is_empty());
+        let seen = |it: &Tensor<3>| Tensor::cat(runs.iter().map(|tokens| part(it, tokens)).collect(), 0);
         (!own.is_empty()).then(|| one_sequence(part(&q, &own), seen(&k), seen(&v), config))
     };
     Tensor::cat((0..config.cu_seqlens.len() - 1).filter_map(one).collect(), 0)

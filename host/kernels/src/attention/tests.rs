@@ -95,12 +95,17 @@ fn merged_values_and_gradients_equal_the_reference() {
 
 /// Bounds and parents: one that lies right before its children or does not, alone or among others, longer and shorter
 /// than a block of keys, empty ones on both sides.
-const SHARED: [(&[usize], &[Option<usize>]); 5] = [
+const SHARED: [(&[usize], &[Option<usize>]); 9] = [
     (&[0, 5, 9], &[None, Some(0)]),
     (&[0, 40, 47, 117, 118], &[None, Some(0), Some(0), Some(0)]),
     (&[0, 300, 390, 400, 440, 445, 460], &[None, Some(0), Some(0), None, Some(3), Some(0)]),
     (&[0, 0, 7, 20, 20, 33], &[None, Some(0), None, Some(2), Some(2)]),
     (&[0, 20, 30, 64, 70, 71], &[None, None, Some(1), Some(0), Some(1)]),
+    // What all begin with, prompts that go on from it, and what goes on from them.
+    (&[0, 3, 8, 12], &[None, Some(0), Some(1)]),
+    (&[0, 7, 12, 20, 21, 60, 65, 70], &[None, Some(0), Some(1), Some(1), Some(0), Some(4), Some(4)]),
+    (&[0, 270, 280, 280, 300, 310], &[None, Some(0), Some(0), Some(1), Some(2)]),
+    (&[0, 4, 10, 15, 22], &[None, None, Some(1), Some(2)]),
 ];
 
 /// As above.
@@ -125,7 +130,10 @@ fn values_and_gradients_of_shared_prefixes_equal_the_reference() {
 fn unshared(bounds: &[usize], parents: &[Option<usize>]) -> (Vec<usize>, Vec<usize>) {
     let (mut places, mut ends) = (Vec::new(), vec![0]);
     for (index, parent) in parents.iter().enumerate().filter(|it| !parents.contains(&Some(it.0))) {
-        places.extend(parent.map_or(0..0, |it| bounds[it]..bounds[it + 1]));
+        let grandparent = parent.and_then(|it| parents[it]);
+        for it in [grandparent, *parent].into_iter().flatten() {
+            places.extend(bounds[it]..bounds[it + 1]);
+        }
         places.extend(bounds[index]..bounds[index + 1]);
         ends.push(places.len());
     }
@@ -187,8 +195,8 @@ fn parents_that_do_not_come_before_are_refused() {
         let config = config_of(&[0, 2, 4], &parents, 4, None);
         assert!(std::panic::catch_unwind(|| config.check(4, 1, 1)).is_err(), "{parents:?}");
     }
-    let grandchild = config_of(&[0, 2, 4, 5], &[None, Some(0), Some(1)], 4, None);
-    assert!(std::panic::catch_unwind(|| grandchild.check(5, 1, 1)).is_err());
+    let too_deep = config_of(&[0, 2, 4, 5, 6], &[None, Some(0), Some(1), Some(2)], 4, None);
+    assert!(std::panic::catch_unwind(|| too_deep.check(6, 1, 1)).is_err());
 }
 
 /// Output and gradient of `qkv` in a pool of `threads` threads.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fthost_engine::Device;
-use fthost_engine::adapters::merge::merge_lora;
+use fthost_engine::adapters::merge::merge_adapter;
 use fthost_engine::checkpoint::{load_model, save_model};
 
 use super::Written;
@@ -24,7 +24,7 @@ pub fn merge(model: &Path, adapter: &Path, out: &Path, dequantize: bool, written
         return Err(RunError::MergesPacked { model: model.to_path_buf() });
     }
     load_adapter(&mut merged, adapter, model)?;
-    merge_lora(&mut merged);
+    merge_adapter(&mut merged)?;
     if let Some(quant) = &written.quant {
         merged.pack(quant);
     }

@@ -123,7 +123,12 @@ pub fn found(config: &RunConfig) -> Result<RunConfig> {
     let mut data = config.data.clone();
     // A folder that holds no model is told of by whoever loads it.
     if let Ok(read) = DecoderConfig::read(&model.folder().join("config.json")) {
-        data.max_length = data.max_length.min(read.context_length());
+        let before = config
+            .adapter
+            .as_ref()
+            .and_then(crate::config::Adapter::fresh)
+            .map_or(0, |it| it.virtual_tokens());
+        data.max_length = data.max_length.min(read.context_length().saturating_sub(before));
     }
     Ok(RunConfig { model, data, ..config.clone() })
 }

@@ -1,4 +1,4 @@
-//! PEFT's adapter folders: `adapter_config.json` and `adapter_model.safetensors`.
+//! PEFT's folders of LoRA: pairs by the path of their linear.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -6,22 +6,15 @@ use std::path::Path;
 use burn::tensor::{Tensor, TensorData};
 use serde_json::{Value, json};
 
-use super::experts;
-use super::init::LoraInit;
-use super::lora::{LoraConfig, Pair, attach_with};
-use super::target::TargetModules;
-use crate::checkpoint::safetensors::TensorFiles;
-use crate::checkpoint::write::{write_f32, write_whole};
+use super::files::{AdapterFiles, Tensors};
+use super::{CONFIG, PREFIX, modules_to_save, refuse_options, whole};
+use crate::adapters::experts::{self, Place};
+use crate::adapters::init::LoraInit;
+use crate::adapters::lora::{LoraConfig, Pair, attach_with};
+use crate::adapters::target::TargetModules;
 use crate::error::{EngineError, Result};
 use crate::models::block::MAGNITUDE;
-use crate::models::score::SCORE;
-use crate::models::{CausalLm, DecoderConfig, ScoreHead, ScoreRole};
-
-pub(super) const CONFIG: &str = "adapter_config.json";
-pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
-pub(super) const PREFIX: &str = "base_model.model.";
-/// PEFT's word for models that classify, reward models among them.
-const SEQUENCE_CLASSIFICATION: &str = "SEQ_CLS";
+use crate::models::{CausalLm, DecoderConfig};
 
 /// The model with adapters that need no origin, and what describes them: of twice the rank, with the same factor.
 fn without_origins(model: &CausalLm, config: &LoraConfig) -> (CausalLm, LoraConfig) {
@@ -45,60 +38,32 @@ fn without_origins(model: &CausalLm, config: &LoraConfig) -> (CausalLm, LoraConf
     (model, config)
 }
 
-/// Writes the adapter of `model` as a PEFT folder. `base` is what PEFT is told to load the model from. A reward model's
-/// head is saved with it, for sequence classification; a value model's is not.
-///
-/// # Errors
-/// Files that can't be written.
-pub fn save_adapter(model: &mut CausalLm, config: &LoraConfig, base: &str, folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(EngineError::io("write", folder))?;
+/// Tensors and configuration of the pairs on `model`.
+pub(super) fn written(model: &CausalLm, config: &LoraConfig) -> (Tensors, Value) {
     let (mut model, config) = without_origins(model, config);
-    let (model, config) = (&mut model, &config);
-    let mut tensors = Vec::new();
-    let (of_mixtures, adapted) = experts::written(model);
+    let (of_mixtures, adapted) = experts::written(&model);
     let shape = model.config.clone();
-    model.visit_lora(&mut |name, parameter| {
-        if experts::Place::of(&shape, path_of(name), 1).is_none() {
-            let (shape, values) = parameter.to_f32();
-            tensors.push((format!("{PREFIX}{name}"), shape, values));
-        }
-    });
+    let mut tensors = Vec::new();
+    for layer in 0..model.blocks.len() {
+        let path = model.block_path(layer);
+        model.blocks[layer].visit_adapter(&path, &mut |name, parameter| {
+            if Place::of(&shape, path_of(name), 1).is_none() {
+                let (shape, values) = parameter.to_f32();
+                tensors.push((format!("{PREFIX}{name}"), shape, values));
+            }
+        });
+    }
     for (name, rows) in of_mixtures {
         tensors.push((format!("{PREFIX}{name}"), vec![rows.height(), rows.width], rows.values));
     }
-    let is_reward = model.score.as_ref().is_some_and(|it| it.role == ScoreRole::Reward);
-    if is_reward {
-        model.visit_score(&mut |name, parameter| {
-            let (shape, values) = parameter.to_f32();
-            tensors.push((format!("{PREFIX}{name}"), shape, values));
-        });
-    }
-    write_f32(&folder.join(WEIGHTS), &tensors)?;
-    let mut written = adapter_config(model, config, base);
+    let mut written = adapter_config(&model, &config);
     if model.config.mixture.is_some() {
-        mixture_config(model, config, &adapted, &mut written);
+        mixture_config(&model, &config, &adapted, &mut written);
     }
-    if is_reward {
-        written["task_type"] = json!(SEQUENCE_CLASSIFICATION);
-        written["modules_to_save"] = json!(["score"]);
-    }
-    write_config(folder, &written)
+    (tensors, written)
 }
 
-/// Writes `adapter_config.json`.
-pub(super) fn write_config(folder: &Path, config: &Value) -> Result<()> {
-    let text = serde_json::to_string_pretty(config).expect("a JSON value serialises");
-    write_whole(&folder.join(CONFIG), format!("{text}\n").as_bytes())
-}
-
-/// What `adapter_config.json` holds.
-pub(super) fn read_config(folder: &Path) -> Result<Value> {
-    let path = folder.join(CONFIG);
-    let text = std::fs::read_to_string(&path).map_err(EngineError::io("read", &path))?;
-    serde_json::from_str(&text).map_err(|source| EngineError::Json { path, source })
-}
-
-fn adapter_config(model: &CausalLm, config: &LoraConfig, base: &str) -> Value {
+fn adapter_config(model: &CausalLm, config: &LoraConfig) -> Value {
     // PEFT understands `all-linear` only for model classes it knows; names always work.
     let target_modules = match &config.target_modules {
         TargetModules::Pattern(pattern) if pattern == "all-linear" => {
@@ -111,8 +76,6 @@ fn adapter_config(model: &CausalLm, config: &LoraConfig, base: &str) -> Value {
     };
     json!({
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
         "r": config.rank,
         "lora_alpha": whole(config.alpha),
         "lora_dropout": config.dropout,
@@ -123,9 +86,8 @@ fn adapter_config(model: &CausalLm, config: &LoraConfig, base: &str) -> Value {
         "use_dora": config.use_dora,
         "bias": "none",
         "fan_in_fan_out": model.config.names.transposed,
-        "inference_mode": true,
         "init_lora_weights": true,
-        "modules_to_save": null,
+        "ensure_weight_tying": config.ensure_weight_tying,
     })
 }
 
@@ -135,7 +97,7 @@ fn mixture_config(model: &CausalLm, config: &LoraConfig, adapted: &experts::Adap
     for (layer, block) in model.blocks.iter().enumerate() {
         let path = model.block_path(layer);
         for (name, _) in block.linears().filter(|it| it.1.lora.is_some()) {
-            if experts::Place::of(&model.config, &format!("{path}.{name}"), 1).is_none() {
+            if Place::of(&model.config, &format!("{path}.{name}"), 1).is_none() {
                 modules.insert(name.rsplit_once('.').map_or(name, |it| it.1).to_string());
             }
         }
@@ -157,66 +119,91 @@ fn mixture_config(model: &CausalLm, config: &LoraConfig, adapted: &experts::Adap
     written["alpha_pattern"] = alphas;
 }
 
-/// A number as Python's `json` writes it where it is whole.
-pub(super) fn whole(value: f64) -> Value {
-    if value.fract() == 0.0 { json!(value as i64) } else { json!(value) }
-}
-
 /// The path of a linear from the name of a weight of its adapter.
 fn path_of(name: &str) -> &str {
     name.strip_suffix(".lora_A.weight").or_else(|| name.strip_suffix(".lora_B.weight")).unwrap_or(name)
 }
 
-/// Puts the adapter of a PEFT folder on `model`, a reward model's head with it, and returns its configuration.
+/// Puts the pairs of `files` on `model`.
 ///
 /// # Errors
-/// Options that are not understood here, by name; tensors that are missing or left over.
-pub fn load_adapter(model: &mut CausalLm, folder: &Path) -> Result<LoraConfig> {
-    let value = read_config(folder)?;
-    let config = lora_config(folder, &value, Some(&model.config))?;
-    let files = TensorFiles::open(folder, vec![folder.join(WEIGHTS)])?;
-    let device = model.device();
-    let mut read = Vec::new();
-    let shape = model.config.clone();
-    attach_with(model, &config, &mut |of, _| {
-        let (path, [out, width], rank) = (of.path.as_str(), of.widths, of.rank);
-        let names_in = |path: &str| ["lora_A", "lora_B"].map(|side| format!("{PREFIX}{path}.{side}.weight"));
-        let (names, [a, b]) = match experts::Place::of(&shape, path, out) {
-            None => {
-                let names = names_in(path);
-                let pair = [files.read(&names[0], [rank, width])?, files.read(&names[1], [out, rank])?];
-                (names, pair)
-            }
-            Some(place) => {
-                let found = place.paths.iter().map(|it| names_in(it)).find(|it| files.contains(&it[0]));
-                let names = found.unwrap_or_else(|| names_in(&place.paths[0]));
-                let a = files.read(&names[0], [place.experts * rank, width])?;
-                let b = files.read(&names[1], [place.outputs.0, rank * place.experts])?;
-                let [a, b] = [a, b].map(|it| it.try_into_vec::<f32>().expect("read as f32"));
-                let [a, b] = place.cut(rank, out, &a, &b);
-                (names, [TensorData::new(a, [rank, width]), TensorData::new(b, [out, rank])])
-            }
+/// Tensors that are missing or of another shape.
+pub(super) fn attach(model: &mut CausalLm, config: &LoraConfig, files: &mut AdapterFiles) -> Result<()> {
+    let (shape, device) = (model.config.clone(), model.device());
+    attach_with(model, config, &mut |of, _| {
+        let [a, b] = pair(files, &shape, &of.path, of.widths, of.rank)?;
+        let length = match config.use_dora {
+            true => Some(files.read(&format!("{PREFIX}{}.{MAGNITUDE}", of.path), [of.widths[0]])?),
+            false => None,
         };
-        read.extend(names);
-        let mut length = None;
-        if config.use_dora {
-            let name = format!("{PREFIX}{path}.{MAGNITUDE}");
-            length = Some(Tensor::from_data(files.read(&name, [out])?, &device));
-            read.push(name);
-        }
+        let length = length.map(|it| Tensor::from_data(it, &device));
         Ok(Pair { a: Tensor::from_data(a, &device), b: Tensor::from_data(b, &device), length })
-    })?;
-    if value["task_type"] == SEQUENCE_CLASSIFICATION {
-        let name = format!("{PREFIX}{SCORE}");
-        let weight = Tensor::from_data(files.read(&name, [1, model.config.hidden_size])?, &device);
-        model.score = Some(ScoreHead { weight, bias: None, role: ScoreRole::Reward });
-        read.push(name);
+    })
+}
+
+/// The pair of the linear at `path`, which may be one of a mixture.
+fn pair(
+    files: &mut AdapterFiles,
+    shape: &DecoderConfig,
+    path: &str,
+    [out, width]: [usize; 2],
+    rank: usize,
+) -> Result<[TensorData; 2]> {
+    let Some(place) = Place::of(shape, path, out) else {
+        let [a, b] = names_of(path);
+        return Ok([files.read(&a, [rank, width])?, files.read(&b, [out, rank])?]);
+    };
+    let names = names_in(&place, files);
+    let a = files.read(&names[0], [place.experts * rank, width])?;
+    let b = files.read(&names[1], [place.outputs.0, rank * place.experts])?;
+    let [a, b] = [a, b].map(|it| it.try_into_vec::<f32>().expect("read as f32"));
+    let [a, b] = place.cut(rank, out, &a, &b);
+    Ok([TensorData::new(a, [rank, width]), TensorData::new(b, [out, rank])])
+}
+
+fn names_of(path: &str) -> [String; 2] {
+    ["lora_A", "lora_B"].map(|side| format!("{PREFIX}{path}.{side}.weight"))
+}
+
+/// Where the file has the pairs of a parameter of a mixture.
+fn names_in(place: &Place, files: &AdapterFiles) -> [String; 2] {
+    let found = place.paths.iter().map(|it| names_of(it)).find(|it| files.contains(&it[0]));
+    found.unwrap_or_else(|| names_of(&place.paths[0]))
+}
+
+/// Gives the pairs that `model` has the values of `files`, which were saved of it.
+///
+/// What is saved may have twice the rank: beside a pair stands what it began with, or the pair of an expert's other linear.
+///
+/// # Errors
+/// As [`attach`].
+pub(super) fn read_into(model: &mut CausalLm, files: &mut AdapterFiles) -> Result<()> {
+    let (shape, device) = (model.config.clone(), model.device());
+    for (layer, block) in model.blocks.iter_mut().enumerate() {
+        for (name, linear) in block.linears_mut() {
+            let (widths, Some(lora)) = (linear.weight.dims(), &mut linear.lora) else { continue };
+            let path = format!("{}.{layer}.{name}", shape.names.blocks);
+            let place = Place::of(&shape, &path, widths[0]);
+            let (names, experts) = match &place {
+                Some(place) => (names_in(place, files), place.experts),
+                None => (names_of(&path), 1),
+            };
+            let (rank, stored) = (lora.a.dims()[0], files.shape(&names[0])?[0] / experts);
+            let [a, b] = pair(files, &shape, &path, widths, stored)?;
+            // Of gate and up the second's ranks are the last.
+            let is_second = place.is_some_and(|it| it.outputs.1 > 0);
+            let first = if is_second { stored.saturating_sub(rank) } else { 0 };
+            let rows = Tensor::<2>::from_data(a, &device).narrow(0, first, rank);
+            let columns = Tensor::<2>::from_data(b, &device).narrow(1, first, rank);
+            // Copies: a view would keep what lies beside it.
+            (lora.a, lora.b) = (rows.mul_scalar(1.0), columns.mul_scalar(1.0));
+            if let Some(magnitude) = &mut lora.magnitude {
+                let length = files.read(&format!("{PREFIX}{path}.{MAGNITUDE}"), [widths[0]])?;
+                magnitude.length = Tensor::from_data(length, &device);
+            }
+        }
     }
-    let unknown = files.unknown(&read);
-    if !unknown.is_empty() {
-        return Err(EngineError::UnknownTensors { folder: folder.to_path_buf(), names: unknown });
-    }
-    Ok(config)
+    Ok(())
 }
 
 /// The configuration of the adapter in `folder` from its `adapter_config.json`; `model` is what its `target_parameters`
@@ -224,17 +211,31 @@ pub fn load_adapter(model: &mut CausalLm, folder: &Path) -> Result<LoraConfig> {
 ///
 /// # Errors
 /// Options that are not understood here, by name.
-pub(super) fn lora_config(folder: &Path, value: &Value, model: Option<&DecoderConfig>) -> Result<LoraConfig> {
+pub(in crate::adapters) fn lora_config(
+    folder: &Path,
+    value: &Value,
+    model: Option<&DecoderConfig>,
+) -> Result<LoraConfig> {
     let what = || format!("`{}`", folder.join(CONFIG).display());
     understood(value, model).map_err(|problems| EngineError::Invalid { what: what(), problems })
 }
+
+/// Options that are known here where they are off.
+const OPTIONS: [&str; 6] = [
+    "layers_to_transform",
+    "layer_replication",
+    "lora_bias",
+    "trainable_token_indices",
+    "use_qalora",
+    "exclude_modules",
+];
 
 fn understood(value: &Value, model: Option<&DecoderConfig>) -> std::result::Result<LoraConfig, Vec<String>> {
     let mut problems = Vec::new();
     if value["peft_type"] != "LORA" {
         problems.push(format!("`peft_type` {} is not known here (known: LORA)", value["peft_type"]));
     }
-    refuse_options(value, &mut problems);
+    refuse_options(value, &OPTIONS, &mut problems);
     if !(value["bias"].is_null() || value["bias"] == "none") {
         problems.push(format!("`bias` = {} is not supported here", value["bias"]));
     }
@@ -255,6 +256,8 @@ fn understood(value: &Value, model: Option<&DecoderConfig>) -> std::result::Resu
         init_lora_weights,
         rank_pattern: ranks,
         alpha_pattern: alphas,
+        modules_to_save: modules_to_save(value, &mut problems),
+        ensure_weight_tying: value["ensure_weight_tying"] == true,
         ..LoraConfig::default()
     };
     let parameters = value["target_parameters"].as_array().filter(|it| !it.is_empty());
@@ -263,35 +266,6 @@ fn understood(value: &Value, model: Option<&DecoderConfig>) -> std::result::Resu
     }
     problems.extend(config.problems());
     if problems.is_empty() { Ok(config) } else { Err(problems) }
-}
-
-/// Notes options that change what is computed: anything but "off" would be silently wrong.
-fn refuse_options(value: &Value, problems: &mut Vec<String>) {
-    for key in [
-        "modules_to_save",
-        "layers_to_transform",
-        "layer_replication",
-        "lora_bias",
-        "trainable_token_indices",
-        "use_qalora",
-    ] {
-        let option = &value[key];
-        // The head of a model that classifies is saved whole.
-        if key == "modules_to_save" && value["task_type"] == SEQUENCE_CLASSIFICATION {
-            if *option != json!(["score"]) {
-                problems
-                    .push(format!("`{key}` = {option}: known for {SEQUENCE_CLASSIFICATION} is [\"score\"]"));
-            }
-            continue;
-        }
-        let off = option.is_null()
-            || *option == false
-            || option.as_object().is_some_and(|it| it.is_empty())
-            || option.as_array().is_some_and(Vec::is_empty);
-        if !off {
-            problems.push(format!("`{key}` = {option} is not supported here"));
-        }
-    }
 }
 
 /// What a pair began with, where that was taken off the weight: it has to be again.

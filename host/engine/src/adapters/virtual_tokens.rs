@@ -1,0 +1,184 @@
+//! Prompt tuning (<https://arxiv.org/abs/2104.08691>) and prefix tuning (<https://arxiv.org/abs/2101.00190>), as PEFT has
+//! them. See [`crate::models::virtual_tokens`].
+
+use burn::tensor::{DType, Tensor, TensorData};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::config::check;
+use crate::checkpoint::init::normal;
+use crate::error::Result;
+use crate::models::causal_lm::ids_tensor;
+use crate::models::{CausalLm, Trained};
+use crate::nn::precision::cast;
+
+/// What virtual tokens begin as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptTuningInit {
+    /// The embeddings of tokens drawn from the vocabulary.
+    #[default]
+    SampleVocab,
+    /// A standard normal, which is PEFT's default and far from where words are.
+    Random,
+    /// The embeddings of a text's tokens, again and again until there are enough.
+    Text,
+}
+
+/// `[adapter.prompt_tuning]` of a run file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PromptTuningConfig {
+    /// Tokens before every sequence.
+    pub num_virtual_tokens: usize,
+    /// What they begin as.
+    #[serde(rename = "prompt_tuning_init")]
+    pub init: PromptTuningInit,
+    /// The text that they begin as.
+    #[serde(rename = "prompt_tuning_init_text", skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+impl Default for PromptTuningConfig {
+    fn default() -> Self {
+        Self { num_virtual_tokens: 20, init: PromptTuningInit::default(), text: None }
+    }
+}
+
+impl PromptTuningConfig {
+    /// Every impossible value, each with its key.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = of_number(self.num_virtual_tokens);
+        let is_text = self.init == PromptTuningInit::Text;
+        if is_text && self.text.as_ref().is_none_or(|it| it.trim().is_empty()) {
+            problems.push("`prompt_tuning_init` = \"text\" needs a `prompt_tuning_init_text`".to_string());
+        }
+        if !is_text && self.text.is_some() {
+            problems
+                .push("`prompt_tuning_init_text` goes with `prompt_tuning_init` = \"text\" only".to_string());
+        }
+        problems
+    }
+}
+
+/// What keys and values begin as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrefixInit {
+    /// A standard normal, as in PEFT.
+    #[default]
+    Random,
+    /// Zeros: keys that every query finds as fitting as any, values that say nothing.
+    Zero,
+}
+
+/// `[adapter.prefix_tuning]` of a run file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PrefixTuningConfig {
+    /// Keys and values before those of every sequence.
+    pub num_virtual_tokens: usize,
+    /// What they begin as.
+    pub init_weights: PrefixInit,
+}
+
+impl Default for PrefixTuningConfig {
+    fn default() -> Self {
+        Self { num_virtual_tokens: 20, init_weights: PrefixInit::default() }
+    }
+}
+
+impl PrefixTuningConfig {
+    /// Every impossible value, each with its key.
+    pub fn problems(&self) -> Vec<String> {
+        of_number(self.num_virtual_tokens)
+    }
+}
+
+fn of_number(num_virtual_tokens: usize) -> Vec<String> {
+    let zero = num_virtual_tokens == 0;
+    zero.then(|| "`num_virtual_tokens` must be > 0, got `0`".to_string()).into_iter().collect()
+}
+
+/// Puts fresh embeddings before every sequence; `text` is that of the configuration as token ids.
+///
+/// # Errors
+/// Impossible values.
+pub fn attach_prompt(
+    model: &mut CausalLm,
+    config: &PromptTuningConfig,
+    seed: u64,
+    text: Option<Vec<u32>>,
+) -> Result<()> {
+    let mut problems = config.problems();
+    let room = model.config.context_length();
+    if config.num_virtual_tokens >= room {
+        problems.push(format!("`num_virtual_tokens` must leave room in a context of {room}"));
+    }
+    check("prompt_tuning", problems)?;
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let (count, width) = (config.num_virtual_tokens, model.config.hidden_size);
+    let words: Vec<u32> = match (config.init, text) {
+        (PromptTuningInit::Text, Some(ids)) => ids.into_iter().cycle().take(count).collect(),
+        (PromptTuningInit::SampleVocab, _) => {
+            let vocabulary = model.config.vocab_size as u32;
+            (0..count).map(|_| rng.random_range(0..vocabulary)).collect()
+        }
+        (PromptTuningInit::Random | PromptTuningInit::Text, _) => {
+            let drawn = TensorData::new(normal(count * width, 1.0, &mut rng), [count, width]);
+            place_prompt(model, Tensor::from_data(drawn, &model.device()));
+            return Ok(());
+        }
+    };
+    let device = model.device();
+    let words = cast(model.embed_tokens.clone().select(0, ids_tensor(&words, &device)), DType::F32);
+    // As they go into the blocks.
+    let scaled = model.config.embedding_scale.iter().fold(words, |words, scale| words.mul_scalar(*scale));
+    place_prompt(model, scaled);
+    Ok(())
+}
+
+/// Puts the embeddings, `[n, D]`, before every sequence.
+pub(crate) fn place_prompt(model: &mut CausalLm, prompt: Tensor<2>) {
+    model.prompt = Some(Box::new(prompt));
+    model.trained = Trained::Adapter([].into());
+}
+
+/// Puts fresh keys and values before those of every sequence.
+///
+/// # Errors
+/// Impossible values.
+pub fn attach_prefix(model: &mut CausalLm, config: &PrefixTuningConfig, seed: u64) -> Result<()> {
+    let mut problems = config.problems();
+    let room = model.config.context_length();
+    if config.num_virtual_tokens >= room {
+        problems.push(format!("`num_virtual_tokens` must leave room in a context of {room}"));
+    }
+    check("prefix_tuning", problems)?;
+    let (count, width) = (config.num_virtual_tokens, prefix_width(model));
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let device = model.device();
+    let prefixes = (0..model.blocks.len()).map(|_| match config.init_weights {
+        PrefixInit::Zero => Tensor::zeros([count, width], &device),
+        PrefixInit::Random => {
+            Tensor::from_data(TensorData::new(normal(count * width, 1.0, &mut rng), [count, width]), &device)
+        }
+    });
+    let prefixes = prefixes.collect();
+    place_prefixes(model, prefixes);
+    Ok(())
+}
+
+/// Numbers of a virtual token's keys and values in one block.
+pub(crate) fn prefix_width(model: &CausalLm) -> usize {
+    2 * model.config.num_key_value_heads * model.config.head_dim
+}
+
+/// Puts keys and values, `[n, 2 kv_heads * head_dim]` a block, before those of every sequence.
+pub(crate) fn place_prefixes(model: &mut CausalLm, prefixes: Vec<Tensor<2>>) {
+    for (block, prefix) in model.blocks.iter_mut().zip(prefixes) {
+        block.prefix = Some(Box::new(prefix));
+    }
+    model.trained = Trained::Adapter([].into());
+}
