@@ -135,7 +135,8 @@ fn a_combined_adapter_loads_in_peft_with_equal_logits() {
     let folder = combined(&OF_THREE_RANKS, Combination::Cat);
     let mut model = tiny_model();
     load_adapter(&mut model, folder.path()).unwrap();
-    peft_agrees(&python, &model, &golden("llama/gqa_tied"), folder.path(), &(3..20).collect::<Vec<_>>());
+    let base = golden("llama/gqa_tied");
+    peft_agrees(&python, &[(&model, &base, folder.path())], &(3..20).collect::<Vec<_>>());
 }
 
 /// `cat` of one adapter, of its halves, and linear of one or of quarters: the root of a quarter is a half, on both sides.

@@ -145,16 +145,17 @@ fn adapters_of_every_kind_load_in_peft_with_equal_logits() {
         );
         return;
     };
-    for kind in ["modules_to_save", "ia3", "prompt_tuning", "prefix_tuning"] {
-        for (folder, base) in cases(kind) {
-            let mut model = load_model(&base, &Device::flex()).unwrap();
-            let config = load_adapter(&mut model, &folder).unwrap();
-            let out = tempfile::tempdir().unwrap();
-            save_adapter(&mut model, &config, "base", out.path()).unwrap();
-            eprintln!("{}", folder.display());
-            peft_agrees(&python, &model, &base, out.path(), &(3..20).collect::<Vec<_>>());
-        }
-    }
+    let all = ["modules_to_save", "ia3", "prompt_tuning", "prefix_tuning"].into_iter().flat_map(cases);
+    let all = all.map(|(folder, base)| {
+        let mut model = load_model(&base, &Device::flex()).unwrap();
+        let config = load_adapter(&mut model, &folder).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        save_adapter(&mut model, &config, "base", out.path()).unwrap();
+        (model, base, out)
+    });
+    let all: Vec<_> = all.collect();
+    let all: Vec<_> = all.iter().map(|it| (&it.0, it.1.as_path(), it.2.path())).collect();
+    peft_agrees(&python, &all, &(3..20).collect::<Vec<_>>());
 }
 
 fn ia3() -> AdapterConfig {

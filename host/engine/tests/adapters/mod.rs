@@ -138,18 +138,21 @@ fn a_saved_adapter_loads_with_the_same_bits() {
     assert_eq!(logits(&loaded, &ids), logits(&model, &ids));
 }
 
-/// PEFT's logits on `base` with `adapter` against ours of `model`.
-fn peft_agrees(python: &str, model: &CausalLm, base: &Path, adapter: &Path, ids: &[u32]) {
+/// PEFT's logits on each base with its adapter against ours of the model.
+fn peft_agrees(python: &str, all: &[(&CausalLm, &Path, &Path)], ids: &[u32]) {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("logits.safetensors");
-    let tensors = [
-        ("input_ids".to_string(), vec![ids.len()], ids.iter().map(|it| *it as f32).collect()),
-        ("logits".to_string(), vec![ids.len(), model.config.vocab_size], logits(model, ids)),
-    ];
-    write_f32(&path, &tensors).unwrap();
-    let script = golden("generate/check_peft.py");
-    let arguments = [script.as_path(), base, adapter, &path];
-    let output = std::process::Command::new(python).args(arguments).output().unwrap();
+    let mut command = std::process::Command::new(python);
+    command.arg(golden("generate/check_peft.py"));
+    for (index, (model, base, adapter)) in all.iter().enumerate() {
+        let path = folder.path().join(format!("{index}.safetensors"));
+        let tensors = [
+            ("input_ids".to_string(), vec![ids.len()], ids.iter().map(|it| *it as f32).collect()),
+            ("logits".to_string(), vec![ids.len(), model.config.vocab_size], logits(model, ids)),
+        ];
+        write_f32(&path, &tensors).unwrap();
+        command.args([base, adapter, path.as_path()]);
+    }
+    let output = command.output().unwrap();
     let said = [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned());
     assert!(output.status.success(), "{}", said.concat());
     eprint!("{}", said[0]);
@@ -165,7 +168,8 @@ fn a_saved_adapter_loads_in_peft_with_equal_logits() {
     let (mut model, config) = adapted();
     let folder = tempfile::tempdir().unwrap();
     save_adapter(&mut model, &config, "gqa_tied", folder.path()).unwrap();
-    peft_agrees(&python, &model, &golden("llama/gqa_tied"), folder.path(), &(3..20).collect::<Vec<_>>());
+    let base = golden("llama/gqa_tied");
+    peft_agrees(&python, &[(&model, &base, folder.path())], &(3..20).collect::<Vec<_>>());
 }
 
 /// An adapter that a whole run made, on a real model: `FTHOST_TEST_ADAPTER` is the quickstart's `adapter` folder,
@@ -185,7 +189,7 @@ fn the_quickstarts_adapter_loads_in_peft_with_equal_logits() {
     load_adapter(&mut model, adapter).unwrap();
     let text = "<|im_start|>user\nText: Ada is a 36-year-old engineer from London.\nJSON:<|im_end|>\n";
     let ids = Tokenizer::load(base).unwrap().encode(text).unwrap().ids;
-    peft_agrees(&python, &model, base, adapter, &ids);
+    peft_agrees(&python, &[(&model, base, adapter)], &ids);
 }
 
 #[test]

@@ -140,6 +140,13 @@ pub(super) fn push_saved(model: &mut CausalLm, tensors: &mut Tensors) {
         };
         tensors.push((format!("{PREFIX}{name}"), shape, values));
     });
+    // PEFT asks for both of what stays one.
+    let (embedding, head) = (format!("{PREFIX}{}", names.embedding), format!("{PREFIX}{}", names.head));
+    let tied = tensors.iter().find(|it| model.trains_tied_head() && it.0 == embedding);
+    if let Some((_, shape, values)) = tied {
+        let again = (head, shape.clone(), values.clone());
+        tensors.push(again);
+    }
 }
 
 /// The scalar head.
