@@ -1,5 +1,6 @@
 //! What holds for the repository as a whole and for the `fthost` program. One binary, a module a subject.
 
+mod adapters;
 mod architecture;
 mod authoring;
 mod ci;

@@ -172,6 +172,9 @@ fn adapter(path: &Path) -> Result<Inspection> {
         ("dropout", "lora_dropout"),
         ("rsLoRA", "use_rslora"),
         ("targets", "target_modules"),
+        ("on inputs", "feedforward_modules"),
+        ("virtual tokens", "num_virtual_tokens"),
+        ("saved whole", "modules_to_save"),
     ] {
         match config.get(key) {
             None | Some(Value::Null) => {}
@@ -185,7 +188,7 @@ fn adapter(path: &Path) -> Result<Inspection> {
         }
     }
     let layers: BTreeSet<&str> = tensors.iter().filter_map(|it| layer(&it.0)).collect();
-    facts.push(("layers", layers.len().to_string()));
+    facts.extend((!layers.is_empty()).then(|| ("layers", layers.len().to_string())));
     facts.push(("stored as", stored_as(tensors.iter().map(|it| it.2.clone()))));
     let parts = parts(tensors.iter().map(|(name, shape, _)| (name.as_str(), shape.iter().product())));
     let (path, parameters) = (path.to_path_buf(), sum(&parts));
@@ -197,7 +200,8 @@ fn layer(name: &str) -> Option<&str> {
 }
 
 /// Part of a model by what its names hold, Hugging Face's and llama.cpp's, in the order of the model.
-const PARTS: [(&str, &[&str]); 5] = [
+const PARTS: [(&str, &[&str]); 6] = [
+    ("virtual tokens", &["prompt_embeddings"]),
     ("embedding", &["embed_tokens", "token_embd", "wte.", "wpe."]),
     ("attention", &["self_attn.", "attn.c_", "attn_q.", "attn_k.", "attn_v.", "attn_output."]),
     ("feed-forward", &["mlp.", "block_sparse_moe.", "ffn_gate", "ffn_up", "ffn_down"]),
