@@ -8,6 +8,8 @@ use fthost_engine::checkpoint::safetensors::TensorFiles;
 use fthost_engine::checkpoint::{StoredDtype, load_model};
 use fthost_engine::models::DecoderConfig;
 use half::f16;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
 use crate::support::golden;
@@ -99,4 +101,46 @@ fn every_architecture_is_used_in_place() {
         };
         assert!(weights(kept.path()) == weights(imported.path()), "{case}");
     }
+}
+
+/// 2000 files of all architectures, each with a few bytes of its head changed, or cut short: every one is imported or refused,
+/// and what is imported is loaded or refused.
+#[test]
+fn files_that_lie_about_their_model_are_imported_or_refused() {
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    let (folder, cases) = (tempfile::tempdir().unwrap(), cases());
+    let path = folder.path().join("lie.gguf");
+    let (mut refused, mut imported) = (0, 0);
+    for index in 0..2000 {
+        let case = &cases[index % cases.len()].0;
+        let mut bytes = std::fs::read(golden(&format!("gguf/families/{case}.gguf"))).unwrap();
+        let found = |name: &[u8]| bytes.windows(name.len()).rposition(|it| it == name).unwrap();
+        let head = found(b"output_norm.weight") + 40;
+        for _ in 0..rng.random_range(1..4) {
+            let at = rng.random_range(8..head);
+            bytes[at] = match rng.random_range(0..4) {
+                0 => rng.random(),
+                1 => bytes[at] ^ 1,
+                // Small numbers: sizes and types that may be.
+                2 => rng.random_range(0..9),
+                _ => b'0' + rng.random_range(0..10u8),
+            };
+        }
+        if rng.random_range(0..16) == 0 {
+            bytes.truncate(rng.random_range(0..bytes.len()));
+        }
+        std::fs::write(&path, bytes).unwrap();
+        let made = folder.path().join("made");
+        std::fs::create_dir_all(&made).unwrap();
+        let outcome =
+            GgufFile::open(&path).and_then(|file| gguf::write_model(&file, &made, StoredDtype::F32));
+        match outcome {
+            Err(_) => refused += 1,
+            Ok(()) => {
+                imported += 1;
+                let _ = load_model(&made, &Device::flex());
+            }
+        }
+    }
+    assert!(refused > 1000 && imported > 20, "{refused} refused, {imported} imported");
 }

@@ -122,6 +122,8 @@ pub(super) fn vocabulary(file: &GgufFile) -> GgufVocabulary<'_> {
 #[cfg(test)]
 mod tests {
     use fthost_data::Tokenizer;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
 
     use super::*;
 
@@ -183,5 +185,42 @@ mod tests {
             }
             assert_eq!(found.tokenizer["model"]["merges"], expected.tokenizer["model"]["merges"], "{case}");
         }
+    }
+
+    /// 600 files, each with a few bytes changed of what it says of its tokenizer: every one is refused or gives a tokenizer that
+    /// loads or is refused, and then encodes.
+    #[test]
+    fn files_that_lie_about_their_tokenizer_are_imported_or_refused() {
+        let mut rng = ChaCha8Rng::seed_from_u64(13);
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("lie.gguf");
+        let cases: Vec<String> = ids().1.into_iter().map(|it| it.0).collect();
+        let (mut refused, mut imported) = (0, 0);
+        for index in 0..600 {
+            let case = &cases[index % cases.len()];
+            let mut bytes = std::fs::read(golden(&format!("gguf/tokenizers/{case}.gguf"))).unwrap();
+            for _ in 0..rng.random_range(1..6) {
+                let at = rng.random_range(24..bytes.len());
+                bytes[at] = match rng.random_range(0..3) {
+                    0 => rng.random(),
+                    1 => bytes[at] ^ 1,
+                    _ => rng.random_range(b' '..b'~'),
+                };
+            }
+            std::fs::write(&path, bytes).unwrap();
+            let file = GgufFile::open(&path);
+            let files = file.map_err(|it| it.to_string()).and_then(|it| vocabulary(&it).to_files());
+            let Ok(files) = files else {
+                refused += 1;
+                continue;
+            };
+            write_tokenizer(&files, place.path()).unwrap();
+            if let Ok(tokenizer) = Tokenizer::load(place.path()) {
+                imported += 1;
+                let _ = tokenizer
+                    .encode("The fox can't, 1234; \u{e9}e\u{301} \u{4f60}\u{597d}\n\n  <|endoftext|>");
+            }
+        }
+        assert!(refused > 100 && imported > 30, "{refused} refused, {imported} imported");
     }
 }
