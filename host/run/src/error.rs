@@ -80,7 +80,7 @@ pub enum RunError {
         folder: PathBuf,
     },
     /// An option of folders, for a GGUF file.
-    #[error("`{}` is to be a GGUF file, and `--quant` and `--max-shard-size` are for folders\nhint: `--blocks` stores its linears in fewer bits", path.display())]
+    #[error("`{}` is to be a GGUF file, and `--quant`, `--max-shard-size` and `--keep-blocks` are for folders\nhint: `--blocks` stores its linears in fewer bits", path.display())]
     NotForGguf {
         /// What is to be made.
         path: PathBuf,

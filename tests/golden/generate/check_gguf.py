@@ -1,14 +1,14 @@
 """Checks GGUF files that fthost wrote with the programs that others read them with. Not a generator: it writes nothing.
 
     cargo build --release
-    python tests/golden/generate/check_gguf.py target/release/fthost [SMOLLM2_FOLDER]
-For each family (as gguf_families.py has them, with a byte-level tokenizer of gguf_tokenizers.py beside it):
-- the package gguf reads the file: metadata, and tensors whose types and values are those of its own `quants.quantize`;
+    python tests/golden/generate/check_gguf.py target/release/fthost [PYTHON [FOLDER]]
+For each family (as gguf_families.py has them, with a small byte-level tokenizer beside it):
+- the package gguf reads the file, and tensors of every type hold what its own `quants.quantize` makes of the f32 ones;
 - transformers reads it (`from_pretrained(gguf_file=...)`, where it knows the architecture): its logits are those of the folder
-  within 1e-5, and, mixtures apart, within 0.1 of the largest for Q8_0;
-- transformers' tokenizer of the file gives the folder's ids where both know the kind.
-With llama-cpp-python installed, a folder of a real model (SmolLM2) is written as f16, and llama.cpp's greedy tokens are those
-of transformers on the folder.
+  within 1e-5, and, mixtures apart, within 0.1 of the largest for Q8_0; its tokenizer of the file gives the ids, too;
+- llama.cpp reads it, where PYTHON is one that has xllamacpp: log-probabilities and next 8 tokens beside transformers'.
+FOLDER is a real model's (SmolLM2): llama.cpp's ids of texts and next 24 tokens are compared with transformers'.
+Seen with gguf 0.19, torch 2.15, transformers 5.24, xllamacpp 2026.10.11549.
 """
 import json
 import shutil
@@ -32,7 +32,8 @@ HOW = dict(dtype=torch.float32, attn_implementation="eager", experts_implementat
 def folder_of(case, place):
     """The folder of a case as a GGUF can say it, its embedding made larger for the tokenizer's tokens."""
     of, changes = CASES[case]["folder"], CASES[case]["changes"]
-    folder = place / case
+    # llama.cpp takes what is named Phi 3 for that, special tokens included.
+    folder = place / case.replace("phi3", "three")
     shutil.copytree(GOLDEN / of, folder)
     config = {**json.loads((folder / "config.json").read_text()), **changes}
     if "architectures" in changes:
@@ -95,32 +96,67 @@ def check(fthost, case, place):
             told += ", tokenizer"
         except (ValueError, ImportError, KeyError) as error:
             told += f", no tokenizer ({type(error).__name__})"
+    if len(sys.argv) > 2:
+        model = getattr(transformers, config_of(folder).architectures[0])
+        model = model.from_pretrained(folder, config=config_of(folder), **HOW).eval()
+        prompts = [list(range(3, 15)), [40, 7, 33, 9, 21]]
+        try:
+            found = llama_cpp(place / f"{case}.f32.gguf", prompts, 8)
+        except RuntimeError as error:
+            print(f"{told}, llama.cpp: {error}", flush=True)
+            return
+        expected = [next_tokens(model, it, 8, [0]) for it in prompts]
+        same = sum(a == b for it, to in zip(found, expected) for a, b in zip(it["tokens"], to))
+        off = max(distance(model, ids, it["first"]) for ids, it in zip(prompts, found))
+        told += f", llama.cpp off by {off:.2g}, {same} of 16 tokens"
     print(told, flush=True)
 
 
-def check_llama_cpp(fthost, folder, place):
-    """llama.cpp itself, on a real model."""
-    try:
-        import llama_cpp
-    except ImportError:
-        print("llama-cpp-python is not installed: not compared with llama.cpp")
-        return
-    out = place / "real.gguf"
-    subprocess.run([fthost, "model", "convert", folder, "--out", out, "--dtype", "f16"], check=True)
+def llama_cpp(file, prompts, count):
+    """What llama.cpp makes of prompts."""
+    program = Path(__file__).with_name("llama_cpp_tokens.py")
+    asked = json.dumps({"file": str(file), "prompts": prompts, "count": count})
+    told = subprocess.run([sys.argv[2], program], input=asked.encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if told.returncode != 0:
+        lines = [it for it in told.stderr.decode().splitlines() if "error loading model" in it]
+        raise RuntimeError(lines[0].partition("error loading model: ")[2] if lines else told.stderr.decode()[-2000:])
+    return json.loads(told.stdout)
+
+
+def distance(model, ids, found):
+    """Of the log-probabilities of a next token, those of tokens that are likely enough to be told."""
+    with torch.no_grad():
+        expected = model(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1)
+    return max(abs(expected[int(it)].item() - value) for it, value in found.items() if value > -20)
+
+
+def next_tokens(model, ids, count, never):
+    """The likeliest, one after the other, without the tokens that end a text."""
+    ids = list(ids)
+    for _ in range(count):
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, -1]
+        logits[never] = -torch.inf
+        ids.append(int(logits.argmax()))
+    return ids[-count:]
+
+
+def check_real(fthost, folder, place):
+    """llama.cpp on a real model."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    llama = llama_cpp.Llama(str(out), n_ctx=256, verbose=False)
-    for text in ["The capital of France is", "Once upon a time, 12345", "def fibonacci(n):\n"]:
-        ids = tokenizer(text, add_special_tokens=False).input_ids
-        assert llama.tokenize(text.encode(), add_bos=False, special=True) == ids, text
-        expected = model.generate(torch.tensor([ids]), max_new_tokens=24, do_sample=False)[0, len(ids):].tolist()
-        found = []
-        for token in llama.generate(ids, temp=0.0, top_k=1, repeat_penalty=1.0):
-            found.append(token)
-            if len(found) == len(expected):
-                break
-        print(f"{text!r}: llama.cpp and transformers agree on {sum(a == b for a, b in zip(found, expected))}"
-              f" of {len(expected)} greedy tokens", flush=True)
+    texts = ["The capital of France is", "Once upon a time, 12345", "def fibonacci(n):\n", "\u041c\u043e\u0441\u043a\u0432\u0430 \u2014",
+             "<|im_start|>user\nHow many legs has a spider?<|im_end|>\n<|im_start|>assistant\n"]
+    ends = [tokenizer.convert_tokens_to_ids(it) for it in ["<|im_end|>", "<|endoftext|>"]]
+    for stored in [["--dtype", "f32"], ["--dtype", "f16"], ["--blocks", "q8_0"]]:
+        out = place / f"real.{stored[1]}.gguf"
+        subprocess.run([fthost, "model", "convert", folder, "--out", out, *stored], check=True, stdout=subprocess.DEVNULL)
+        for text, found in zip(texts, llama_cpp(out, texts, 24)):
+            ids = tokenizer(text, add_special_tokens=False).input_ids
+            expected = next_tokens(model, ids, 24, ends)
+            same = next((i for i, (a, b) in enumerate(zip(found["tokens"], expected)) if a != b), len(expected))
+            print(f"{stored[1]} {text[:24]!r}: ids {'equal' if found['ids'] == ids else 'DIFFER'}, the first {same} of"
+                  f" {len(expected)} tokens equal", flush=True)
 
 
 def main():
@@ -130,8 +166,8 @@ def main():
     with tempfile.TemporaryDirectory() as place:
         for case in CASES:
             check(fthost, case, Path(place))
-        if len(sys.argv) > 2:
-            check_llama_cpp(fthost, Path(sys.argv[2]), Path(place))
+        if len(sys.argv) > 3:
+            check_real(fthost, Path(sys.argv[3]), Path(place))
 
 
 main()

@@ -305,6 +305,10 @@ mod tests {
         assert_eq!(ids(&of("llama", Some(false)), "ab a"), [1, 262, 263]);
         assert_eq!(ids(&of("llama", None), "<|user|> a!"), [1, 264, 259, 263, 3 + 0x21]);
         assert_eq!(ids(&of("phi3", None), "<|user|> a!"), [1, 264, 263, 3 + 0x21]);
+        // Of one score, pieces are taken in their order.
+        let mut alike = of("llama", None);
+        alike.scores = vec![-1000.0; alike.scores.len()];
+        assert_eq!(ids(&alike, "ab a"), [1, 259, 262, 263]);
         let decoded = loaded(&of("llama", None)).decode(&[1, 259, 262, 263, 3 + 0x21], true).unwrap();
         assert_eq!(decoded, "ab a!");
     }

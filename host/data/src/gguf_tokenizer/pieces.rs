@@ -21,7 +21,7 @@ pub(super) fn build(vocabulary: &GgufVocabulary<'_>) -> Result<Built, String> {
     }
     let is_gemma = vocabulary.architecture.is_some_and(|it| it.starts_with("gemma"));
     let vocab = if is_gemma { respelled(vocabulary)? } else { vocabulary.vocab()? };
-    let merges = merges(vocabulary, &vocab, is_gemma);
+    let merges = merges(vocabulary, &vocab, is_gemma || says_nothing(vocabulary));
     let prefixed = vocabulary.add_space_prefix.unwrap_or(true);
     let is_phi3 = vocabulary.architecture == Some("phi3");
     let mut added_tokens = vocabulary.added_tokens(|token| is_phi3 && strips(token));
@@ -96,8 +96,18 @@ fn respelled(vocabulary: &GgufVocabulary<'_>) -> Result<Map<String, Value>, Stri
         .vocab()
 }
 
+/// Whether all pieces have one score: so do files that were made of a `tokenizer.json` alone. SentencePiece numbers pieces by
+/// their scores, so that the order is still known.
+fn says_nothing(vocabulary: &GgufVocabulary<'_>) -> bool {
+    let of = vocabulary.scores.iter().zip(&vocabulary.token_types);
+    let mut scores = of.filter(|it| *it.1 == NORMAL).map(|it| *it.0);
+    let first = scores.next();
+    scores.all(|it| Some(it) == first)
+}
+
 /// Pairs, best first. What is made must be a piece that text can hold, and so must its parts; `by_position` takes pieces
-/// in the file's order and not by their scores, which for Gemma say less.
+/// in the file's order and not by their scores, which for Gemma say less, and of some files
+/// nothing.
 fn merges(
     vocabulary: &GgufVocabulary<'_>,
     vocab: &Map<String, Value>,

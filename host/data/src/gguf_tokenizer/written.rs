@@ -30,7 +30,7 @@ pub struct WrittenVocabulary {
     pub scores: Vec<f32>,
     /// Best first; none of SentencePiece's.
     pub merges: Vec<String>,
-    /// Special tokens by the file's names: `bos`, `eos`, `unknown`, `padding`.
+    /// Special tokens by the file's names: `bos`, `eos`, `eot`, `unknown`, `padding`.
     pub special: Vec<(&'static str, usize)>,
     /// Whether a text begins with `bos`.
     pub add_bos: bool,
@@ -53,6 +53,8 @@ pub struct SourceFiles<'a> {
     pub tokenizer_config: &'a Value,
     /// `chat_template.jinja`.
     pub chat_template: Option<&'a str>,
+    /// Ids that end generation.
+    pub eos_ids: &'a [usize],
     /// Rows of the model's embedding.
     pub vocab_size: usize,
     /// `general.architecture`.
@@ -111,7 +113,7 @@ fn tokens(files: &SourceFiles<'_>, of_pieces: bool) -> Result<WrittenVocabulary,
         let is_byte = of_pieces && token.len() == 6 && token.starts_with("<0x") && token.ends_with('>');
         put(id, token, if is_byte { BYTE } else { NORMAL })?;
     }
-    let mut notes = Vec::new();
+    let mut stripping = Vec::new();
     let is_phi3 = of_pieces && files.architecture == "phi3";
     for added in files.tokenizer["added_tokens"].as_array().into_iter().flatten() {
         let token = added["content"].as_str().unwrap_or_default();
@@ -127,12 +129,19 @@ fn tokens(files: &SourceFiles<'_>, of_pieces: bool) -> Result<WrittenVocabulary,
         put(&added["id"], &spelled, kind)?;
         let known = is_phi3 && pieces::strips(token);
         if added["lstrip"] == true || (added["rstrip"] == true) != known {
-            notes.push(format!(
-                "`{token}` takes blanks beside it (`lstrip`, `rstrip`), which a GGUF file can't say"
-            ));
+            stripping.push(format!("`{token}`"));
         }
     }
-    let mut made = WrittenVocabulary { notes, ..WrittenVocabulary::default() };
+    let mut made = WrittenVocabulary::default();
+    if let Some(first) = stripping.first() {
+        let more = match stripping.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        made.notes.push(format!(
+            "{first}{more}: that blanks beside them belong to them (`lstrip`, `rstrip`) a GGUF file can't say"
+        ));
+    }
     for (id, place) in found.into_iter().enumerate() {
         let (token, kind) = place.unwrap_or_else(|| (format!("[PAD{id}]"), UNUSED));
         made.tokens.push(token);
@@ -243,6 +252,10 @@ fn special(files: &SourceFiles<'_>, made: &mut WrittenVocabulary) -> Result<(), 
         let id = token.and_then(|token| made.tokens.iter().position(|it| it == token));
         made.special.extend(id.map(|it| (name, it)));
     }
+    // A file has one besides the end of a text: that of a turn.
+    let ends = |id: &&usize| !made.special.iter().any(|it| it.0 == "eos" && it.1 == **id);
+    let of_turn = files.eos_ids.iter().find(ends).copied().filter(|it| *it < made.tokens.len());
+    made.special.extend(of_turn.map(|it| ("eot", it)));
     let tokenizer: tokenizers::Tokenizer =
         serde_json::from_value(files.tokenizer.clone()).map_err(|error| error.to_string())?;
     let ids = |special: bool| tokenizer.encode("a", special).map(|it| it.get_ids().to_vec());
@@ -284,5 +297,86 @@ impl WrittenVocabulary {
             chat_template: self.chat_template.as_deref(),
             context_length: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn byte_level() -> Value {
+        let bytes =
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+        json!({
+            "version": "1.0", "normalizer": null, "pre_tokenizer": bytes, "decoder": bytes, "post_processor": null,
+            "added_tokens": [{"id": 3, "content": "<end>", "single_word": false, "lstrip": false, "rstrip": true,
+                              "normalized": false, "special": true}],
+            "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]},
+        })
+    }
+
+    /// Bytes, `ab` and `aba`, a space before a text.
+    fn of_pieces(merges: Value) -> Value {
+        let mut vocab: Map<String, Value> = (0..256).map(|it| (format!("<0x{it:02X}>"), it.into())).collect();
+        for (index, piece) in ["a", "b", "ab", "aba", "\u{2581}"].iter().enumerate() {
+            vocab.insert((*piece).to_string(), (256 + index).into());
+        }
+        let mut made = byte_level();
+        made["added_tokens"] = json!([]);
+        made["pre_tokenizer"] = json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "first", "split": false});
+        made["model"] = json!({"type": "BPE", "byte_fallback": true, "vocab": vocab, "merges": merges});
+        made
+    }
+
+    fn made(tokenizer: &Value, vocab_size: usize) -> Result<WrittenVocabulary, String> {
+        let tokenizer_config = json!({"eos_token": {"content": "<end>"}});
+        let files = SourceFiles {
+            tokenizer,
+            tokenizer_config: &tokenizer_config,
+            chat_template: Some("{{ messages }}"),
+            eos_ids: &[3, 2],
+            vocab_size,
+            architecture: "llama",
+        };
+        vocabulary(&files)
+    }
+
+    #[test]
+    fn what_a_folder_says_is_written() {
+        let found = made(&byte_level(), 5).unwrap();
+        assert_eq!((found.model, found.pre), ("gpt2", "gpt-2"));
+        assert_eq!(found.tokens, ["a", "b", "ab", "<end>", "[PAD4]"]);
+        assert_eq!(found.token_types, [NORMAL, NORMAL, NORMAL, CONTROL, UNUSED]);
+        assert_eq!(found.special, [("eos", 3), ("eot", 2)]);
+        assert_eq!((found.add_bos, found.add_eos), (false, false));
+        assert_eq!(found.notes.len(), 1, "{:?}", found.notes);
+        let found = made(&of_pieces(json!(["a b", "ab a"])), 261).unwrap();
+        assert_eq!((found.model, found.add_space_prefix), ("llama", Some(true)));
+        assert!(found.notes[0].contains("prepend_scheme"), "{:?}", found.notes);
+    }
+
+    #[test]
+    fn what_a_file_has_no_form_for_is_told() {
+        let with = |key: &str, value: Value| {
+            let mut made = byte_level();
+            *made.pointer_mut(key).unwrap() = value;
+            made
+        };
+        let bos = json!({"type": "TemplateProcessing", "pair": [], "single": [
+            {"SpecialToken": {"id": "ab", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "special_tokens": {"ab": {"id": "ab", "ids": [2], "tokens": ["ab"]}}});
+        let told = [
+            made(&with("/model/type", json!("Unigram")), 5),
+            made(&with("/normalizer", json!({"type": "NFKC"})), 5),
+            made(&with("/pre_tokenizer/add_prefix_space", json!(true)), 5),
+            made(&with("/model/merges", json!(["ab"])), 5),
+            made(&with("/post_processor", bos), 5),
+            made(&byte_level(), 3),
+            // A merge that pieces imply is missing.
+            made(&of_pieces(json!(["a b"])), 261),
+        ];
+        insta::assert_snapshot!(told.map(|it| it.unwrap_err()).join("\n"));
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use fthost_engine::Device;
 use fthost_engine::checkpoint::gguf::{self, GgmlType, GgufFile, GgufStored, write_gguf};
-use fthost_engine::checkpoint::{StoredDtype, load_model};
+use fthost_engine::checkpoint::{SaveConfig, StoredDtype, load_model, save_model};
 use fthost_engine::models::CausalLm;
 
 use super::architectures::{cases, file, meaning, weights};
@@ -98,9 +98,14 @@ fn linears_are_stored_in_blocks() {
             let (kept, imported) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
             gguf::write_in_place(&file, kept.path()).unwrap();
             gguf::write_model(&file, imported.path(), StoredDtype::F32).unwrap();
-            let mut kept = load_model(kept.path(), &Device::flex()).unwrap();
-            assert!(kept.is_packed(), "{case}");
-            assert!(values(&mut kept) == values(&mut load_model(imported.path(), &Device::flex()).unwrap()));
+            let mut model = load_model(kept.path(), &Device::flex()).unwrap();
+            assert!(model.is_packed(), "{case}");
+            let imported = values(&mut load_model(imported.path(), &Device::flex()).unwrap());
+            assert!(values(&mut model) == imported, "{case}");
+            // And dense again, linears turned where the family stores them so.
+            let dense = tempfile::tempdir().unwrap();
+            save_model(&mut model, kept.path(), dense.path(), &SaveConfig::default()).unwrap();
+            assert!(values(&mut load_model(dense.path(), &Device::flex()).unwrap()) == imported, "{case}");
         }
     }
 }

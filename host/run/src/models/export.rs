@@ -25,7 +25,7 @@ pub fn export(source: &Path, out: &Path, how: &Written) -> Result<Vec<String>> {
     if out.symlink_metadata().is_ok() && !how.force {
         return Err(RunError::ModelInTheWay { folder: out.to_path_buf() });
     }
-    if how.quant.is_some() || how.max_shard_bytes.is_some() {
+    if how.quant.is_some() || how.max_shard_bytes.is_some() || how.keep_blocks {
         return Err(RunError::NotForGguf { path: out.to_path_buf() });
     }
     let mut model = load_model(source, &Device::flex())?;
@@ -56,7 +56,14 @@ pub(super) fn tokenizer(folder: &Path, vocab_size: usize, architecture: &str) ->
         return Err(fail("`tokenizer.json` is missing".to_string()).into());
     }
     let (config, template) = (json("tokenizer_config.json")?, text("chat_template.jinja")?);
+    let generation = json("generation_config.json")?;
+    let ends = match &generation["eos_token_id"] {
+        Value::Array(ids) => ids.iter().filter_map(Value::as_u64).collect(),
+        id => id.as_u64().into_iter().collect::<Vec<u64>>(),
+    };
+    let eos_ids: Vec<usize> = ends.into_iter().filter_map(|it| usize::try_from(it).ok()).collect();
     let files = SourceFiles {
+        eos_ids: &eos_ids,
         tokenizer: &tokenizer,
         tokenizer_config: &config,
         chat_template: template.as_deref(),

@@ -9,7 +9,7 @@ use super::GgufFile;
 const LARGEST: usize = 1 << 31;
 
 /// Keys that say nothing about what is computed.
-const SILENT: [&str; 2] = ["rope.scaling.finetuned", "vocab_size"];
+const SILENT: [&str; 3] = ["rope.scaling.finetuned", "tensor_data_layout", "vocab_size"];
 
 /// Reads keys and tensors of factors, and notes what is wrong.
 pub(super) struct Keys<'a> {
@@ -126,6 +126,14 @@ impl<'a> Keys<'a> {
         if let Some(found) = self.number(key).filter(|it| *it != known) {
             let key = self.full(key);
             self.problems.push(format!("`{key}` = {found} is not known here (known: {known})"));
+        }
+    }
+
+    /// A truth value that is known to be true only, which is also what its absence means.
+    pub fn only_true(&mut self, key: &str) {
+        let key = self.ask(key);
+        if self.file.metadata().contains_key(&key) && self.file.truth(&key) != Some(true) {
+            self.problems.push(format!("`{key}` is known here as true only"));
         }
     }
 

@@ -180,6 +180,8 @@ pub(super) fn experts(keys: &mut Keys<'_>) -> Option<[usize; 2]> {
     // 1 is softmax.
     keys.only("expert_gating_func", 1.0);
     keys.only("expert_shared_count", 0.0);
+    keys.only("expert_weights_scale", 1.0);
+    keys.only_true("expert_weights_norm");
     let count = count?;
     if count > MOST_EXPERTS {
         let key = keys.full("expert_count");
