@@ -1,6 +1,6 @@
 //! A GGUF file's vocabulary as `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja`.
 //!
-//! A GGUF holds tokens with merges or scores; how text is cut before merging it only names ([`rules`]), and what its model's
+//! A GGUF holds tokens with merges or scores; how text is cut before merging it only names, and what its model's
 //! family does besides it does not say at all.
 
 mod byte_level;
