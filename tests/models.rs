@@ -111,6 +111,35 @@ fn a_gguf_file_is_kept_as_a_folders_weights() {
     assert!(weights("dense") == weights("imported"));
 }
 
+/// The weights and tokenizers of every family are compared in the engine's tests and the run's; files are read by the package
+/// gguf and by transformers in `tests/golden/generate/check_gguf.py`.
+#[test]
+fn a_folder_becomes_a_gguf_file_and_a_folder_again() {
+    let place = tempfile::tempdir().unwrap();
+    let [first, file, packed, again] =
+        ["first", "made/file.gguf", "packed.gguf", "again"].map(|it| at(place.path(), it));
+    done(&["model", "convert", &golden("gguf/tiny.gguf"), "--out", &first]);
+    done(&["model", "convert", &first, "--out", &file]);
+    done(&["model", "convert", &file, "--out", &again]);
+    let read = |folder: &str, name: &str| std::fs::read(Path::new(folder).join(name)).unwrap();
+    for name in names(place.path().join("first")) {
+        if name != "tokenizer_config.json" {
+            assert!(read(&first, &name) == read(&again, &name), "`{name}` differs");
+        }
+    }
+    // From the file as well, linears in blocks.
+    done(&["model", "convert", &golden("gguf/tiny.gguf"), "--out", &packed, "--blocks", "q5_1"]);
+    let seen = fthost(&["model", "inspect", &packed, "--memory", "24GB"]);
+    insta::assert_snapshot!("inspect_written", said(&seen, place.path()));
+    let told = [
+        fthost(&["model", "convert", &first, "--out", &file]),
+        fthost(&["model", "convert", &first, "--out", &at(place.path(), "other"), "--blocks", "q8_0"]),
+        fthost(&["model", "convert", &first, "--out", &at(place.path(), "x.gguf"), "--quant", "nf4"]),
+    ];
+    assert_eq!(told.each_ref().map(|it| it.status.code()), [Some(1), Some(2), Some(2)]);
+    insta::assert_snapshot!(told.map(|it| said(&it, place.path())).concat());
+}
+
 #[test]
 fn inspect_tells_what_a_gguf_file_holds() {
     let seen = fthost(&["model", "inspect", &golden("gguf/tiny.gguf"), "--memory", "24GB"]);

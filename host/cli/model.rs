@@ -23,8 +23,11 @@ pub fn run(verb: &ModelVerb) -> Result<()> {
 
 fn converted(args: &ConvertArgs) -> Result<()> {
     let out = args.out.clone().unwrap_or_else(|| folder::beside(&args.source));
-    let written = Written { keep_blocks: args.keep_blocks, ..(&args.written).into() };
-    convert::convert(&args.source, &out, &written)?;
+    let blocks = args.blocks.map(Into::into);
+    let written = Written { keep_blocks: args.keep_blocks, blocks, ..(&args.written).into() };
+    for note in convert::convert(&args.source, &out, &written)? {
+        eprintln!("note: {note}");
+    }
     println!("`{}` is written", out.display());
     Ok(())
 }

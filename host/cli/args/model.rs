@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueEnum};
 use fthost_run::models::combine::{MajoritySign, Method, MethodOptions, Weighted};
-use fthost_run::models::{FourBitOptions, Int8Options, QuantConfig, StoredDtype, Written};
+use fthost_run::models::{FourBitOptions, GgmlType, Int8Options, QuantConfig, StoredDtype, Written};
 
 /// `fthost model`.
 #[derive(Debug, Subcommand)]
 pub enum ModelVerb {
-    /// Make a model's folder of a GGUF file, or of a folder: in other floats, in 4 bits, in several files
+    /// Make a model's folder of a GGUF file or of a folder, in other floats, in 4 bits, in several files; or a GGUF file of it
     Convert(ConvertArgs),
     /// Fetch a model from the hub
     Pull(PullArgs),
@@ -46,9 +46,12 @@ pub struct WrittenArgs {
 pub struct ConvertArgs {
     /// A GGUF file, or a folder in Hugging Face's layout
     pub source: PathBuf,
-    /// The folder to make; beside the file, without its `.gguf`, if absent
+    /// The folder to make, or the GGUF file where the name ends in `.gguf`; a folder beside the source, without its `.gguf`, if absent
     #[arg(long)]
     pub out: Option<PathBuf>,
+    /// Of a GGUF file to be made: store linears in ggml's blocks of 32 values
+    #[arg(long, value_enum, conflicts_with_all = ["dtype", "quant", "keep_blocks"])]
+    pub blocks: Option<BlocksArg>,
     /// Of a GGUF file: keep it as the folder's weights, linears in the blocks that it stores
     #[arg(long, conflicts_with_all = ["dtype", "quant", "max_shard_size"])]
     pub keep_blocks: bool,
@@ -239,6 +242,39 @@ pub enum QuantArg {
     Int8,
 }
 
+/// What linears of a GGUF file are stored in; names are ggml's.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum BlocksArg {
+    /// 8 bits and a scale
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// 4 bits and a scale
+    #[value(name = "q4_0")]
+    Q4_0,
+    /// 4 bits, a scale and a least value
+    #[value(name = "q4_1")]
+    Q4_1,
+    /// 5 bits and a scale
+    #[value(name = "q5_0")]
+    Q5_0,
+    /// 5 bits, a scale and a least value
+    #[value(name = "q5_1")]
+    Q5_1,
+}
+
+impl From<BlocksArg> for GgmlType {
+    fn from(blocks: BlocksArg) -> Self {
+        match blocks {
+            BlocksArg::Q8_0 => Self::Q8_0,
+            BlocksArg::Q4_0 => Self::Q4_0,
+            BlocksArg::Q4_1 => Self::Q4_1,
+            BlocksArg::Q5_0 => Self::Q5_0,
+            BlocksArg::Q5_1 => Self::Q5_1,
+        }
+    }
+}
+
 impl From<QuantArg> for QuantConfig {
     fn from(quant: QuantArg) -> Self {
         match quant {
@@ -254,6 +290,7 @@ impl From<&WrittenArgs> for Written {
         Self {
             dtype: args.dtype.into(),
             quant: args.quant.map(Into::into),
+            blocks: None,
             max_shard_bytes: args.max_shard_size.map(|it| it.as_u64()),
             keep_blocks: false,
             force: args.force,

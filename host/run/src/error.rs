@@ -73,6 +73,18 @@ pub enum RunError {
         /// The judge.
         judge: String,
     },
+    /// A folder is to hold blocks of a GGUF file.
+    #[error("`{}` is no name of a GGUF file, and `--blocks` is for one\nhint: let `--out` end in `.gguf`; or pack a folder's weights by `--quant`", folder.display())]
+    BlocksOfFolder {
+        /// What is to be made.
+        folder: PathBuf,
+    },
+    /// An option of folders, for a GGUF file.
+    #[error("`{}` is to be a GGUF file, and `--quant`, `--max-shard-size` and `--keep-blocks` are for folders\nhint: `--blocks` stores its linears in fewer bits", path.display())]
+    NotForGguf {
+        /// What is to be made.
+        path: PathBuf,
+    },
     /// A folder in which nothing was scored.
     #[error("no scores in `{}`\nhint: give the `output.dir` of a run whose plugins have a reward", folder.display())]
     NoScores {
@@ -312,6 +324,8 @@ impl RunError {
             | Self::NoReward { .. }
             | Self::NoScoreHead { .. }
             | Self::OptionOfOthers { .. }
+            | Self::BlocksOfFolder { .. }
+            | Self::NotForGguf { .. }
             | Self::Sandbox(SandboxError::NotFound { .. } | SandboxError::Config { .. }) => 2,
             Self::Registry(error) if error.is_usage() => 2,
             Self::Plugin(_)

@@ -8,6 +8,7 @@ Writes
     tests/golden/ggml_blocks.safetensors:
         <type>.data [rows, bytes of a row] (u8)
         <type>.values [rows, width]: `gguf.quants.dequantize`
+        source [rows, width]: what the older types are quantised from
     tests/golden/gguf/k_types.gguf, which is no model: a tensor `<type>` of each `K` type, [3, 2, 256], with the values
         <type> [3, 2, 256] in tests/golden/gguf/k_types.safetensors
 """
@@ -24,14 +25,14 @@ QUANTISED = [Q.Q4_0, Q.Q4_1, Q.Q5_0, Q.Q5_1, Q.Q8_0]
 RANDOM = {Q.Q4_K: [0, 2], Q.Q5_K: [0, 2], Q.Q6_K: [208]}
 
 
-def quantised(rng, kind):
+def source(rng):
     """Weights of rows of different size; a block of zeros, one of equal values, one with an outlier, one of tiny values."""
     values = rng.normal(size=(7, 160)).astype(np.float32) * np.float32([0.02, 1, 30, 1e-4, 0.5, 2000, 0.1])[:, None]
     values[0, :32] = 0
     values[1, 32:64] = -0.75
     values[2, 70] = 5000
     values[3, 96:128] *= 1e-3
-    return gguf.quants.quantize(values, kind)
+    return values
 
 
 def random_blocks(rng, kind, rows, blocks):
@@ -61,9 +62,10 @@ def k_types(rng):
 
 def main():
     rng = np.random.default_rng(11)
-    tensors = {}
+    weights = source(rng)
+    tensors = {"source": weights}
     for kind in [*QUANTISED, *RANDOM]:
-        data = quantised(rng, kind) if kind in QUANTISED else random_blocks(rng, kind, 5, 3)
+        data = gguf.quants.quantize(weights, kind) if kind in QUANTISED else random_blocks(rng, kind, 5, 3)
         values = gguf.quants.dequantize(data, kind)
         assert np.isfinite(values).all() and (values != 0).mean() > 0.8, kind
         tensors[f"{kind.name}.data"] = np.ascontiguousarray(data)

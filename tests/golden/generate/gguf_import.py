@@ -25,16 +25,29 @@ CONTRACTIONS = r"'s|'t|'re|'ve|'m|'ll|'d"
 GPT2 = rf"{CONTRACTIONS}| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)"
 ANY_CASE = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
 REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# Capitals end a word: llama.cpp's engine knows fewer classes, so these are the expressions of the models themselves, which
+# `llama-vocab.cpp` quotes ("original regex from tokenizer.json").
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+BEFORE = r"[^\r\n\p{L}\p{N}]?"
+SLASH = REST.replace(r"[\r\n]*", r"[\r\n/]*", 1)
 RULES = {
     "gpt-2": [GPT2],
+    "olmo": [GPT2],
+    "dbrx": [rf"{ANY_CASE}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{REST}"],
+    "qwen35": [rf"{ANY_CASE}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*"
+               rf"|\s*[\r\n]+|\s+(?!\S)|\s+"],
+    "gpt-4o": [rf"{BEFORE}{UPPER}*{LOWER}+{ANY_CASE}?|{BEFORE}{UPPER}+{LOWER}*{ANY_CASE}?|\p{{N}}{{1,3}}|{SLASH}"],
+    "tekken": [rf"{BEFORE}{UPPER}*{LOWER}+|{BEFORE}{UPPER}+{LOWER}*|\p{{N}}|{SLASH}"],
     "smollm": [r"\p{N}", GPT2],
     "llama-bpe": [rf"{ANY_CASE}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{REST}"],
     "qwen2": [rf"{ANY_CASE}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{REST}"],
 }
+NFC = {"qwen2", "qwen35", "olmo"}
 TEXTS = [
     "In 2024 she'd paid 12345.67 \u20ac, and it WASN'T 1\u00bd hours  late!\r\n\r\n  \tIndented?  ",
     "\u0412\u0435\u0441\u043d\u0430 1999 \u2014 \u4f60\u597d\uff0c\u4e16\u754c123\u3002 \u0928\u092e\u0938\u094d\u0924\u0947 \u0967\u0968\u0969 caf\u00e9 cafe\u0301 \U0001f642\U0001f680",
     "{\"name\": \"\u0141ukasz\", \"age\": 30, \"tags\": [\"a_b\", 'c-d']}\n\nfor(i=0;i<10;i++){x+=i;}   end",
+    "camelCase HTTPServer isn'tIt ΑΒγ \u01c5a \u0915\u094d\u0937\u0924\u094d\u0930 a\u0301b /usr//bin/\n/x 1234567",
 ]
 
 
@@ -110,7 +123,7 @@ def main():
     ROOT.mkdir(exist_ok=True)
     write("tiny", llama3=False)
     write("tiny_llama3", llama3=True)
-    cut = {name: [pieces(unicodedata.normalize("NFC", text) if name == "qwen2" else text, rules) for text in TEXTS]
+    cut = {name: [pieces(unicodedata.normalize("NFC", text) if name in NFC else text, rules) for text in TEXTS]
            for name, rules in RULES.items()}
     (ROOT / "pre_tokenizers.json").write_text(
         json.dumps({"texts": TEXTS, "pieces": cut}, ensure_ascii=True, indent=1) + "\n")

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use serde_json::Value;
 
 use super::write::{LazyTensor, StoredDtype, write_model_files, write_whole};
@@ -61,6 +61,9 @@ pub fn save_model(model: &mut CausalLm, base: &Path, folder: &Path, save: &SaveC
                 Ok(found) => tensors.extend(found),
                 Err(error) => outcome = Err(error),
             }
+        }
+        Parameter::Packed(weight) if names.is_transposed(name) => {
+            tensors.push(lazy(name, weight.to_tensor(&Device::flex()).transpose(), save.dtype));
         }
         Parameter::Packed(weight) => {
             let (weight, shape) = (weight.clone(), weight.shape().to_vec());

@@ -4,13 +4,11 @@
 mod adapted;
 mod block;
 mod flops;
-mod gguf;
 mod memory;
 mod shape;
 
 pub use block::{BlockNumbers, numbers};
 pub use flops::{Segment, forward as forward_flops, head as head_flops, step as step_flops};
-pub use gguf::gguf_shape;
 pub use memory::{
     BatchTokens, GenerationMemory, Held, Sampling, StepMemory, StepShape, WeightBytes, blocks, generation,
     moments, pass, step, tile, weights,

@@ -85,10 +85,11 @@ pub(super) fn begin(model: &CausalLm, cache: &mut KvCache) {
     if count == 0 {
         return;
     }
-    let counts = [(cache.open(), count)];
+    let (counts, positions) = ([(cache.open(), count)], 0..count);
     match model.embedded_prompt() {
         Some(prompt) => {
-            through_blocks(model, cache, &counts, (&[0..count], &[count]), prompt);
+            let positions = std::slice::from_ref(&positions);
+            through_blocks(model, cache, &counts, (positions, &[count]), prompt);
         }
         None => {
             let mut config = cache.extend(&counts);

@@ -48,13 +48,21 @@ impl DecoderConfig {
         let json = |source| EngineError::Json { path: path.to_path_buf(), source };
         let text = std::fs::read_to_string(path).map_err(EngineError::io("read", path))?;
         let value: Value = serde_json::from_str(&text).map_err(json)?;
+        Self::of(path, &value)
+    }
+
+    /// As [`DecoderConfig::read`], of what a file says; `path` is for errors.
+    ///
+    /// # Errors
+    /// As [`DecoderConfig::read`].
+    pub(crate) fn of(path: &Path, value: &Value) -> Result<Self> {
         let found = value["architectures"][0].as_str().unwrap_or("none");
         let is_named = |it: &&Family| [it.names.causal_lm, it.names.classifier].contains(&found);
         let Some(family) = FAMILIES.iter().find(is_named) else {
             let (path, found, known) = (path.to_path_buf(), found.to_string(), known());
             return Err(EngineError::UnknownArchitecture { path, found, known });
         };
-        let mut keys = Keys::of(&value);
+        let mut keys = Keys::of(value);
         let config = (family.decoder)(&mut keys);
         let mut problems = keys.into_problems();
         if problems.is_empty() {

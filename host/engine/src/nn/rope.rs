@@ -169,7 +169,7 @@ impl Rope {
     }
 
     /// Factor of cosine and sine.
-    fn attention_factor(&self) -> f64 {
+    pub(crate) fn attention_factor(&self) -> f64 {
         match &self.scaling {
             RopeScaling::Yarn(yarn) => yarn.attention_factor(self.max_position_embeddings),
             RopeScaling::Longrope { factor, attention_factor, original_max_position_embeddings, .. } => {

@@ -216,7 +216,7 @@ fn virtual_tokens_are_shared_by_the_sequences_of_a_batch() {
         load_adapter(&mut model, &folder).unwrap();
         let alone: Vec<f32> = rows.iter().flat_map(|it| logits(&model, it)).collect();
         let row = |it: &&[u32]| sequence(it.to_vec(), vec![-100; it.len()], 1);
-        let together = Batch::new(&rows.iter().map(row).collect::<Vec<_>>());
+        let together = Batch::new(rows.iter().map(row).collect::<Vec<_>>());
         let states = model.logits(model.hidden(&together)).try_into_vec_as::<f32>().unwrap();
         assert_close(case, &states, &alone, 1e-4);
         // As preference pairs share them: a prompt of four tokens, and two that go on from it.

@@ -9,6 +9,9 @@ use fthost_engine::checkpoint::{StoredDtype, load_model};
 
 use crate::support::golden;
 
+mod architectures;
+mod export;
+
 fn tiny() -> Vec<u8> {
     std::fs::read(golden("gguf/tiny.gguf")).unwrap()
 }
@@ -199,7 +202,7 @@ fn what_is_not_known_is_refused_by_name() {
         refused(&changed("blk.0.ffn_up.weight", 20, &10u32.to_le_bytes())),
         refused(&renamed("blk.0.ffn_up.weight", "blk.0.ffn_xx.weight")),
         refused(&renamed("llama.rope.freq_base", "llama.rope.freq_bass")),
-        refused(&changed("general.architecture", 12, b"gemma")),
+        refused(&changed("general.architecture", 12, b"bloom")),
         refused(&changed("llama.block_count", 4, &2u32.to_le_bytes())),
         refused(&changed("llama.attention.head_count", 4, &0u32.to_le_bytes())),
         refused(&changed("llama.feed_forward_length", 4, &u32::MAX.to_le_bytes())),

@@ -5,11 +5,11 @@ use fthost_engine::adapters::init::LoraInit;
 use fthost_engine::adapters::{
     AdapterConfig, Ia3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig, TargetModules, attach_lora,
 };
-use fthost_engine::checkpoint::gguf::{GgufFile, write_in_place};
+use fthost_engine::checkpoint::gguf::{GgufFile, decoder_config, write_in_place};
 use fthost_engine::checkpoint::{LoadConfig, init_model, load_model_as};
 use fthost_engine::estimate::{
-    BatchTokens, Held, ModelShape, Role, Sampling, Segment, StepShape, forward_flops, generation, gguf_shape,
-    moments, step_flops, weights,
+    BatchTokens, Held, ModelShape, Role, Sampling, Segment, StepShape, forward_flops, generation, moments,
+    step_flops, weights,
 };
 use fthost_engine::models::{CausalLm, DecoderConfig, Parameter};
 use fthost_engine::nn::{DecodeWeights, FloatDtype};
@@ -265,7 +265,7 @@ fn a_gguf_files_shape_is_that_of_its_import() {
     let folder = tempfile::tempdir().unwrap();
     write_in_place(&file, folder.path()).unwrap();
     let imported = DecoderConfig::read(&folder.path().join("config.json")).unwrap();
-    let found = ModelShape::of(&gguf_shape(&file).unwrap());
+    let found = ModelShape::of(&decoder_config(&file).unwrap());
     let weights = |it: ModelShape| it.weights().collect::<Vec<_>>();
     assert_eq!(weights(found), weights(ModelShape::of(&imported)));
 }

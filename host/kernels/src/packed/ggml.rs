@@ -1,7 +1,7 @@
 //! Rows of ggml's blocks, as a GGUF file stores them: the layouts of `ggml-common.h`.
 //!
 //! A block is some values and what they share. The bytes are kept as they are, and may be a slice of a mapped file. Values are
-//! those of ggml's reference, `ggml-quants.c`, bit for bit: each product and each sum is an f32. Nothing is quantised here.
+//! those of ggml's reference, `ggml-quants.c`, bit for bit: each product and each sum is an f32.
 
 use burn::tensor::f16;
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::simd::vectorized;
 
 /// Values of a block of the older types.
-const BLOCK: usize = 32;
+pub(super) const BLOCK: usize = 32;
 
 /// Values of a block of the `K` types: parts of 32, or of 16, have scales of their own.
 const SUPER_BLOCK: usize = 256;
@@ -125,6 +125,18 @@ pub enum GgmlError {
         expected: usize,
         /// Bytes that are there.
         found: usize,
+    },
+    /// Blocks of that type are not made here.
+    #[error("{} is read here, and not written", kind.name())]
+    OnlyRead {
+        /// The blocks.
+        kind: GgmlType,
+    },
+    /// A block's scale is infinite.
+    #[error("values are too large for {}, whose scales have 16 bits", kind.name())]
+    ValueTooLarge {
+        /// The blocks.
+        kind: GgmlType,
     },
 }
 

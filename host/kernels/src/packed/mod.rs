@@ -3,6 +3,7 @@
 
 pub mod four_bit;
 pub mod ggml;
+mod ggml_quantize;
 pub mod int8_rows;
 
 use std::sync::Arc;

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use fthost_data::{DataError, Tokenizer};
 use fthost_engine::checkpoint::gguf::{self, GgufFile};
 use fthost_engine::checkpoint::safetensors::TensorFiles;
-use fthost_engine::estimate::gguf_shape;
 use fthost_engine::models::DecoderConfig;
 use fthost_engine::quant::bitsandbytes;
 use serde::Serialize;
@@ -146,7 +145,7 @@ fn gguf_file(path: &Path) -> Result<Inspection> {
     let checked = gguf::check(&file);
     // Of what an import makes, its tokenizer aside: floats.
     let memory = match &checked {
-        Ok(()) => gguf_shape(&file).map(|it| modes(&it, &BTreeMap::new(), 0)).transpose()?,
+        Ok(()) => Some(modes(&gguf::decoder_config(&file)?, &BTreeMap::new(), 0)?),
         Err(_) => None,
     };
     let importable = match (checked, vocabulary.to_files()) {
@@ -202,8 +201,8 @@ fn layer(name: &str) -> Option<&str> {
 /// Part of a model by what its names hold, Hugging Face's and llama.cpp's, in the order of the model.
 const PARTS: [(&str, &[&str]); 6] = [
     ("virtual tokens", &["prompt_embeddings"]),
-    ("embedding", &["embed_tokens", "token_embd", "wte.", "wpe."]),
-    ("attention", &["self_attn.", "attn.c_", "attn_q.", "attn_k.", "attn_v.", "attn_output."]),
+    ("embedding", &["embed_tokens", "token_embd", "position_embd", "wte.", "wpe."]),
+    ("attention", &["self_attn.", "attn.c_", "attn_q.", "attn_k.", "attn_v.", "attn_qkv.", "attn_output."]),
     ("feed-forward", &["mlp.", "block_sparse_moe.", "ffn_gate", "ffn_up", "ffn_down"]),
     ("norms", &["norm", "ln_"]),
     ("head", &["lm_head", "output."]),

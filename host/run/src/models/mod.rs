@@ -3,6 +3,7 @@
 pub mod combine;
 pub mod convert;
 pub mod embedded;
+pub mod export;
 pub mod folder;
 pub mod hub;
 pub mod init;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use fthost_engine::checkpoint::SaveConfig;
 pub use fthost_engine::checkpoint::StoredDtype;
+pub use fthost_engine::checkpoint::gguf::GgmlType;
 use fthost_engine::models::DecoderConfig;
 pub use fthost_engine::quant::{FourBitOptions, Int8Options, QuantConfig};
 use serde::{Deserialize, Serialize};
@@ -76,6 +78,8 @@ pub struct Written {
     pub dtype: StoredDtype,
     /// What linears are packed in; not at all if `None`.
     pub quant: Option<QuantConfig>,
+    /// What linears of a GGUF file are stored in; not in blocks if `None`.
+    pub blocks: Option<GgmlType>,
     /// Bytes of a file at most, unless one tensor has more.
     pub max_shard_bytes: Option<u64>,
     /// A GGUF file becomes the folder's weights as it is, its linears stay in its blocks.

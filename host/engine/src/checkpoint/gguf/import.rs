@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value as Json, json};
 
 use super::GgufFile;
-use super::llama::plan;
+use super::plan::plan;
 use super::weights::WEIGHTS;
 use crate::checkpoint::write::{LazyTensor, StoredDtype, write_lazy, write_whole};
 use crate::error::{EngineError, Result};
@@ -30,9 +30,19 @@ pub fn write_model(file: &GgufFile, folder: &Path, dtype: StoredDtype) -> Result
     check(file)?;
     let plan = plan(file)?;
     write_config(file, plan.config, folder, dtype)?;
+    let names = plan.decoder.names;
     let tensors = plan.weights.iter().map(|weight| {
-        let values = move || weight.values(file).expect("its type was checked");
-        LazyTensor::new(weight.name.clone(), weight.source.shape.clone(), dtype, values)
+        let slot = &weight.slot;
+        let transposed = slot.shape.len() == 2 && names.is_transposed(&slot.name);
+        let values = move || {
+            let values = weight.values(file).expect("its type was checked");
+            if transposed { in_columns(&values, slot.shape[1]) } else { values }
+        };
+        let mut shape = slot.shape.clone();
+        if transposed {
+            shape.reverse();
+        }
+        LazyTensor::new(slot.name.clone(), shape, dtype, values)
     });
     write_lazy(&folder.join("model.safetensors"), tensors.collect())
 }
@@ -51,6 +61,11 @@ pub fn write_in_place(file: &GgufFile, folder: &Path) -> Result<()> {
         std::fs::copy(&source, &to).map_err(EngineError::io("write", &to))?;
     }
     Ok(())
+}
+
+/// The values of rows of `width`, column by column.
+fn in_columns(values: &[f32], width: usize) -> Vec<f32> {
+    (0..width).flat_map(|column| values[column..].iter().step_by(width)).copied().collect()
 }
 
 fn write_config(file: &GgufFile, mut config: Json, folder: &Path, dtype: StoredDtype) -> Result<()> {

@@ -5,21 +5,33 @@
 //!
 //! `unsafe` here: mapping a file. The map lives as long as the [`GgufFile`] and all blocks taken from it.
 
+mod architectures;
+mod entries;
+mod export;
 mod import;
-mod llama;
+mod keys;
 mod parse;
+mod plan;
 mod quant;
+mod same;
+mod slots;
 mod weights;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+pub use fthost_kernels::GgmlType;
 use fthost_kernels::{GgmlBlocks, Packed};
 use memmap2::Mmap;
 
+pub use entries::Entry;
+pub use export::architecture_of;
+pub use export::{GgufStored, write_gguf};
 pub use import::{check, write_in_place, write_model};
 pub use parse::Value;
+pub use plan::decoder_config;
 pub use quant::TensorType;
 pub(crate) use weights::GgufWeights;
 pub use weights::WEIGHTS;
@@ -54,6 +66,11 @@ impl TensorInfo {
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }
+
+    /// Every dimension but the last as one.
+    fn rows(&self) -> usize {
+        self.shape.split_last().map_or(1, |it| it.1.iter().product())
+    }
 }
 
 impl GgufFile {
@@ -69,6 +86,13 @@ impl GgufFile {
         let Parsed { version, metadata, tensors } =
             parse::parse(&map).map_err(|reason| EngineError::Gguf { path: path.to_path_buf(), reason })?;
         Ok(Self { path: path.to_path_buf(), map: Bytes::from_owner(map), version, metadata, tensors })
+    }
+
+    /// What a file's head says that is not written yet. Only tensors that `head` holds may be read.
+    fn of_head(path: &Path, head: Vec<u8>) -> Result<Self> {
+        let Parsed { version, metadata, tensors } = parse::parse_head(&head)
+            .map_err(|reason| EngineError::Gguf { path: path.to_path_buf(), reason })?;
+        Ok(Self { path: path.to_path_buf(), map: head.into(), version, metadata, tensors })
     }
 
     /// Where the file lies.
@@ -126,14 +150,32 @@ impl GgufFile {
         self.metadata.get(key)?.wholes(&self.map)
     }
 
+    /// An array of numbers of the metadata.
+    pub fn numbers(&self, key: &str) -> Option<Vec<f64>> {
+        self.metadata.get(key)?.numbers(&self.map)
+    }
+
+    /// An array of truth values of the metadata.
+    pub fn truths(&self, key: &str) -> Option<Vec<bool>> {
+        self.metadata.get(key)?.truths(&self.map)
+    }
+
     /// One weight as f32, in the order of [`TensorInfo::shape`].
     ///
     /// # Errors
     /// A type that is not known here, by tensor and type.
     pub fn values(&self, tensor: &TensorInfo) -> Result<Vec<f32>> {
-        match self.blocks(tensor)? {
+        self.values_of(tensor, 0..tensor.rows())
+    }
+
+    /// The values of some of a weight's rows.
+    ///
+    /// # Errors
+    /// As [`GgufFile::values`].
+    fn values_of(&self, tensor: &TensorInfo, rows: Range<usize>) -> Result<Vec<f32>> {
+        match self.blocks_of(tensor, rows.clone())? {
             Some(blocks) => Ok(Packed::from(blocks).dequantize()),
-            None => Ok(tensor.stored.floats(&self.data(tensor)?)),
+            None => Ok(tensor.stored.floats(&self.data(tensor, rows)?)),
         }
     }
 
@@ -143,13 +185,23 @@ impl GgufFile {
     /// # Errors
     /// As [`GgufFile::values`].
     pub fn blocks(&self, tensor: &TensorInfo) -> Result<Option<GgmlBlocks>> {
-        Ok(tensor.stored.blocks(self.data(tensor)?, &tensor.shape))
+        self.blocks_of(tensor, 0..tensor.rows())
     }
 
-    /// The bytes of a weight, in the map.
-    fn data(&self, tensor: &TensorInfo) -> Result<Bytes> {
-        let bytes = self.check_type(tensor)?;
-        Ok(self.map.slice(tensor.start..tensor.start + bytes))
+    /// Some of a weight's rows as they lie in the mapped file.
+    ///
+    /// # Errors
+    /// As [`GgufFile::values`].
+    fn blocks_of(&self, tensor: &TensorInfo, rows: Range<usize>) -> Result<Option<GgmlBlocks>> {
+        let width = tensor.shape.last().copied().unwrap_or(1);
+        Ok(tensor.stored.blocks(self.data(tensor, rows.clone())?, &[rows.len(), width]))
+    }
+
+    /// The bytes of some of a weight's rows, in the map.
+    fn data(&self, tensor: &TensorInfo, rows: Range<usize>) -> Result<Bytes> {
+        // Blocks run along rows: each takes as many bytes as the others.
+        let bytes = self.check_type(tensor)? / tensor.rows();
+        Ok(self.map.slice(tensor.start + rows.start * bytes..tensor.start + rows.end * bytes))
     }
 
     /// Bytes of a weight whose type is known here.
@@ -160,9 +212,5 @@ impl GgufFile {
             found: tensor.stored.name(),
             known: TensorType::KNOWN,
         })
-    }
-
-    fn damaged(&self, reason: impl Into<String>) -> EngineError {
-        EngineError::Gguf { path: self.path.clone(), reason: reason.into() }
     }
 }

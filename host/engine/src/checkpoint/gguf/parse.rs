@@ -76,6 +76,14 @@ impl Value {
         self.elements(file)?.into_iter().map(whole).collect()
     }
 
+    pub(super) fn truths(&self, file: &[u8]) -> Option<Vec<bool>> {
+        self.elements(file)?.into_iter().map(|it| it.truth()).collect()
+    }
+
+    pub(super) fn numbers(&self, file: &[u8]) -> Option<Vec<f64>> {
+        self.elements(file)?.into_iter().map(|it| it.number()).collect()
+    }
+
     fn elements(&self, file: &[u8]) -> Option<Vec<Value>> {
         let Self::Array { kind, count, bytes } = self else { return None };
         let mut cursor = Cursor { file, at: bytes.start };
@@ -84,7 +92,7 @@ impl Value {
 }
 
 /// Type numbers of the metadata.
-mod kind {
+pub(super) mod kind {
     pub const U8: u32 = 0;
     pub const I8: u32 = 1;
     pub const U16: u32 = 2;
@@ -214,6 +222,20 @@ impl<'a> Cursor<'a> {
 
 /// Reads the head of a file and checks every tensor's place.
 pub(super) fn parse(file: &[u8]) -> Result<Parsed, String> {
+    let (mut parsed, data, alignment) = head(file)?;
+    place(&mut parsed.tensors, data, alignment, file.len())?;
+    Ok(parsed)
+}
+
+/// As [`parse`], of a file whose tensors are not all there: those that are asked for must be.
+pub(super) fn parse_head(file: &[u8]) -> Result<Parsed, String> {
+    let (mut parsed, data, _) = head(file)?;
+    parsed.tensors.iter_mut().for_each(|it| it.start += data);
+    Ok(parsed)
+}
+
+/// The head of a file, places of tensors counted from where the data starts; that, and what they are aligned to.
+fn head(file: &[u8]) -> Result<(Parsed, usize, usize), String> {
     let mut cursor = Cursor { file, at: 0 };
     if cursor.bytes().ok() != Some(*b"GGUF") {
         return Err("it does not begin with `GGUF`".to_string());
@@ -240,8 +262,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Parsed, String> {
     }
     let alignment = alignment(&metadata)?;
     let data = cursor.at.next_multiple_of(alignment);
-    place(&mut tensors, data, alignment, file.len())?;
-    Ok(Parsed { version, metadata, tensors })
+    Ok((Parsed { version, metadata, tensors }, data, alignment))
 }
 
 fn alignment(metadata: &BTreeMap<String, Value>) -> Result<usize, String> {

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use fthost_kernels::{GgmlBlocks, GgmlType};
 use half::{bf16, f16};
 
+use crate::checkpoint::write::StoredDtype;
+
 /// The type of a tensor, by ggml's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TensorType(pub u32);
@@ -88,6 +90,34 @@ impl TensorType {
     pub(super) fn blocks(self, data: Bytes, shape: &[usize]) -> Option<GgmlBlocks> {
         let Known::Blocks(kind) = self.known()? else { return None };
         GgmlBlocks::new(kind, data, rows(shape)?).ok()
+    }
+
+    /// That of floats.
+    pub(super) fn of_float(dtype: StoredDtype) -> Self {
+        Self(match dtype {
+            StoredDtype::F32 => 0,
+            StoredDtype::F16 => 1,
+            StoredDtype::Bf16 => 30,
+        })
+    }
+
+    /// That of blocks.
+    pub(super) fn of_blocks(kind: GgmlType) -> Self {
+        Self(kind.number())
+    }
+
+    /// f32 to what is stored, rows of `width`.
+    ///
+    /// # Errors
+    /// What blocks can't hold, and a type that is not known.
+    pub(super) fn encode(self, values: &[f32], width: usize) -> Result<Vec<u8>, String> {
+        Ok(match self.known() {
+            Some(Known::F32) => values.iter().flat_map(|it| it.to_le_bytes()).collect(),
+            Some(Known::F16) => values.iter().flat_map(|it| f16::from_f32(*it).to_le_bytes()).collect(),
+            Some(Known::Bf16) => values.iter().flat_map(|it| bf16::from_f32(*it).to_le_bytes()).collect(),
+            Some(Known::Blocks(kind)) => kind.quantize(values, width).map_err(|it| it.to_string())?,
+            None => return Err(format!("{} is not known here", self.name())),
+        })
     }
 
     /// Floats to f32; none for any other type.

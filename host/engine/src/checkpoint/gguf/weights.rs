@@ -1,13 +1,15 @@
 //! A GGUF file as the weights of a folder: linears stay in the blocks they are stored in.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use fthost_kernels::{Packed, Weight as LinearWeight};
 
 use super::GgufFile;
-use super::llama::{Weight, in_order, plan, row_order};
+use super::plan::{Weight, plan};
+use super::slots::Change;
 use crate::checkpoint::build::Source;
 use crate::checkpoint::load::LoadConfig;
 use crate::checkpoint::safetensors::check_finite;
@@ -18,9 +20,17 @@ use crate::nn::precision::cast;
 pub const WEIGHTS: &str = "model.gguf";
 
 impl Weight {
+    /// Its rows in the tensor it stands in, which may hold those of other experts, too.
+    fn rows(&self) -> Range<usize> {
+        let rows = self.slot.shape.split_last().map_or(1, |it| it.1.iter().product());
+        let first = self.slot.expert.map_or(0, |it| it[0]) * rows;
+        first..first + rows
+    }
+
     /// Where each row stands in the file, where that is not its own place.
     fn order(&self) -> Option<Vec<usize>> {
-        self.heads.map(|heads| row_order(self.source.shape[0], heads))
+        let Change::Reordered { heads, rows } = self.slot.change else { return None };
+        Some(row_order(rows, heads))
     }
 
     /// Its values in Hugging Face's order.
@@ -28,7 +38,10 @@ impl Weight {
     /// # Errors
     /// A type of values that is not known.
     pub(super) fn values(&self, file: &GgufFile) -> Result<Vec<f32>> {
-        let values = file.values(&self.source)?;
+        let mut values = file.values_of(&self.source, self.rows())?;
+        if self.slot.change == Change::PlusOne {
+            values.iter_mut().for_each(|it| *it -= 1.0);
+        }
         Ok(match self.order() {
             Some(order) => in_order(&values, &order),
             None => values,
@@ -40,7 +53,7 @@ impl Weight {
     /// # Errors
     /// As [`Weight::values`].
     fn blocks(&self, file: &GgufFile) -> Result<Option<Packed>> {
-        let blocks = file.blocks(&self.source)?;
+        let blocks = file.blocks_of(&self.source, self.rows())?;
         Ok(blocks.map(|it| match self.order() {
             Some(order) => it.with_rows(&order).into(),
             None => it.into(),
@@ -74,7 +87,7 @@ impl<'a> GgufWeights<'a> {
             let what = format!("`{}`", file.path().display());
             return Err(EngineError::Invalid { what, problems: vec![problem] });
         }
-        let weights = weights.into_iter().map(|it| (it.name.clone(), it)).collect();
+        let weights = weights.into_iter().map(|it| (it.slot.name.clone(), it)).collect();
         Ok(Self { file, weights, load })
     }
 
@@ -82,8 +95,8 @@ impl<'a> GgufWeights<'a> {
         let folder = || self.file.path().to_path_buf();
         let missing = || EngineError::MissingTensor { folder: folder(), name: name.to_string() };
         let weight = self.weights.get(name).ok_or_else(missing)?;
-        if weight.source.shape != shape {
-            let (found, expected) = (weight.source.shape.clone(), shape.to_vec());
+        if weight.slot.shape != shape {
+            let (found, expected) = (weight.slot.shape.clone(), shape.to_vec());
             return Err(EngineError::ShapeMismatch { name: name.to_string(), found, expected });
         }
         Ok(weight)
@@ -116,6 +129,19 @@ impl Source for GgufWeights<'_> {
     }
 }
 
+/// Where each row stands in the file: neighbouring pairs of a head become its two halves.
+pub(super) fn row_order(rows: usize, heads: usize) -> Vec<usize> {
+    let head_dim = rows / heads;
+    let of_head = |row: usize| 2 * (row % (head_dim / 2)) + row / (head_dim / 2);
+    (0..rows).map(|row| row / head_dim * head_dim + of_head(row % head_dim)).collect()
+}
+
+/// The values of those rows.
+pub(super) fn in_order(values: &[f32], order: &[usize]) -> Vec<f32> {
+    let width = values.len() / order.len().max(1);
+    order.iter().flat_map(|row| &values[row * width..(row + 1) * width]).copied().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +166,13 @@ mod tests {
             found.push((name.to_string(), shape, values.into_iter().map(f32::to_bits).collect()));
         });
         found
+    }
+
+    /// llama.cpp's permutation of `[0, 1, 2, 3]`, two heads of four rows each, undone.
+    #[test]
+    fn rows_of_a_head_return_to_their_halves() {
+        let permuted = [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0];
+        assert_eq!(in_order(&permuted, &row_order(8, 2)), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
     }
 
     /// Queries and keys with their rows put back; bit for bit what an import makes of the file.

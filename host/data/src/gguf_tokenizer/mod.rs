@@ -1,20 +1,29 @@
 //! A GGUF file's vocabulary as `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja`.
 //!
-//! A GGUF holds tokens and merges; how text is cut before merging it only names (`tokenizer.ggml.pre`). Each name's
-//! rule stands here as the model's own `tokenizer.json` has it: SmolLM2 takes digits one by one, Llama 3 three at a
-//! time, Qwen2 normalises to NFC. A name without a rule is refused, as any other rule would give other tokens.
+//! A GGUF holds tokens with merges or scores; how text is cut before merging it only names, and what its model's
+//! family does besides it does not say at all.
 
-use std::collections::HashSet;
+mod byte_level;
+mod pieces;
+mod rules;
+mod written;
 
 use serde_json::{Map, Value, json};
 
-/// Token types of a GGUF (llama.cpp's `llama_token_type`) that are found whole in a text, before anything is cut.
+pub use written::{SourceFiles, WrittenVocabulary, vocabulary as written};
+
+/// Token types of a GGUF (llama.cpp's `llama_token_type`). Control tokens and those that a user defined are found whole in a
+/// text, before anything is cut.
+const NORMAL: i64 = 1;
+const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 
 /// What a GGUF says of its tokenizer, keys as in the file, `tokenizer.ggml.` left out.
 #[derive(Debug, Clone, Default)]
 pub struct GgufVocabulary<'a> {
+    /// `general.architecture`.
+    pub architecture: Option<&'a str>,
     /// `model`: the kind of tokenizer.
     pub model: Option<&'a str>,
     /// `pre`: the name of the rule that cuts text.
@@ -23,6 +32,8 @@ pub struct GgufVocabulary<'a> {
     pub tokens: Vec<&'a str>,
     /// `token_type`, by id; all normal where empty.
     pub token_types: Vec<i64>,
+    /// `scores`, by id, of SentencePiece's pieces.
+    pub scores: Vec<f32>,
     /// `merges`: `left right`, best first.
     pub merges: Vec<&'a str>,
     /// `bos_token_id`.
@@ -37,6 +48,8 @@ pub struct GgufVocabulary<'a> {
     pub add_bos: Option<bool>,
     /// `add_eos_token`.
     pub add_eos: Option<bool>,
+    /// `add_space_prefix`.
+    pub add_space_prefix: Option<bool>,
     /// `tokenizer.chat_template`.
     pub chat_template: Option<&'a str>,
     /// The architecture's `context_length`.
@@ -54,95 +67,17 @@ pub struct TokenizerFiles {
     pub chat_template: Option<String>,
 }
 
-/// How text is cut into what is merged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PreTokenizer {
-    Gpt2,
-    Smollm,
-    Llama3,
-    Qwen2,
-}
-
-/// Names in `tokenizer.ggml.pre`. llama.cpp's converter knows a model by how it cuts a probe, so names of one rule
-/// are one. `default` is what files say that were made before there were names.
-const PRE_TOKENIZERS: [(&str, PreTokenizer); 8] = [
-    ("default", PreTokenizer::Gpt2),
-    ("gpt-2", PreTokenizer::Gpt2),
-    ("smollm", PreTokenizer::Smollm),
-    ("llama-bpe", PreTokenizer::Llama3),
-    ("llama3", PreTokenizer::Llama3),
-    ("llama-v3", PreTokenizer::Llama3),
-    ("qwen2", PreTokenizer::Qwen2),
-    ("deepseek-r1-qwen", PreTokenizer::Qwen2),
-];
-
-impl PreTokenizer {
-    fn named(pre: Option<&str>) -> Result<Self, String> {
-        let pre = pre.unwrap_or("default");
-        let found = PRE_TOKENIZERS.iter().find(|it| it.0 == pre);
-        found.map(|it| it.1).ok_or_else(|| {
-            let known: Vec<&str> = PRE_TOKENIZERS.iter().map(|it| it.0).collect();
-            format!("`tokenizer.ggml.pre` = \"{pre}\" is not known here (known: {})", known.join(", "))
-        })
-    }
-
-    fn normalizer(self) -> Value {
-        if self == Self::Qwen2 { json!({"type": "NFC"}) } else { Value::Null }
-    }
-
-    fn pre_tokenizer(self) -> Value {
-        match self {
-            Self::Gpt2 => byte_level(false, true, true),
-            Self::Smollm => json!({
-                "type": "Sequence",
-                "pretokenizers": [
-                    {"type": "Digits", "individual_digits": true},
-                    byte_level(false, true, true),
-                ],
-            }),
-            Self::Llama3 => split(r"\p{N}{1,3}", true),
-            Self::Qwen2 => split(r"\p{N}", false),
-        }
-    }
-
-    /// Whether a piece that is a token whole is taken as it is, not merged.
-    fn ignore_merges(self) -> bool {
-        self == Self::Llama3
-    }
-
+/// Parts of `tokenizer.json` that differ from kind to kind.
+struct Built {
+    normalizer: Value,
+    pre_tokenizer: Value,
+    /// Besides what adds special tokens.
+    post_processor: Option<Value>,
+    decoder: Value,
+    model: Value,
+    added_tokens: Vec<Value>,
     /// Whether a text begins with the beginning-of-text token where the file does not say.
-    fn adds_bos(self) -> bool {
-        self == Self::Llama3
-    }
-}
-
-fn byte_level(add_prefix_space: bool, trim_offsets: bool, use_regex: bool) -> Value {
-    json!({
-        "type": "ByteLevel",
-        "add_prefix_space": add_prefix_space,
-        "trim_offsets": trim_offsets,
-        "use_regex": use_regex,
-    })
-}
-
-/// Words with what stands before them, `numbers`, punctuation, line ends, blanks: the cut of tiktoken's `cl100k_base`.
-fn split(numbers: &str, trim_offsets: bool) -> Value {
-    let pattern = [
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
-        r"[^\r\n\p{L}\p{N}]?\p{L}+",
-        numbers,
-        r" ?[^\s\p{L}\p{N}]+[\r\n]*",
-        r"\s*[\r\n]+",
-        r"\s+(?!\S)",
-        r"\s+",
-    ];
-    json!({
-        "type": "Sequence",
-        "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": pattern.join("|")}, "behavior": "Isolated", "invert": false},
-            byte_level(false, trim_offsets, false),
-        ],
-    })
+    adds_bos: bool,
 }
 
 impl GgufVocabulary<'_> {
@@ -151,42 +86,29 @@ impl GgufVocabulary<'_> {
     /// # Errors
     /// A kind of tokenizer or a rule that is not known here; tokens, types, merges or ids that don't fit together.
     pub fn to_files(&self) -> Result<TokenizerFiles, String> {
-        let model = self.model.unwrap_or("none");
-        if model != "gpt2" {
-            return Err(format!(
-                "`tokenizer.ggml.model` = \"{model}\" is not known here (known: gpt2, which is byte-level BPE)"
-            ));
-        }
-        let pre = PreTokenizer::named(self.pre)?;
-        let vocab = self.vocab()?;
-        let merges = self.merges(&vocab)?;
+        let built = match self.model.unwrap_or("none") {
+            "gpt2" => byte_level::build(self)?,
+            "llama" => pieces::build(self)?,
+            model => {
+                return Err(format!(
+                    "`tokenizer.ggml.model` = \"{model}\" is not known here (known: gpt2, which is byte-level BPE, and llama, which is SentencePiece's BPE)"
+                ));
+            }
+        };
         let (bos, eos) = (self.token("bos", self.bos)?, self.token("eos", self.eos)?);
-        let adds_bos = self.add_bos.unwrap_or(pre.adds_bos()) && bos.is_some();
+        let adds_bos = self.add_bos.unwrap_or(built.adds_bos) && bos.is_some();
         let adds_eos = self.add_eos.unwrap_or(false) && eos.is_some();
+        let special = [adds_bos.then_some((bos, self.bos)), adds_eos.then_some((eos, self.eos))];
         let tokenizer = json!({
             "version": "1.0",
             "truncation": null,
             "padding": null,
-            "added_tokens": self.added_tokens(),
-            "normalizer": pre.normalizer(),
-            "pre_tokenizer": pre.pre_tokenizer(),
-            "post_processor": post_processor(
-                adds_bos.then_some((bos, self.bos)),
-                adds_eos.then_some((eos, self.eos)),
-            ),
-            "decoder": byte_level(true, true, true),
-            "model": {
-                "type": "BPE",
-                "dropout": null,
-                "unk_token": null,
-                "continuing_subword_prefix": null,
-                "end_of_word_suffix": null,
-                "fuse_unk": false,
-                "byte_fallback": false,
-                "ignore_merges": pre.ignore_merges(),
-                "vocab": vocab,
-                "merges": merges,
-            },
+            "added_tokens": built.added_tokens,
+            "normalizer": built.normalizer,
+            "pre_tokenizer": built.pre_tokenizer,
+            "post_processor": post_processor(built.post_processor, special),
+            "decoder": built.decoder,
+            "model": built.model,
         });
         let mut tokenizer_config = json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -204,6 +126,7 @@ impl GgufVocabulary<'_> {
         Ok(TokenizerFiles { tokenizer, tokenizer_config, chat_template })
     }
 
+    /// Ids of tokens, in their order.
     fn vocab(&self) -> Result<Map<String, Value>, String> {
         if self.tokens.is_empty() {
             return Err("`tokenizer.ggml.tokens` is missing".to_string());
@@ -221,36 +144,19 @@ impl GgufVocabulary<'_> {
         Ok(vocab)
     }
 
-    fn merges(&self, vocab: &Map<String, Value>) -> Result<Vec<[String; 2]>, String> {
-        let mut pairs = Vec::with_capacity(self.merges.len());
-        let mut seen = HashSet::new();
-        for (index, merge) in self.merges.iter().enumerate() {
-            let refuse = |reason: &str| Err(format!("`tokenizer.ggml.merges` {index}, `{merge}`: {reason}"));
-            let Some((left, right)) = merge.split_once(' ') else { return refuse("two parts are expected") };
-            let merged = format!("{left}{right}");
-            if let Some(missing) = [left, right, &merged].iter().find(|it| !vocab.contains_key(**it)) {
-                return refuse(&format!("`{missing}` is no token"));
-            }
-            // Only the first of two equal merges counts.
-            if seen.insert((left, right)) {
-                pairs.push([left.to_string(), right.to_string()]);
-            }
-        }
-        Ok(pairs)
-    }
-
-    fn added_tokens(&self) -> Vec<Value> {
+    /// Tokens that are found whole in a text; `strips` says which take the blanks behind them.
+    fn added_tokens(&self, strips: impl Fn(&str) -> bool) -> Vec<Value> {
         let mut added = Vec::new();
         for (id, (token, kind)) in self.tokens.iter().zip(&self.token_types).enumerate() {
-            if matches!(*kind, CONTROL | USER_DEFINED) {
+            if matches!(*kind, UNKNOWN | CONTROL | USER_DEFINED) {
                 added.push(json!({
                     "id": id,
                     "content": token,
                     "single_word": false,
                     "lstrip": false,
-                    "rstrip": false,
+                    "rstrip": strips(token),
                     "normalized": false,
-                    "special": *kind == CONTROL,
+                    "special": *kind != USER_DEFINED,
                 }));
             }
         }
@@ -265,16 +171,21 @@ impl GgufVocabulary<'_> {
         })?;
         Ok(Some(token))
     }
+
+    /// The token that stands for what no other does.
+    fn unknown_token(&self) -> Option<&str> {
+        let position = self.token_types.iter().position(|it| *it == UNKNOWN);
+        position.and_then(|it| self.tokens.get(it)).copied()
+    }
 }
 
 /// A special token and its id.
 type Special<'a> = (Option<&'a str>, Option<u64>);
 
 /// What is added around a text where special tokens are asked for.
-fn post_processor(bos: Option<Special<'_>>, eos: Option<Special<'_>>) -> Value {
-    let bytes = byte_level(true, false, true);
+fn post_processor(first: Option<Value>, [bos, eos]: [Option<Special<'_>>; 2]) -> Value {
     if bos.is_none() && eos.is_none() {
-        return bytes;
+        return first.unwrap_or_default();
     }
     let special = |it: &Special<'_>, part: u8| json!({"SpecialToken": {"id": it.0, "type_id": part}});
     let around = |text: &str, part: u8| {
@@ -292,7 +203,10 @@ fn post_processor(bos: Option<Special<'_>>, eos: Option<Special<'_>>) -> Value {
     }
     let template =
         json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens});
-    json!({"type": "Sequence", "processors": [bytes, template]})
+    match first {
+        Some(first) => json!({"type": "Sequence", "processors": [first, template]}),
+        None => template,
+    }
 }
 
 #[cfg(test)]
@@ -323,7 +237,7 @@ mod tests {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../../tests/golden/gguf/pre_tokenizers.json");
         let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-        for pre in ["gpt-2", "smollm", "llama-bpe", "qwen2"] {
+        for pre in ["gpt-2", "olmo", "smollm", "llama-bpe", "dbrx", "qwen2", "qwen35", "gpt-4o", "tekken"] {
             let tokenizer = loaded(&GgufVocabulary { pre: Some(pre), ..vocabulary() });
             for (index, text) in golden["texts"].as_array().unwrap().iter().enumerate() {
                 let mut normalized: tokenizers::NormalizedString = text.as_str().unwrap().into();
@@ -360,11 +274,51 @@ mod tests {
         assert_eq!(ids(&both), [0, 3, 0]);
     }
 
+    /// SentencePiece's pieces: a space before a text, bytes for what is no piece, and special tokens of Phi 3 that take the
+    /// blanks behind them.
+    #[test]
+    fn pieces_are_merged_by_their_scores() {
+        let bytes: Vec<String> = (0..=255).map(|it| format!("<0x{it:02X}>")).collect();
+        let mut tokens = vec!["<unk>", "<s>", "</s>"];
+        tokens.extend(bytes.iter().map(String::as_str));
+        tokens.extend(["\u{2581}", "a", "b", "ab", "\u{2581}a", "<|user|>"]);
+        let mut token_types = vec![2, 3, 3];
+        token_types.extend([6; 256]);
+        token_types.extend([1, 1, 1, 1, 1, 3]);
+        // `ab` is better than what begins with a space.
+        let mut scores = vec![0.0; 259];
+        scores.extend([-3.0, -4.0, -5.0, 0.0, -1.0, -1000.0]);
+        let of = |architecture, add_space_prefix| GgufVocabulary {
+            architecture: Some(architecture),
+            model: Some("llama"),
+            tokens: tokens.clone(),
+            token_types: token_types.clone(),
+            scores: scores.clone(),
+            bos: Some(1),
+            eos: Some(2),
+            add_space_prefix,
+            ..GgufVocabulary::default()
+        };
+        let ids =
+            |it: &GgufVocabulary<'_>, text: &str| loaded(it).encode(text, true).unwrap().get_ids().to_vec();
+        assert_eq!(ids(&of("llama", None), "ab a"), [1, 259, 262, 263]);
+        assert_eq!(ids(&of("llama", Some(false)), "ab a"), [1, 262, 263]);
+        assert_eq!(ids(&of("llama", None), "<|user|> a!"), [1, 264, 259, 263, 3 + 0x21]);
+        assert_eq!(ids(&of("phi3", None), "<|user|> a!"), [1, 264, 263, 3 + 0x21]);
+        // Of one score, pieces are taken in their order.
+        let mut alike = of("llama", None);
+        alike.scores = vec![-1000.0; alike.scores.len()];
+        assert_eq!(ids(&alike, "ab a"), [1, 259, 262, 263]);
+        let decoded = loaded(&of("llama", None)).decode(&[1, 259, 262, 263, 3 + 0x21], true).unwrap();
+        assert_eq!(decoded, "ab a!");
+    }
+
     #[test]
     fn what_does_not_fit_together_is_told() {
         let told = [
+            GgufVocabulary { model: Some("bert"), ..vocabulary() },
             GgufVocabulary { model: Some("llama"), ..vocabulary() },
-            GgufVocabulary { pre: Some("tekken"), ..vocabulary() },
+            GgufVocabulary { pre: Some("poro-chat"), ..vocabulary() },
             GgufVocabulary { tokens: vec![], ..vocabulary() },
             GgufVocabulary { tokens: vec!["a", "b", "ab", "a", "c"], ..vocabulary() },
             GgufVocabulary { token_types: vec![1], ..vocabulary() },
