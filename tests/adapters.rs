@@ -99,8 +99,18 @@ fn every_kind_is_told_of() {
         let adapter = place.join("out/adapter");
         let seen = said(&fthost(&["model", "inspect", adapter.to_str().unwrap()]), place);
         told += &format!("\n{seen}\n");
-        let estimate = fthost(&["estimate", path.to_str().unwrap()]);
-        assert!(estimate.status.success(), "{kind}: {}", said(&estimate, place));
+        let estimate = || {
+            let estimate = fthost(&["estimate", path.to_str().unwrap()]);
+            assert!(estimate.status.success(), "{kind}: {}", said(&estimate, place));
+            said(&estimate, place)
+        };
+        // One that is gone on with takes what it took when it was new, and leaves a text as much room.
+        let fresh = estimate();
+        std::fs::rename(place.join("out"), place.join("kept")).unwrap();
+        let gone_on = RUN_FILE.replace(LORA, "[adapter.peft]\npath = \"kept/adapter\"\n");
+        std::fs::write(&path, gone_on).unwrap();
+        assert_eq!(estimate(), fresh, "{kind}");
+        assert!(run(&path, &["--quiet", "--set", "train.steps=1"]).status.success(), "{kind}");
     }
     insta::assert_snapshot!(told);
 }

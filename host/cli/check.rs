@@ -64,15 +64,18 @@ fn told(config: &RunConfig) -> String {
     lines.concat()
 }
 
+/// Modules that are trained whole beside an adapter.
+fn beside(modules: &[String]) -> String {
+    if modules.is_empty() { String::new() } else { format!(", and {}", modules.join(", ")) }
+}
+
 /// What a run trains.
 fn trains(adapter: Option<&Adapter>) -> String {
     match adapter {
         Some(Adapter::Lora(lora)) => {
-            let beside: Vec<&str> = lora.modules_to_save.iter().map(String::as_str).collect();
-            let and = if beside.is_empty() { String::new() } else { format!(", and {}", beside.join(", ")) };
-            format!("a LoRA adapter of rank {}{and}", lora.rank)
+            format!("a LoRA adapter of rank {}{}", lora.rank, beside(&lora.modules_to_save))
         }
-        Some(Adapter::Ia3(_)) => "(IA)^3's factors".to_string(),
+        Some(Adapter::Ia3(ia3)) => format!("(IA)^3's factors{}", beside(&ia3.modules_to_save)),
         Some(Adapter::PromptTuning(it)) => format!("{} virtual tokens", it.num_virtual_tokens),
         Some(Adapter::PrefixTuning(it)) => {
             format!("keys and values of {} virtual tokens", it.num_virtual_tokens)

@@ -10,10 +10,9 @@ mod memory;
 pub mod modes;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use fthost_data::Tokenizer;
-use fthost_engine::checkpoint::safetensors::TensorFiles;
+use fthost_engine::adapters::peft;
 use fthost_engine::estimate::{
     BatchTokens, Held, ModelShape, Segment, StepShape, forward_flops, head_flops, step_flops,
 };
@@ -143,26 +142,15 @@ fn notes(config: &RunConfig) -> Vec<String> {
 /// The model of `config` with what is trained on it.
 fn shape(config: &RunConfig) -> Result<ModelShape> {
     let model = DecoderConfig::read(&config.model.folder().join("config.json"))?;
-    let mut shape = ModelShape::of(&model);
-    if let Some(adapter) = config.adapter.as_ref().and_then(Adapter::fresh) {
-        shape = shape.with_adapter(&adapter)?;
-    }
-    if let Some(Adapter::Peft { path }) = &config.adapter {
-        let ranks = ranks(path)?;
-        shape.set_ranks(|it| ranks.get(it).copied().unwrap_or(0));
-    }
-    Ok(shape)
-}
-
-/// The rank of each linear of a PEFT folder, by its path. Adapters of a mixture's experts, which PEFT stores together, are
-/// not told apart and are left out.
-fn ranks(folder: &Path) -> Result<BTreeMap<String, usize>> {
-    let tensors = TensorFiles::open(folder, vec![folder.join("adapter_model.safetensors")])?.list();
-    let rank = |(name, shape, _): (String, Vec<usize>, String)| {
-        let path = name.strip_prefix("base_model.model.")?.strip_suffix(".lora_A.weight")?;
-        Some((path.to_string(), *shape.first()?))
+    let adapter = match &config.adapter {
+        Some(Adapter::Peft { path }) => Some(peft::read_adapter_config(path, &model)?),
+        other => other.as_ref().and_then(Adapter::fresh),
     };
-    Ok(tensors.into_iter().filter_map(rank).collect())
+    let shape = ModelShape::of(&model);
+    Ok(match adapter {
+        Some(adapter) => shape.with_adapter(&adapter)?,
+        None => shape,
+    })
 }
 
 impl Run<'_> {

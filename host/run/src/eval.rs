@@ -1,8 +1,10 @@
 //! Evaluation without training: the held-out rows of a run file, for the base model or with an adapter.
 
 use fthost_data::{DataError, TokenRows, Tokenizer};
+use fthost_engine::adapters::peft;
 use fthost_engine::checkpoint::{LoadConfig, load_model_as};
 use fthost_engine::device::{self, DeviceKind};
+use fthost_engine::models::DecoderConfig;
 use fthost_engine::train::{TrainState, attach_reward_head};
 
 use crate::adapter_base::{load_adapter, load_adapters};
@@ -30,16 +32,14 @@ pub fn run(
     let config = &models::found(config)?;
     let opened = device::open(device)?;
     let tokenizer = Tokenizer::load(config.model.folder())?;
+    let max_length = config.data.max_length.min(room(config, adapters));
     reward_model::open(config, plugins, device)?;
     // Held-out rows are never augmented.
     plugins.augmenters.clear();
     let dataset = dataset::load(&config.data, plugins)?;
     let (mut examples, mut rows) = (Vec::with_capacity(dataset.held_out.len()), TokenRows::default());
     for example in dataset.held_out {
-        match (
-            encoded(&config.objective, &example, &tokenizer, config.data.max_length),
-            config.data.on_bad_row,
-        ) {
+        match (encoded(&config.objective, &example, &tokenizer, max_length), config.data.on_bad_row) {
             (Ok(sequences), _) => {
                 sequences.iter().for_each(|it| rows.push(it));
                 examples.push(config.objective.asked(example));
@@ -80,4 +80,14 @@ pub fn run(
         evaluation.add(judgement);
     }
     Ok((evaluation, judgement))
+}
+
+/// Tokens of a text at most beside the adapters' virtual tokens. What can't be read is told by whoever loads it.
+fn room(config: &RunConfig, adapters: &[Weighted]) -> usize {
+    let Ok(shape) = DecoderConfig::read(&config.model.folder().join("config.json")) else {
+        return usize::MAX;
+    };
+    let read = adapters.iter().filter_map(|it| peft::read_adapter_config(&it.folder, &shape).ok());
+    let before = read.map(|it| it.virtual_tokens()).max().unwrap_or(0);
+    shape.context_length().saturating_sub(before)
 }

@@ -2,6 +2,7 @@
 
 use fthost_data::sampler::Windows;
 use fthost_data::{MappedRow, Tokenizer};
+use fthost_engine::EngineError;
 use fthost_engine::checkpoint::load_model_as;
 use fthost_engine::device::{self, DeviceKind};
 use fthost_engine::models::{CausalLm, Parameter};
@@ -80,6 +81,10 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
         adapter.attach(&mut model, config.train.seed, &tokenizer)?;
     }
     let adapter = fresh.or(begun);
+    if config.objective.has_margins() && model.virtual_tokens() > 0 {
+        let problem = "virtual tokens are not known with a reward model's head: train another adapter";
+        return Err(EngineError::Invalid { what: "adapter".into(), problems: vec![problem.into()] }.into());
+    }
     let mut state = TrainState::new(model, adapter);
     attach_heads(config, &mut state);
     let trainable_parameters = count_parameters(|visit| state.visit_trained(visit));

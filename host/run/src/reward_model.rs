@@ -120,7 +120,7 @@ impl RewardModel {
         let content = Content::PromptCompletion { prompt: prompt.clone(), completion };
         let origin = Origin { source: Arc::from("rollout"), line: 0 };
         let example = Example { content, columns: Columns::new(), origin, provenance: Vec::new() };
-        encode::encode(&example, &self.tokenizer, self.model.config.context_length())
+        encode::encode(&example, &self.tokenizer, self.model.context_length())
     }
 
     fn score_group(&self, group: &Group) -> Vec<Outcome> {

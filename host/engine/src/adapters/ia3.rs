@@ -15,10 +15,12 @@ use crate::nn::Ia3;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ia3Config {
-    /// Which linears; those of keys and values and the last of the feed-forward layer where absent, as in the paper.
+    /// Which linears; those of keys and values (with those of queries, where they are one) and the last of the feed-forward
+    /// layer where absent, as in the paper. PEFT has defaults of its own for some families.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_modules: Option<TargetModules>,
-    /// Which of them have their input multiplied, not their output; the last of the feed-forward layer where absent.
+    /// Which of them have their input multiplied, not their output; the last of the feed-forward layer, if it is one of
+    /// them, where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub feedforward_modules: Option<TargetModules>,
     /// Modules that are trained whole and saved with the adapter, by the ends of their paths.
@@ -48,11 +50,18 @@ impl Ia3Config {
         // Below a block, since the last part alone may be that of another linear, as GPT-2's is.
         let down = || names.down.to_string();
         let targets = || TargetModules::Names(attention.map(last).chain([down()]).collect());
+        let target_modules = self.target_modules.clone().unwrap_or_else(targets);
+        let before = || match &target_modules {
+            // Of the linears that are named, in the words they are named in.
+            TargetModules::Names(names) => {
+                let of_down = names.iter().filter(|it| down().ends_with(it.as_str()));
+                TargetModules::Names(of_down.cloned().collect())
+            }
+            TargetModules::Pattern(_) => TargetModules::Names(vec![down()]),
+        };
         Self {
-            target_modules: Some(self.target_modules.clone().unwrap_or_else(targets)),
-            feedforward_modules: Some(
-                self.feedforward_modules.clone().unwrap_or_else(|| TargetModules::Names(vec![down()])),
-            ),
+            feedforward_modules: Some(self.feedforward_modules.clone().unwrap_or_else(before)),
+            target_modules: Some(target_modules),
             modules_to_save: self.modules_to_save.clone(),
         }
     }
@@ -74,8 +83,8 @@ pub(crate) type Source<'a> = &'a mut dyn FnMut(&str, [usize; 2], bool) -> Result
 
 /// Puts the vectors that `source` gives on the linears that `config` names.
 pub(crate) fn attach_with(model: &mut CausalLm, config: &Ia3Config, source: Source<'_>) -> Result<()> {
-    check("ia3", config.problems())?;
     let config = config.of_model(&model.config);
+    check("ia3", config.problems())?;
     let targets = config.target_modules.clone().unwrap_or_default();
     let (matches, before) = (targets.matcher()?, Ends::of(config.feedforward_modules.as_ref())?);
     let shape = model.config.clone();

@@ -53,6 +53,7 @@ pub struct LoraConfig {
     pub modules_to_save: Vec<String>,
     /// An embedding that serves as the head stays one with it where `modules_to_save` names either; otherwise each goes its
     /// own way, as in PEFT.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ensure_weight_tying: bool,
 }
 

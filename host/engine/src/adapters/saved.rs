@@ -3,6 +3,7 @@
 use burn::tensor::{Tensor, TensorData};
 
 use super::config::check;
+use super::experts::Place;
 use crate::error::Result;
 use crate::models::trained::is_of;
 use crate::models::{CausalLm, Parameter, Trained};
@@ -22,27 +23,18 @@ pub(super) fn train_beside(
     ensure_weight_tying: bool,
 ) -> Result<()> {
     let names = model.config.names;
-    let mut modules = modules.to_vec();
-    let selects = |modules: &[String], name: &str| modules.iter().any(|it| is_of(name, it));
-    let of_tied = [names.embedding, names.head].map(|it| selects(&modules, it));
-    if model.lm_head.is_none() && of_tied.contains(&true) {
-        match ensure_weight_tying {
-            true => {
-                // The head's name may be all that was given.
-                modules.push(names.embedding.trim_end_matches(".weight").to_string());
-            }
-            false => {
-                model.lm_head = Some(model.embed_tokens.clone());
-                model.config.tie_word_embeddings = false;
-            }
-        }
-    }
-    let mut problems = Vec::new();
+    let modules = tied_or_not(model, modules.to_vec(), ensure_weight_tying);
+    let (mut problems, shape) = (Vec::new(), model.config.clone());
     let mut unmatched: Vec<&String> = modules.iter().collect();
     let device = model.device();
     let mut own = |name: &str, parameter: Parameter<'_>| {
         unmatched.retain(|it| !is_of(name, it));
         if !selects(&modules, name) {
+            return;
+        }
+        if Place::of(&shape, name.trim_end_matches(".weight"), 1).is_some() {
+            problems
+                .push(format!("`modules_to_save`: `{name}` is of a mixture of experts, which is not known"));
             return;
         }
         match parameter {
@@ -55,7 +47,7 @@ pub(super) fn train_beside(
     };
     let is_tied = model.config.tie_word_embeddings && ensure_weight_tying;
     model.visit_base(&mut own);
-    // The score is trained and saved whether it is named or not; of a tied pair one name is none of a weight.
+    // The head of a reward model is trained whether it is named or not; of a tied pair one name is none of a weight.
     let known = |it: &str| it == "score" || is_tied && is_of(names.head, it);
     problems.extend(
         unmatched
@@ -73,6 +65,26 @@ pub(super) fn train_beside(
     check(kind, problems)?;
     model.trained = Trained::Adapter(modules.into());
     Ok(())
+}
+
+fn selects(modules: &[String], name: &str) -> bool {
+    modules.iter().any(|it| is_of(name, it))
+}
+
+/// Tells head and embedding apart where one is named and they are not to stay one; where they are, the embedding is named.
+fn tied_or_not(model: &mut CausalLm, mut modules: Vec<String>, ensure_weight_tying: bool) -> Vec<String> {
+    let names = model.config.names;
+    if model.lm_head.is_some() || ![names.embedding, names.head].iter().any(|it| selects(&modules, it)) {
+        return modules;
+    }
+    if ensure_weight_tying {
+        // The head's name may be all that was given.
+        modules.push(names.embedding.trim_end_matches(".weight").to_string());
+    } else {
+        model.lm_head = Some(model.embed_tokens.clone());
+        model.config.tie_word_embeddings = false;
+    }
+    modules
 }
 
 /// The values of a tensor, nobody else's.

@@ -10,7 +10,7 @@ use super::config::check;
 use crate::checkpoint::init::normal;
 use crate::error::Result;
 use crate::models::causal_lm::ids_tensor;
-use crate::models::{CausalLm, Trained};
+use crate::models::{CausalLm, DecoderConfig, Trained};
 use crate::nn::precision::cast;
 
 /// What virtual tokens begin as.
@@ -101,6 +101,32 @@ fn of_number(num_virtual_tokens: usize) -> Vec<String> {
     zero.then(|| "`num_virtual_tokens` must be > 0, got `0`".to_string()).into_iter().collect()
 }
 
+/// Whether a model of `config` has room for so many virtual tokens, beside the `problems` of their own configuration.
+///
+/// # Errors
+/// Those problems; no room; embeddings where text that is long enough rotates them otherwise: they are computed once, for
+/// texts of all lengths.
+pub(crate) fn check_place(
+    kind: &str,
+    config: &DecoderConfig,
+    mut problems: Vec<String>,
+    num_virtual_tokens: usize,
+) -> Result<()> {
+    let room = config.context_length();
+    if num_virtual_tokens >= room {
+        problems.push(format!(
+            "`num_virtual_tokens` = {num_virtual_tokens} leaves no room in a context of {room} tokens"
+        ));
+    }
+    if let (Some(length), "prompt_tuning") = (config.rope_changes_after(), kind) {
+        problems.push(format!(
+            "embeddings before a text are not known where positions are rotated otherwise after {length} tokens \
+             (`longrope`): `adapter.prefix_tuning` is"
+        ));
+    }
+    check(kind, problems)
+}
+
 /// Puts fresh embeddings before every sequence; `text` is that of the configuration as token ids.
 ///
 /// # Errors
@@ -111,12 +137,7 @@ pub fn attach_prompt(
     seed: u64,
     text: Option<Vec<u32>>,
 ) -> Result<()> {
-    let mut problems = config.problems();
-    let room = model.config.context_length();
-    if config.num_virtual_tokens >= room {
-        problems.push(format!("`num_virtual_tokens` must leave room in a context of {room}"));
-    }
-    check("prompt_tuning", problems)?;
+    check_place("prompt_tuning", &model.config, config.problems(), config.num_virtual_tokens)?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (count, width) = (config.num_virtual_tokens, model.config.hidden_size);
     let words: Vec<u32> = match (config.init, text) {
@@ -150,13 +171,8 @@ pub(crate) fn place_prompt(model: &mut CausalLm, prompt: Tensor<2>) {
 /// # Errors
 /// Impossible values.
 pub fn attach_prefix(model: &mut CausalLm, config: &PrefixTuningConfig, seed: u64) -> Result<()> {
-    let mut problems = config.problems();
-    let room = model.config.context_length();
-    if config.num_virtual_tokens >= room {
-        problems.push(format!("`num_virtual_tokens` must leave room in a context of {room}"));
-    }
-    check("prefix_tuning", problems)?;
-    let (count, width) = (config.num_virtual_tokens, prefix_width(model));
+    check_place("prefix_tuning", &model.config, config.problems(), config.num_virtual_tokens)?;
+    let (count, width) = (config.num_virtual_tokens, prefix_width(&model.config));
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let device = model.device();
     let prefixes = (0..model.blocks.len()).map(|_| match config.init_weights {
@@ -171,8 +187,8 @@ pub fn attach_prefix(model: &mut CausalLm, config: &PrefixTuningConfig, seed: u6
 }
 
 /// Numbers of a virtual token's keys and values in one block.
-pub(crate) fn prefix_width(model: &CausalLm) -> usize {
-    2 * model.config.num_key_value_heads * model.config.head_dim
+pub(crate) fn prefix_width(config: &DecoderConfig) -> usize {
+    2 * config.num_key_value_heads * config.head_dim
 }
 
 /// Puts keys and values, `[n, 2 kv_heads * head_dim]` a block, before those of every sequence.

@@ -11,7 +11,7 @@ impl ModelShape {
     /// With a fresh adapter.
     ///
     /// # Errors
-    /// As [`AdapterConfig::attach`], whose places these are.
+    /// Of LoRA as [`ModelShape::with_lora`]; what the others ask of a model is for those to tell that load it.
     pub fn with_adapter(mut self, adapter: &AdapterConfig) -> Result<Self> {
         match adapter {
             AdapterConfig::Lora(lora) => {
@@ -42,7 +42,7 @@ impl ModelShape {
         if self.config.tie_word_embeddings && (of_tied(names.embedding) || of_tied(names.head)) {
             match ensure_weight_tying {
                 true => modules.push(names.embedding.trim_end_matches(".weight").to_string()),
-                false => self.config.tie_word_embeddings = false,
+                false => (self.config.tie_word_embeddings, self.is_untied) = (false, true),
             }
         }
         self.trained = Trained::Adapter(modules.into());

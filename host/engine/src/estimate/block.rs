@@ -53,8 +53,8 @@ pub struct BlockNumbers {
 
 /// The numbers of `block` in a model of `shape`, over a batch of so many `sequences`.
 pub fn numbers(shape: &ModelShape, block: &BlockWeights, sequences: u64) -> BlockNumbers {
-    let (config, trains_base, use_dora) = (&shape.config, !shape.has_adapter(), shape.use_dora);
-    let mut stages = Stages { config, trains_base, use_dora, sequences, all: Vec::new() };
+    let (config, use_dora) = (&shape.config, shape.use_dora);
+    let mut stages = Stages { shape, config, use_dora, sequences, all: Vec::new() };
     stages.attention(block);
     stages.feed_forward(block);
     let mut found = walk(&stages.all, config.hidden_size as u64);
@@ -96,8 +96,8 @@ fn walk(stages: &[Stage], stream: u64) -> BlockNumbers {
 }
 
 struct Stages<'a> {
+    shape: &'a ModelShape,
     config: &'a DecoderConfig,
-    trains_base: bool,
     use_dora: bool,
     sequences: u64,
     all: Vec<Stage>,
@@ -110,9 +110,12 @@ impl Stages<'_> {
 
     /// Values of the gradients of `linears`.
     fn gradients<'b>(&self, linears: impl Iterator<Item = &'b LinearShape>) -> u64 {
-        let of = |it: &LinearShape| match self.trains_base {
-            true => it.length() + if it.bias { it.out } else { 0 },
-            false => it.pair(),
+        let selected = |it: &LinearShape, last: &str, length: usize| {
+            if self.shape.trained.selects(&format!("{}.{last}", it.path)) { length } else { 0 }
+        };
+        let of = |it: &LinearShape| {
+            let bias = if it.bias { selected(it, "bias", it.out) } else { 0 };
+            selected(it, "weight", it.length()) + bias + it.pair() + it.ia3
         };
         linears.map(|it| of(it) as u64).sum()
     }

@@ -66,7 +66,10 @@ pub fn weights(shape: &ModelShape, load: &LoadConfig, held: impl Fn(&str) -> Hel
     let mut found = WeightBytes::default();
     let transposed = |it: &WeightShape| shape.config.names.is_transposed(&it.name) && it.dims.len() == 2;
     for it in shape.weights() {
-        found += weight(&it, load, held(&it.name), transposed(&it));
+        // Of a head that was tied, the other half is the embedding's.
+        if it.role != Role::Head || !shape.is_untied {
+            found += weight(&it, load, held(&it.name), transposed(&it));
+        }
         if shape.has_adapter() && shape.trained.selects(&it.name) {
             // Its own, beside what a reference is computed with.
             found.owned += F32 * it.length() as u64;

@@ -122,6 +122,8 @@ pub struct ModelShape {
     pub use_dora: bool,
     /// Which weights are trained.
     pub trained: Trained,
+    /// The head is the embedding's memory until one of the two is trained.
+    pub is_untied: bool,
     /// Virtual tokens that are embeddings.
     pub prompt: usize,
     /// Virtual tokens that are keys and values of every block.
@@ -133,7 +135,15 @@ impl ModelShape {
     pub fn of(config: &DecoderConfig) -> Self {
         let blocks = (0..config.num_hidden_layers()).map(|layer| block(config, layer)).collect();
         let trained = Trained::Base;
-        Self { config: config.clone(), blocks, use_dora: false, trained, prompt: 0, prefix: 0 }
+        Self {
+            config: config.clone(),
+            blocks,
+            use_dora: false,
+            trained,
+            is_untied: false,
+            prompt: 0,
+            prefix: 0,
+        }
     }
 
     /// Whether an adapter is trained, not the base.

@@ -264,6 +264,48 @@ fn modules_that_cant_be_trained_whole_are_refused_by_name() {
     insta::assert_snapshot!(config(serde_json::json!({"prompt_tuning_init_text": "a"})), @r#"`prompt_tuning_init_text` goes with `prompt_tuning_init` = "text" only"#);
 }
 
+/// What is taken where one of two keys is left out is loaded again, and is PEFT's to load.
+#[test]
+fn ia3_of_half_a_configuration_is_loaded_again() {
+    let names = |it: &[&str]| Some(TargetModules::Names(it.iter().map(ToString::to_string).collect()));
+    let on_inputs = |target_modules: Option<TargetModules>, base: &str| {
+        let config = Ia3Config { target_modules, ..Ia3Config::default() };
+        let load = || load_model(&golden(base), &Device::flex()).unwrap();
+        let (mut model, adapter) = (load(), AdapterConfig::Ia3(config));
+        fresh(&adapter, &mut model, 1);
+        let out = tempfile::tempdir().unwrap();
+        save_adapter(&mut model, &adapter, "base", out.path()).unwrap();
+        load_adapter(&mut load(), out.path()).unwrap();
+        let linears = model.blocks[0].linears().filter_map(|it| it.1.ia3.as_ref());
+        linears.map(|it| it.is_feedforward).collect::<Vec<_>>()
+    };
+    assert_eq!(on_inputs(None, "llama/gqa_tied"), [false, false, true]);
+    assert_eq!(on_inputs(names(&["k_proj", "v_proj"]), "llama/gqa_tied"), [false, false]);
+    assert_eq!(on_inputs(names(&["q_proj", "down_proj"]), "llama/gqa_tied"), [false, true]);
+    assert_eq!(on_inputs(names(&["attn.c_proj", "mlp.c_proj"]), "families/gpt2"), [false, true]);
+    let before = Ia3Config { feedforward_modules: names(&["up_proj"]), ..Ia3Config::default() };
+    let error = AdapterConfig::Ia3(before).attach(&mut tiny_model(), 1, &letters()).unwrap_err();
+    insta::assert_snapshot!(error, @"invalid adapter.ia3: `feedforward_modules` has `up_proj`, which is not in `target_modules`");
+}
+
+/// Where there is no room for virtual tokens, where they would be rotated in two ways, and experts that PEFT holds together.
+#[test]
+fn what_a_model_can_not_have_is_refused_by_name() {
+    let refused = |adapter: AdapterConfig, base: &str| {
+        let mut model = load_model(&golden(base), &Device::flex()).unwrap();
+        adapter.attach(&mut model, 1, &letters()).unwrap_err().to_string()
+    };
+    let prompt = |num_virtual_tokens| {
+        AdapterConfig::PromptTuning(PromptTuningConfig { num_virtual_tokens, ..Default::default() })
+    };
+    insta::assert_snapshot!(refused(prompt(64), "llama/gqa_tied"), @"invalid adapter.prompt_tuning: `num_virtual_tokens` = 64 leaves no room in a context of 64 tokens");
+    insta::assert_snapshot!(refused(prompt(2), "families/phi3_long"), @"invalid adapter.prompt_tuning: embeddings before a text are not known where positions are rotated otherwise after 8 tokens (`longrope`): `adapter.prefix_tuning` is");
+    let modules_to_save = vec!["experts.0.w1".to_string()];
+    let target_modules = TargetModules::Names(vec!["q_proj".into()]);
+    let lora = LoraConfig { modules_to_save, target_modules, ..LoraConfig::default() };
+    insta::assert_snapshot!(refused(AdapterConfig::Lora(lora), "families/mixtral"), @"invalid adapter.lora: `modules_to_save`: `model.layers.0.block_sparse_moe.experts.0.w1.weight` is of a mixture of experts, which is not known; `modules_to_save`: `model.layers.1.block_sparse_moe.experts.0.w1.weight` is of a mixture of experts, which is not known");
+}
+
 /// A base that is tied says it is not where one of both was trained by itself; one that stays tied says it is.
 #[test]
 fn a_merged_folder_says_whether_its_head_is_tied() {

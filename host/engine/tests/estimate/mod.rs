@@ -106,7 +106,11 @@ fn every_adapters_parameters_are_counted() {
     for family in FAMILIES.into_iter().filter(|it| shape(it).config.mixture.is_none()) {
         for adapter in &adapters(&shape(family).config) {
             let (mut model, mut expected) = (model(family), 0);
-            adapter.attach(&mut model, 1, &letters()).unwrap();
+            if let Err(error) = adapter.attach(&mut model, 1, &letters()) {
+                let is_prompt = matches!(adapter, AdapterConfig::PromptTuning(_));
+                assert!(is_prompt && model.config.rope_changes_after().is_some(), "{family}: {error}");
+                continue;
+            }
             model.visit_trained(&mut |_, parameter| expected += parameter.length() as u64);
             let shape = shape(family).with_adapter(adapter).unwrap();
             assert_eq!(shape.trained_values(), expected, "{family}, {adapter:?}");

@@ -246,6 +246,7 @@ fn understood(value: &Value, model: Option<&DecoderConfig>) -> std::result::Resu
     let ranks = pattern(value, "rank_pattern", &mut problems).into_iter();
     let ranks: BTreeMap<String, usize> = ranks.map(|(key, rank)| (key, rank as usize)).collect();
     let rank = value["r"].as_u64().unwrap_or(0) as usize;
+    let saved = modules_to_save(value, &mut problems);
     let mut config = LoraConfig {
         rank,
         alpha: value["lora_alpha"].as_f64().unwrap_or(0.0),
@@ -256,8 +257,8 @@ fn understood(value: &Value, model: Option<&DecoderConfig>) -> std::result::Resu
         init_lora_weights,
         rank_pattern: ranks,
         alpha_pattern: alphas,
-        modules_to_save: modules_to_save(value, &mut problems),
-        ensure_weight_tying: value["ensure_weight_tying"] == true,
+        ensure_weight_tying: value["ensure_weight_tying"] == true && !saved.is_empty(),
+        modules_to_save: saved,
         ..LoraConfig::default()
     };
     let parameters = value["target_parameters"].as_array().filter(|it| !it.is_empty());

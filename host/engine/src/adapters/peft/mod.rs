@@ -14,7 +14,7 @@ pub(super) use self::lora::lora_config;
 use super::AdapterConfig;
 use crate::checkpoint::write::{write_f32, write_whole};
 use crate::error::{EngineError, Result};
-use crate::models::{CausalLm, ScoreRole};
+use crate::models::{CausalLm, DecoderConfig, ScoreRole};
 
 pub(super) const CONFIG: &str = "adapter_config.json";
 pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
@@ -40,6 +40,8 @@ pub fn save_adapter(model: &mut CausalLm, config: &AdapterConfig, base: &str, fo
         AdapterConfig::Ia3(config) => config.modules_to_save.clone(),
         AdapterConfig::PromptTuning(_) | AdapterConfig::PrefixTuning(_) => Vec::new(),
     };
+    // The head of a reward model is saved whether it is named or not, and that of no other is.
+    modules.retain(|it| it != "score");
     files::push_saved(model, &mut tensors);
     written["base_model_name_or_path"] = json!(base);
     written["inference_mode"] = json!(true);
@@ -47,7 +49,6 @@ pub fn save_adapter(model: &mut CausalLm, config: &AdapterConfig, base: &str, fo
     if model.score.as_ref().is_some_and(|it| it.role == ScoreRole::Reward) {
         files::push_score(model, &mut tensors);
         written["task_type"] = json!(SEQUENCE_CLASSIFICATION);
-        modules.retain(|it| it != "score");
         modules.insert(0, "score".to_string());
     }
     written["modules_to_save"] = if modules.is_empty() { Value::Null } else { json!(modules) };
@@ -61,7 +62,7 @@ pub fn save_adapter(model: &mut CausalLm, config: &AdapterConfig, base: &str, fo
 /// Options that are not understood here, by name; tensors that are missing or left over.
 pub fn load_adapter(model: &mut CausalLm, folder: &Path) -> Result<AdapterConfig> {
     let value = read_config(folder)?;
-    let config = adapter_config(folder, &value, model)?;
+    let config = adapter_config(folder, &value, &model.config)?;
     let mut files = AdapterFiles::open(folder)?;
     match &config {
         AdapterConfig::Lora(config) => lora::attach(model, config, &mut files)?,
@@ -93,18 +94,26 @@ pub(crate) fn read_into(model: &mut CausalLm, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn adapter_config(folder: &Path, value: &Value, model: &CausalLm) -> Result<AdapterConfig> {
+/// The configuration of the adapter in `folder`, which is for models of `shape`; its weights are not looked at.
+///
+/// # Errors
+/// Options that are not understood here, by name.
+pub fn read_adapter_config(folder: &Path, shape: &DecoderConfig) -> Result<AdapterConfig> {
+    adapter_config(folder, &read_config(folder)?, shape)
+}
+
+fn adapter_config(folder: &Path, value: &Value, shape: &DecoderConfig) -> Result<AdapterConfig> {
     let invalid =
         |problems| EngineError::Invalid { what: format!("`{}`", folder.join(CONFIG).display()), problems };
     match value["peft_type"].as_str() {
         Some("IA3") => ia3::understood(value).map(AdapterConfig::Ia3).map_err(invalid),
         Some("PROMPT_TUNING") => {
-            virtual_tokens::prompt_understood(value, model).map(AdapterConfig::PromptTuning).map_err(invalid)
+            virtual_tokens::prompt_understood(value, shape).map(AdapterConfig::PromptTuning).map_err(invalid)
         }
         Some("PREFIX_TUNING") => {
-            virtual_tokens::prefix_understood(value, model).map(AdapterConfig::PrefixTuning).map_err(invalid)
+            virtual_tokens::prefix_understood(value, shape).map(AdapterConfig::PrefixTuning).map_err(invalid)
         }
-        Some("LORA") => lora_config(folder, value, Some(&model.config)).map(AdapterConfig::Lora),
+        Some("LORA") => lora_config(folder, value, Some(shape)).map(AdapterConfig::Lora),
         _ => {
             let found = &value["peft_type"];
             Err(invalid(vec![format!(

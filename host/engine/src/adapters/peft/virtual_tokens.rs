@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use super::files::{AdapterFiles, Tensors};
 use super::refuse_options;
 use crate::adapters::virtual_tokens::{
-    PrefixInit, PrefixTuningConfig, PromptTuningConfig, PromptTuningInit, place_prefixes, place_prompt,
-    prefix_width,
+    PrefixInit, PrefixTuningConfig, PromptTuningConfig, PromptTuningInit, check_place, place_prefixes,
+    place_prompt, prefix_width,
 };
 use crate::error::Result;
 use crate::models::virtual_tokens::PROMPT;
-use crate::models::{CausalLm, Parameter};
+use crate::models::{CausalLm, DecoderConfig, Parameter};
 
 /// Tensor and configuration of the embeddings before every sequence.
 pub(super) fn prompt_written(model: &mut CausalLm, config: &PromptTuningConfig) -> (Tensors, Value) {
@@ -41,8 +41,8 @@ pub(super) fn prefix_written(model: &mut CausalLm, config: &PrefixTuningConfig) 
     let tensors = vec![(PROMPT.to_string(), shape, values)];
     let mut written = common(model, "PREFIX_TUNING", config.num_virtual_tokens);
     written["num_attention_heads"] = json!(model.config.num_key_value_heads);
-    written["token_dim"] = json!(prefix_width(model) / 2);
-    written["encoder_hidden_size"] = json!(prefix_width(model) / 2);
+    written["token_dim"] = json!(prefix_width(&model.config) / 2);
+    written["encoder_hidden_size"] = json!(prefix_width(&model.config) / 2);
     written["prefix_projection"] = json!(false);
     (tensors, written)
 }
@@ -62,9 +62,9 @@ fn common(model: &CausalLm, peft_type: &str, num_virtual_tokens: usize) -> Value
 /// Numbers that are missing or not the model's, by name.
 pub(super) fn prompt_understood(
     value: &Value,
-    model: &CausalLm,
+    shape: &DecoderConfig,
 ) -> std::result::Result<PromptTuningConfig, Vec<String>> {
-    let sizes = [("token_dim", model.config.hidden_size), ("num_layers", model.config.num_hidden_layers())];
+    let sizes = [("token_dim", shape.hidden_size), ("num_layers", shape.num_hidden_layers())];
     let num_virtual_tokens = number(value, &sizes)?;
     Ok(PromptTuningConfig { num_virtual_tokens, init: PromptTuningInit::Random, text: None })
 }
@@ -72,12 +72,12 @@ pub(super) fn prompt_understood(
 /// As [`prompt_understood`].
 pub(super) fn prefix_understood(
     value: &Value,
-    model: &CausalLm,
+    shape: &DecoderConfig,
 ) -> std::result::Result<PrefixTuningConfig, Vec<String>> {
     let sizes = [
-        ("token_dim", prefix_width(model) / 2),
-        ("num_attention_heads", model.config.num_key_value_heads),
-        ("num_layers", model.config.num_hidden_layers()),
+        ("token_dim", prefix_width(shape) / 2),
+        ("num_attention_heads", shape.num_key_value_heads),
+        ("num_layers", shape.num_hidden_layers()),
     ];
     let num_virtual_tokens = number(value, &sizes)?;
     Ok(PrefixTuningConfig { num_virtual_tokens, init_weights: PrefixInit::Random })
@@ -109,6 +109,7 @@ pub(super) fn attach_prompt(
     config: &PromptTuningConfig,
     files: &mut AdapterFiles,
 ) -> Result<()> {
+    check_place("prompt_tuning", &model.config, config.problems(), config.num_virtual_tokens)?;
     let shape = [config.num_virtual_tokens, model.config.hidden_size];
     place_prompt(model, Tensor::from_data(files.read(PROMPT, shape)?, &model.device()));
     Ok(())
@@ -123,7 +124,8 @@ pub(super) fn attach_prefix(
     config: &PrefixTuningConfig,
     files: &mut AdapterFiles,
 ) -> Result<()> {
-    let (layers, width) = (model.blocks.len(), prefix_width(model));
+    check_place("prefix_tuning", &model.config, config.problems(), config.num_virtual_tokens)?;
+    let (layers, width) = (model.blocks.len(), prefix_width(&model.config));
     let all = files.read(PROMPT, [config.num_virtual_tokens, layers * width])?;
     let all = Tensor::<2>::from_data(all, &model.device());
     // Copies: each is updated in place.
