@@ -314,6 +314,24 @@ mod tests {
     }
 
     #[test]
+    fn pieces_without_bound_are_refused() {
+        let of = |length: usize| {
+            let long = "a".repeat(length);
+            let vocabulary = GgufVocabulary {
+                model: Some("llama"),
+                tokens: vec!["a", &long],
+                token_types: vec![1, 1],
+                scores: vec![0.0; 2],
+                ..GgufVocabulary::default()
+            };
+            vocabulary.to_files().map(|_| ())
+        };
+        assert_eq!(of(256), Ok(()));
+        let told = of(257).unwrap_err();
+        assert!(told.contains("piece at 1 has 257 characters"), "{told}");
+    }
+
+    #[test]
     fn what_does_not_fit_together_is_told() {
         let told = [
             GgufVocabulary { model: Some("bert"), ..vocabulary() },

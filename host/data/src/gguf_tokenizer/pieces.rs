@@ -10,8 +10,12 @@ use super::{Built, GgufVocabulary, NORMAL, USER_DEFINED};
 /// A space inside a piece.
 pub(super) const SPACE: &str = "\u{2581}";
 
+/// Characters of a piece, at most. Every split of every piece is tried, so that time and memory grow with the square of its
+/// length; published vocabularies stay below 100, and a file's claim is no reason to spend gigabytes.
+const LONGEST_PIECE: usize = 256;
+
 /// # Errors
-/// Pieces without scores, or without types.
+/// Pieces without scores, or without types; pieces that are too long.
 pub(super) fn build(vocabulary: &GgufVocabulary<'_>) -> Result<Built, String> {
     let tokens = vocabulary.tokens.len();
     for (key, found) in [("scores", vocabulary.scores.len()), ("token_type", vocabulary.token_types.len())] {
@@ -19,6 +23,7 @@ pub(super) fn build(vocabulary: &GgufVocabulary<'_>) -> Result<Built, String> {
             return Err(format!("`tokenizer.ggml.{key}` has {found} values for {tokens} tokens"));
         }
     }
+    check_lengths(vocabulary)?;
     let is_gemma = vocabulary.architecture.is_some_and(|it| it.starts_with("gemma"));
     let vocab = if is_gemma { respelled(vocabulary)? } else { vocabulary.vocab()? };
     let merges = merges(vocabulary, &vocab, is_gemma || says_nothing(vocabulary));
@@ -54,6 +59,20 @@ pub(super) fn build(vocabulary: &GgufVocabulary<'_>) -> Result<Built, String> {
         // As llama.cpp has it.
         adds_bos: true,
     })
+}
+
+fn check_lengths(vocabulary: &GgufVocabulary<'_>) -> Result<(), String> {
+    let mut pieces = vocabulary.tokens.iter().zip(&vocabulary.token_types).enumerate();
+    let too_long = |(_, (token, kind)): &(usize, (&&str, &i64))| {
+        matches!(**kind, NORMAL | USER_DEFINED) && token.chars().nth(LONGEST_PIECE).is_some()
+    };
+    match pieces.find(too_long) {
+        Some((id, (token, _))) => Err(format!(
+            "`tokenizer.ggml.tokens`: the piece at {id} has {} characters, and {LONGEST_PIECE} at most are known here",
+            token.chars().count()
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Each stretch between special tokens begins with a space, where the file says so; spaces become visible.

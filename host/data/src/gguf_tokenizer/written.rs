@@ -82,9 +82,22 @@ pub fn vocabulary(files: &SourceFiles<'_>) -> Result<WrittenVocabulary, String> 
         of_pieces(files, &mut made)?;
     }
     special(files, &mut made)?;
-    let in_config = files.tokenizer_config["chat_template"].as_str();
+    let in_config = template(&files.tokenizer_config["chat_template"], &mut made.notes);
     made.chat_template = files.chat_template.or(in_config).map(str::to_string);
     Ok(made)
+}
+
+/// A text, or the one named `default` of a list, as [`crate::ChatTemplate`] takes it; the list's others are noted.
+fn template<'a>(found: &'a Value, notes: &mut Vec<String>) -> Option<&'a str> {
+    let Some(all) = found.as_array() else { return found.as_str() };
+    let (default, others): (Vec<&Value>, Vec<&Value>) = all.iter().partition(|it| it["name"] == "default");
+    for other in others {
+        let name = other["name"].as_str().unwrap_or_default();
+        notes.push(format!(
+            "the chat template `{name}` is left out: of `chat_template` in `tokenizer_config.json` only `default` is written"
+        ));
+    }
+    default.first().and_then(|it| it["template"].as_str())
 }
 
 /// Whether a part of a tokenizer is of a type, or holds one that is.
@@ -229,7 +242,8 @@ fn prefix(tokenizer: &Value, notes: &mut Vec<String>) -> Result<bool, String> {
     if normalizer.is_null()
         && cut["type"] == "Metaspace"
         && cut["replacement"] == SPACE
-        && cut["split"] != true
+        // Absent, it means true to the library.
+        && cut["split"] == false
     {
         let scheme = cut["prepend_scheme"].as_str().unwrap_or("always");
         if scheme != "never" {
@@ -253,15 +267,19 @@ fn special(files: &SourceFiles<'_>, made: &mut WrittenVocabulary) -> Result<(), 
         made.special.extend(id.map(|it| (name, it)));
     }
     // A file has one besides the end of a text: that of a turn.
-    let ends = |id: &&usize| !made.special.iter().any(|it| it.0 == "eos" && it.1 == **id);
-    let of_turn = files.eos_ids.iter().find(ends).copied().filter(|it| *it < made.tokens.len());
+    let mut ends: Vec<usize> = Vec::new();
+    for id in files.eos_ids {
+        let is_eos = made.special.iter().any(|it| it.0 == "eos" && it.1 == *id);
+        if !is_eos && !ends.contains(id) {
+            ends.push(*id);
+        }
+    }
+    let of_turn = ends.iter().position(|it| *it < made.tokens.len()).map(|at| ends.remove(at));
     made.special.extend(of_turn.map(|it| ("eot", it)));
-    let tokenizer: tokenizers::Tokenizer =
-        serde_json::from_value(files.tokenizer.clone()).map_err(|error| error.to_string())?;
-    let ids = |special: bool| tokenizer.encode("a", special).map(|it| it.get_ids().to_vec());
-    let (plain, all) = (ids(false).map_err(|it| it.to_string())?, ids(true).map_err(|it| it.to_string())?);
-    let at = (0..=all.len() - plain.len()).find(|it| all[*it..].starts_with(&plain)).unwrap_or(0);
-    let (before, behind) = (&all[..at], &all[at + plain.len()..]);
+    made.notes.extend(ends.into_iter().map(|id| {
+        format!("that {id} ends generation (`eos_token_id` in `generation_config.json`) a GGUF file can't say besides")
+    }));
+    let (before, behind) = &around(files.tokenizer)?;
     let is = |name: &str, ids: &[u32]| {
         let id = made.special.iter().find(|it| it.0 == name).map(|it| it.1);
         ids.is_empty() || ids.len() == 1 && Some(ids[0] as usize) == id
@@ -273,6 +291,24 @@ fn special(files: &SourceFiles<'_>, made: &mut WrittenVocabulary) -> Result<(), 
     }
     (made.add_bos, made.add_eos) = (!before.is_empty(), !behind.is_empty());
     Ok(())
+}
+
+/// Ids that are put before a text and behind it.
+fn around(tokenizer: &Value) -> Result<(Vec<u32>, Vec<u32>), String> {
+    let told = |error: tokenizers::Error| error.to_string();
+    let mut tokenizer: tokenizers::Tokenizer =
+        serde_json::from_value(tokenizer.clone()).map_err(|error| error.to_string())?;
+    // A folder's own would add ids, or cut those that are looked for.
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None).map_err(told)?;
+    let ids = |special: bool| tokenizer.encode("a", special).map(|it| it.get_ids().to_vec()).map_err(told);
+    let (plain, all) = (ids(false)?, ids(true)?);
+    let last = all.len().checked_sub(plain.len());
+    let at = last.and_then(|last| (0..=last).find(|it| all[*it..].starts_with(&plain)));
+    let at = at.ok_or_else(|| {
+        format!("with special tokens `a` is {all:?}, which does not hold {plain:?}, what it is without (`post_processor` in `tokenizer.json`)")
+    })?;
+    Ok((all[..at].to_vec(), all[at + plain.len()..].to_vec()))
 }
 
 impl WrittenVocabulary {
@@ -355,6 +391,36 @@ mod tests {
         let found = made(&of_pieces(json!(["a b", "ab a"])), 261).unwrap();
         assert_eq!((found.model, found.add_space_prefix), ("llama", Some(true)));
         assert!(found.notes[0].contains("prepend_scheme"), "{:?}", found.notes);
+    }
+
+    /// Templates in a list, further ids that end generation, and a folder that pads and truncates.
+    #[test]
+    fn what_is_left_out_is_noted() {
+        let mut tokenizer = byte_level();
+        tokenizer["padding"] = json!({"strategy": {"Fixed": 8}, "direction": "Left", "pad_to_multiple_of": null,
+            "pad_id": 1, "pad_type_id": 0, "pad_token": "b"});
+        tokenizer["truncation"] =
+            json!({"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0});
+        let templates = json!([{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]);
+        let tokenizer_config = json!({"eos_token": "<end>", "chat_template": templates});
+        let files = SourceFiles {
+            tokenizer: &tokenizer,
+            tokenizer_config: &tokenizer_config,
+            chat_template: None,
+            eos_ids: &[9, 3, 2, 1, 2],
+            vocab_size: 5,
+            architecture: "llama",
+        };
+        let found = vocabulary(&files).unwrap();
+        assert_eq!(found.special, [("eos", 3), ("eot", 2)]);
+        assert_eq!((found.add_bos, found.add_eos), (false, false));
+        assert_eq!(found.chat_template.as_deref(), Some("d"));
+        let noted = |text: &str| found.notes.iter().any(|it| it.contains(text));
+        assert!(noted("that 9 ends") && noted("that 1 ends") && noted("`tool_use`"), "{:?}", found.notes);
+        // Words are cut at spaces where `split` is not said.
+        let mut cuts = of_pieces(json!(["a b", "ab a"]));
+        cuts["pre_tokenizer"].as_object_mut().unwrap().remove("split");
+        assert!(made(&cuts, 261).is_err());
     }
 
     #[test]

@@ -26,7 +26,9 @@ impl GgmlType {
         };
         let mut data = vec![0; self.bytes([values.len() / width.max(1), width])?];
         let blocks = data.par_chunks_exact_mut(self.block_bytes()).zip(values.as_chunks::<BLOCK>().0);
-        let sound = blocks.map(|(to, values)| quantize(values, to)).all(|it| it);
+        // A NaN is neither more nor less than another value, and would become any code without a sign.
+        let finite = |values: &Values| values.iter().all(|it| it.is_finite());
+        let sound = blocks.map(|(to, values)| finite(values) && quantize(values, to)).all(|it| it);
         if sound { Ok(data) } else { Err(GgmlError::ValueTooLarge { kind: self }) }
     }
 }
@@ -139,6 +141,14 @@ mod tests {
         let refused = |kind: GgmlType, values: &[f32]| kind.quantize(values, 32).unwrap_err().to_string();
         let mut values = vec![1.0; 32];
         values[7] = 1e30;
+        for (kind, value) in GgmlType::WRITTEN
+            .into_iter()
+            .flat_map(|kind| [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].map(|value| (kind, value)))
+        {
+            let mut values = [1.0; 32];
+            values[7] = value;
+            assert!(kind.quantize(&values, 32).is_err(), "{kind:?}: {value}");
+        }
         for kind in GgmlType::WRITTEN {
             assert_eq!(kind.quantize(&[0.0; 32], 32).unwrap().len(), kind.block_bytes());
             assert!(refused(kind, &values).contains("too large"), "{kind:?}");

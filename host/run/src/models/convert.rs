@@ -9,7 +9,7 @@ use fthost_engine::checkpoint::gguf::{self, GgufFile};
 use fthost_engine::checkpoint::{LoadConfig, StoredDtype, load_model_as, save_model};
 
 use super::Written;
-use super::export::{export, is_gguf};
+use super::export::{check_output, export, is_gguf};
 use super::folder::{temporary_in, write_folder};
 use crate::error::{Result, RunError};
 
@@ -28,7 +28,8 @@ pub fn convert(source: &Path, out: &Path, written: &Written) -> Result<Vec<Strin
     if source.is_dir() {
         return export(source, out, written);
     }
-    // As a folder first, of floats that hold every value of the file.
+    check_output(out, written)?;
+    // As a folder first, whose weights are the file itself: a link, and no copy of all values.
     let place = match out.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -36,7 +37,7 @@ pub fn convert(source: &Path, out: &Path, written: &Written) -> Result<Vec<Strin
     std::fs::create_dir_all(place).map_err(RunError::output(place))?;
     let dense = temporary_in(place)?;
     let folder = dense.path().join(source.file_stem().unwrap_or_default());
-    to_folder(source, &folder, &Written::default())?;
+    to_folder(source, &folder, &Written { keep_blocks: true, ..Written::default() })?;
     export(&folder, out, written)
 }
 
@@ -185,6 +186,20 @@ mod tests {
             }
             assert_eq!(found.tokenizer["model"]["merges"], expected.tokenizer["model"]["merges"], "{case}");
         }
+    }
+
+    /// Told before the source is looked at, which is not there.
+    #[test]
+    fn an_output_that_can_not_be_written_is_told_first() {
+        let place = tempfile::tempdir().unwrap();
+        let (source, out) = (place.path().join("none.gguf"), place.path().join("out.gguf"));
+        let told = |written: &Written| convert(&source, &out, written).unwrap_err();
+        let forced = Written { force: true, ..Written::default() };
+        let kept = Written { keep_blocks: true, ..Written::default() };
+        assert!(matches!(told(&kept), RunError::NotForGguf { .. }));
+        std::fs::create_dir(&out).unwrap();
+        assert!(matches!(told(&Written::default()), RunError::ModelInTheWay { .. }));
+        assert!(told(&forced).to_string().contains("out.gguf"));
     }
 
     /// 600 files, each with a few bytes changed of what it says of its tokenizer: every one is refused or gives a tokenizer that

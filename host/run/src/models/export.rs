@@ -22,12 +22,7 @@ pub fn is_gguf(path: &Path) -> bool {
 /// # Errors
 /// A model or a tokenizer that a GGUF file can't say; `out` is there and `force` is not given.
 pub fn export(source: &Path, out: &Path, how: &Written) -> Result<Vec<String>> {
-    if out.symlink_metadata().is_ok() && !how.force {
-        return Err(RunError::ModelInTheWay { folder: out.to_path_buf() });
-    }
-    if how.quant.is_some() || how.max_shard_bytes.is_some() || how.keep_blocks {
-        return Err(RunError::NotForGguf { path: out.to_path_buf() });
-    }
+    check_output(out, how)?;
     let mut model = load_model(source, &Device::flex())?;
     let tokenizer = tokenizer(source, model.config.vocab_size, architecture_of(&model.config))?;
     let name = source.file_name().map_or_else(String::new, |it| it.to_string_lossy().into_owned());
@@ -38,6 +33,21 @@ pub fn export(source: &Path, out: &Path, how: &Written) -> Result<Vec<String>> {
     }
     write_gguf(&mut model, out, &about, GgufStored { dtype: how.dtype, blocks: how.blocks })?;
     Ok(tokenizer.notes)
+}
+
+/// What can be told before any work is done.
+pub(super) fn check_output(out: &Path, how: &Written) -> Result<()> {
+    if how.quant.is_some() || how.max_shard_bytes.is_some() || how.keep_blocks {
+        return Err(RunError::NotForGguf { path: out.to_path_buf() });
+    }
+    if out.symlink_metadata().is_ok() && !how.force {
+        return Err(RunError::ModelInTheWay { folder: out.to_path_buf() });
+    }
+    // A file would be made, and only then not renamed to it.
+    if out.is_dir() {
+        return Err(RunError::output(out)(std::io::ErrorKind::IsADirectory.into()));
+    }
+    Ok(())
 }
 
 pub(super) fn tokenizer(folder: &Path, vocab_size: usize, architecture: &str) -> Result<WrittenVocabulary> {

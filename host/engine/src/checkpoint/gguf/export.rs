@@ -185,6 +185,11 @@ fn weights(model: &mut CausalLm, reordered: bool, stored: GgufStored) -> Result<
         made[place].parts.push((slot, values));
         Ok(())
     })?;
+    // What no place was found for would be lost without a sign.
+    if !held.is_empty() {
+        let problems = held.keys().map(|it| format!("`{it}` has no place in a GGUF file")).collect();
+        return Err(EngineError::Invalid { what: "model for a GGUF file".to_string(), problems });
+    }
     Ok(made)
 }
 

@@ -95,11 +95,11 @@ impl<'a> Keys<'a> {
         size.unwrap_or(1)
     }
 
-    /// A number that is finite.
+    /// A number that is finite, as f32 as well.
     pub fn number(&mut self, key: &str) -> Option<f64> {
         let key = self.ask(key);
         let found = self.file.metadata().get(&key)?;
-        let number = found.number().filter(|it| it.is_finite()).map(as_written);
+        let number = found.number().map(as_written).filter(|it| it.is_finite());
         if number.is_none() {
             self.problems.push(format!("`{key}` must be a number"));
         }

@@ -275,7 +275,8 @@ fn alignment(metadata: &BTreeMap<String, Value>) -> Result<usize, String> {
 /// Turns offsets into the data into positions in the file.
 fn place(tensors: &mut [TensorInfo], data: usize, alignment: usize, length: usize) -> Result<(), String> {
     let mut names = BTreeSet::new();
-    for tensor in tensors {
+    let mut spans = Vec::new();
+    for tensor in tensors.iter_mut() {
         let name = &tensor.name;
         if !tensor.start.is_multiple_of(alignment) {
             return Err(format!("tensor `{name}` does not start at a multiple of {alignment}"));
@@ -291,13 +292,46 @@ fn place(tensors: &mut [TensorInfo], data: usize, alignment: usize, length: usiz
         };
         let start = data.checked_add(tensor.start);
         let end = start.and_then(|it| it.checked_add(bytes)).filter(|it| *it <= length);
-        let (Some(start), Some(_)) = (start, end) else {
+        let (Some(start), Some(end)) = (start, end) else {
             return Err(format!("tensor `{name}` does not end within the file's {length} bytes"));
         };
         if !names.insert(name.clone()) {
             return Err(format!("tensor `{name}` is there twice"));
         }
         tensor.start = start;
+        spans.push((start..end, name.as_str()));
     }
-    Ok(())
+    apart(spans)
+}
+
+/// Whether no two tensors share bytes. A span of no bytes, of a type that is not known, shares none.
+fn apart(mut spans: Vec<(Range<usize>, &str)>) -> Result<(), String> {
+    spans.retain(|it| !it.0.is_empty());
+    spans.sort_unstable_by_key(|it| it.0.start);
+    // Of spans in order that do not overlap, each ends before the next starts: neighbours are enough.
+    match spans.windows(2).find(|it| it[0].0.end > it[1].0.start) {
+        Some(two) => Err(format!("tensors `{}` and `{}` share bytes of the file", two[0].1, two[1].1)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_that_share_bytes_are_refused() {
+        let tensor = |name: &str, values: usize, stored: u32, start: usize| TensorInfo {
+            name: name.to_string(),
+            shape: vec![values],
+            stored: TensorType(stored),
+            start,
+        };
+        let placed = |mut tensors: Vec<TensorInfo>| place(&mut tensors, 64, 32, 1024);
+        assert_eq!(placed(vec![tensor("b", 8, 0, 32), tensor("a", 8, 0, 0)]), Ok(()));
+        // How many bytes a type takes that is not known can't be told.
+        assert_eq!(placed(vec![tensor("a", 16, 0, 0), tensor("b", 256, 10, 32)]), Ok(()));
+        let told = placed(vec![tensor("b", 8, 0, 32), tensor("a", 9, 0, 0)]).unwrap_err();
+        assert_eq!(told, "tensors `a` and `b` share bytes of the file");
+    }
 }

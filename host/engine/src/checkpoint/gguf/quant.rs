@@ -109,8 +109,19 @@ impl TensorType {
     /// f32 to what is stored, rows of `width`.
     ///
     /// # Errors
-    /// What blocks can't hold, and a type that is not known.
+    /// Values that become infinite, what blocks can't hold, and a type that is not known.
     pub(super) fn encode(self, values: &[f32], width: usize) -> Result<Vec<u8>, String> {
+        // What is infinite already stays so in floats: it is the model's own.
+        let held = |is_held: fn(f32) -> bool| match values.iter().find(|it| it.is_finite() && !is_held(**it))
+        {
+            Some(value) => Err(format!("{value} is infinite as {}, whose range is smaller", self.name())),
+            None => Ok(()),
+        };
+        match self.known() {
+            Some(Known::F16) => held(|it| f16::from_f32(it).is_finite())?,
+            Some(Known::Bf16) => held(|it| bf16::from_f32(it).is_finite())?,
+            _ => {}
+        }
         Ok(match self.known() {
             Some(Known::F32) => values.iter().flat_map(|it| it.to_le_bytes()).collect(),
             Some(Known::F16) => values.iter().flat_map(|it| f16::from_f32(*it).to_le_bytes()).collect(),
@@ -163,6 +174,17 @@ mod tests {
         assert_eq!(known, named);
         assert_eq!(TensorType(10).name(), "Q2_K");
         assert_eq!(TensorType(63).name(), "type 63");
+    }
+
+    #[test]
+    fn values_that_become_infinite_are_refused() {
+        let encoded = |number, value: f32| TensorType(number).encode(&[1.0, value], 2).map(|it| it.len());
+        assert_eq!(encoded(0, 1e5), Ok(8));
+        assert_eq!(encoded(1, 65504.0), Ok(4));
+        assert_eq!(encoded(1, f32::INFINITY), Ok(4));
+        assert_eq!(encoded(1, 1e5).unwrap_err(), "100000 is infinite as F16, whose range is smaller");
+        assert_eq!(encoded(30, 1e5), Ok(4));
+        assert!(encoded(30, f32::MAX).is_err());
     }
 
     #[test]

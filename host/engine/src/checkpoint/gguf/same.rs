@@ -25,16 +25,12 @@ pub(super) fn differences(a: &DecoderConfig, b: &DecoderConfig) -> Vec<String> {
         max_position_embeddings,
         tie_word_embeddings,
         norm,
-        norm_eps,
         qk_norm,
         biases,
         mlp,
-        mixture,
-        attention_scale,
-        attn_logit_softcapping,
-        final_logit_softcapping,
-        embedding_scale
+        mixture
     );
+    found.extend(numbers(a, b));
     for (layer, (a, b)) in a.layers.iter().zip(&b.layers).enumerate() {
         let of = |key: &str| format!("layers[{layer}].{key}");
         if a.window != b.window {
@@ -56,6 +52,29 @@ pub(super) fn differences(a: &DecoderConfig, b: &DecoderConfig) -> Vec<String> {
     }
     for (a, b) in a.ropes.iter().zip(&b.ropes).filter(|(a, b)| !same_rope(a, b)) {
         found.push(told("rope", a, b));
+    }
+    found
+}
+
+/// Numbers that are not the same as f32, which is what a file holds.
+fn numbers(a: &DecoderConfig, b: &DecoderConfig) -> Vec<String> {
+    let mut found = Vec::new();
+    for (key, a, b) in
+        [("norm_eps", a.norm_eps, b.norm_eps), ("attention_scale", a.attention_scale, b.attention_scale)]
+    {
+        if a as f32 != b as f32 {
+            found.push(told(key, &a, &b));
+        }
+    }
+    let stored = |it: Option<f64>| it.map(|it| it as f32);
+    for (key, a, b) in [
+        ("attn_logit_softcapping", a.attn_logit_softcapping, b.attn_logit_softcapping),
+        ("final_logit_softcapping", a.final_logit_softcapping, b.final_logit_softcapping),
+        ("embedding_scale", a.embedding_scale, b.embedding_scale),
+    ] {
+        if stored(a) != stored(b) {
+            found.push(told(key, &a, &b));
+        }
     }
     found
 }
