@@ -36,6 +36,12 @@ pub struct Rendered {
     pub supervised: Vec<Range<usize>>,
 }
 
+/// The template that a `chat_template` of `tokenizer_config.json` is: a text, or the one named `default` of a list.
+pub(crate) fn default_of(found: &Value) -> Option<&str> {
+    let named = found.as_array().and_then(|all| all.iter().find(|it| it["name"] == "default"));
+    named.map_or(found, |it| &it["template"]).as_str()
+}
+
 impl ChatTemplate {
     /// A template with the special tokens it may write.
     pub fn new(source: &str, bos_token: Option<&str>, eos_token: Option<&str>) -> Self {
@@ -60,10 +66,7 @@ impl ChatTemplate {
         let source = if path.exists() {
             Some(std::fs::read_to_string(&path).map_err(|source| DataError::Io { path, source })?)
         } else {
-            let template = &config["chat_template"];
-            let named = template.as_array().and_then(|all| all.iter().find(|it| it["name"] == "default"));
-            let template = named.map_or(template, |it| &it["template"]);
-            template.as_str().map(str::to_string)
+            default_of(&config["chat_template"]).map(str::to_string)
         };
         Ok(source.map(|source| Self::new(&source, bos_token, eos_token)))
     }

@@ -7,9 +7,12 @@ mod train;
 
 use std::path::{Path, PathBuf};
 
-use fthost_engine::adapters::{AdapterConfig, Ia3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig};
+use fthost_engine::adapters::{
+    AdapterConfig, Ia3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig, peft,
+};
 use fthost_engine::checkpoint::LoadConfig;
 use fthost_engine::generate::GenerateConfig;
+use fthost_engine::models::DecoderConfig;
 use fthost_engine::nn::{DecodeWeights, FloatDtype};
 use fthost_engine::optim::{AdamWConfig, MomentStorage, ScheduleConfig};
 use fthost_engine::quant::QuantConfig;
@@ -104,6 +107,17 @@ pub enum Adapter {
 }
 
 impl Adapter {
+    /// As what is put on a model of `shape`: one that begins, or what the folder says of one that is trained on.
+    ///
+    /// # Errors
+    /// A folder that is not understood.
+    pub fn on(&self, shape: &DecoderConfig) -> Result<AdapterConfig> {
+        match self {
+            Self::Peft { path } => Ok(peft::read_adapter_config(path, shape)?),
+            other => Ok(other.fresh().expect("all others begin")),
+        }
+    }
+
     /// One that begins; `None` of one that is trained on.
     pub fn fresh(&self) -> Option<AdapterConfig> {
         Some(match self {

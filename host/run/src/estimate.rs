@@ -12,7 +12,6 @@ pub mod modes;
 use std::collections::BTreeMap;
 
 use fthost_data::Tokenizer;
-use fthost_engine::adapters::peft;
 use fthost_engine::estimate::{
     BatchTokens, Held, ModelShape, Segment, StepShape, forward_flops, head_flops, step_flops,
 };
@@ -142,13 +141,9 @@ fn notes(config: &RunConfig) -> Vec<String> {
 /// The model of `config` with what is trained on it.
 fn shape(config: &RunConfig) -> Result<ModelShape> {
     let model = DecoderConfig::read(&config.model.folder().join("config.json"))?;
-    let adapter = match &config.adapter {
-        Some(Adapter::Peft { path }) => Some(peft::read_adapter_config(path, &model)?),
-        other => other.as_ref().and_then(Adapter::fresh),
-    };
     let shape = ModelShape::of(&model);
-    Ok(match adapter {
-        Some(adapter) => shape.with_adapter(&adapter)?,
+    Ok(match &config.adapter {
+        Some(adapter) => shape.with_adapter(&adapter.on(&model)?)?,
         None => shape,
     })
 }

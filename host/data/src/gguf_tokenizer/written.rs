@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::pieces::{self, SPACE};
 use super::rules::Rule;
 use super::{CONTROL, GgufVocabulary, NORMAL, UNKNOWN, USER_DEFINED};
+use crate::chat_template::default_of;
 
 /// Token types besides: of SentencePiece's bytes, and of ids that no token has.
 const BYTE: i64 = 6;
@@ -87,17 +88,15 @@ pub fn vocabulary(files: &SourceFiles<'_>) -> Result<WrittenVocabulary, String> 
     Ok(made)
 }
 
-/// A text, or the one named `default` of a list, as [`crate::ChatTemplate`] takes it; the list's others are noted.
+/// The template that [`crate::ChatTemplate`] takes; a list's others are noted.
 fn template<'a>(found: &'a Value, notes: &mut Vec<String>) -> Option<&'a str> {
-    let Some(all) = found.as_array() else { return found.as_str() };
-    let (default, others): (Vec<&Value>, Vec<&Value>) = all.iter().partition(|it| it["name"] == "default");
-    for other in others {
+    for other in found.as_array().into_iter().flatten().filter(|it| it["name"] != "default") {
         let name = other["name"].as_str().unwrap_or_default();
         notes.push(format!(
             "the chat template `{name}` is left out: of `chat_template` in `tokenizer_config.json` only `default` is written"
         ));
     }
-    default.first().and_then(|it| it["template"].as_str())
+    default_of(found)
 }
 
 /// Whether a part of a tokenizer is of a type, or holds one that is.

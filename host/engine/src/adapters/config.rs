@@ -1,17 +1,15 @@
 //! Which adapter is trained, whatever its kind.
 
 use fthost_data::Tokenizer;
-use serde::{Deserialize, Serialize};
 
 use super::ia3::{self, Ia3Config};
 use super::lora::{LoraConfig, attach_lora};
 use super::virtual_tokens::{self, PrefixTuningConfig, PromptTuningConfig};
 use crate::error::{EngineError, Result};
-use crate::models::CausalLm;
+use crate::models::{CausalLm, DecoderConfig};
 
-/// `[adapter.<kind>]` of a run file, one that begins.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "snake_case")]
+/// An adapter of any kind: what `[adapter.<kind>]` of a run file begins, or what a PEFT folder says.
+#[derive(Debug, Clone, PartialEq)]
 pub enum AdapterConfig {
     /// Low-rank pairs beside linears.
     Lora(LoraConfig),
@@ -69,6 +67,17 @@ impl AdapterConfig {
     /// Learning rate of B over that of everything else.
     pub(crate) fn loraplus_lr_ratio(&self) -> f64 {
         if let Self::Lora(config) = self { config.loraplus_lr_ratio } else { 1.0 }
+    }
+
+    /// Whether a model of `config` has a place for its virtual tokens, where it has any.
+    ///
+    /// # Errors
+    /// Its own impossible values; a context that they fill; embeddings where long texts are rotated otherwise.
+    pub fn check_place(&self, config: &DecoderConfig) -> Result<()> {
+        match self.virtual_tokens() {
+            0 => Ok(()),
+            count => virtual_tokens::check_place(self.name(), config, self.problems(), count),
+        }
     }
 
     /// Tokens that stand before every text.

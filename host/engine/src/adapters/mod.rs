@@ -9,7 +9,7 @@ pub mod init;
 pub mod lora;
 pub mod merge;
 pub mod peft;
-mod saved;
+pub(crate) mod saved;
 pub mod target;
 pub mod virtual_tokens;
 

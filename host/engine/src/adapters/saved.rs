@@ -5,6 +5,7 @@ use burn::tensor::{Tensor, TensorData};
 use super::config::check;
 use super::experts::Place;
 use crate::error::Result;
+use crate::models::decoder::Names;
 use crate::models::trained::is_of;
 use crate::models::{CausalLm, Parameter, Trained};
 
@@ -72,19 +73,30 @@ fn selects(modules: &[String], name: &str) -> bool {
 }
 
 /// Tells head and embedding apart where one is named and they are not to stay one; where they are, the embedding is named.
-fn tied_or_not(model: &mut CausalLm, mut modules: Vec<String>, ensure_weight_tying: bool) -> Vec<String> {
-    let names = model.config.names;
-    if model.lm_head.is_some() || ![names.embedding, names.head].iter().any(|it| selects(&modules, it)) {
+fn tied_or_not(model: &mut CausalLm, modules: Vec<String>, ensure_weight_tying: bool) -> Vec<String> {
+    if model.lm_head.is_some() {
         return modules;
     }
-    if ensure_weight_tying {
-        // The head's name may be all that was given.
-        modules.push(names.embedding.trim_end_matches(".weight").to_string());
-    } else {
+    let (modules, is_told_apart) = of_tied(model.config.names, modules, ensure_weight_tying);
+    if is_told_apart {
         model.lm_head = Some(model.embed_tokens.clone());
         model.config.tie_word_embeddings = false;
     }
     modules
+}
+
+/// What `modules` come to where head and embedding are one, and whether the two are told apart for them.
+pub(crate) fn of_tied(
+    names: &Names,
+    mut modules: Vec<String>,
+    ensure_weight_tying: bool,
+) -> (Vec<String>, bool) {
+    let is_named = [names.embedding, names.head].iter().any(|it| selects(&modules, it));
+    if is_named && ensure_weight_tying {
+        // The head's name may be all that was given.
+        modules.push(names.embedding.trim_end_matches(".weight").to_string());
+    }
+    (modules, is_named && !ensure_weight_tying)
 }
 
 /// The values of a tensor, nobody else's.

@@ -1,11 +1,11 @@
 //! Where an adapter stands in a model's shape, and what is trained with it.
 
 use super::shape::{BlockWeights, ModelShape};
+use crate::adapters::saved::of_tied;
 use crate::adapters::target::Ends;
 use crate::adapters::{AdapterConfig, LoraConfig};
 use crate::error::{EngineError, Result};
 use crate::models::Trained;
-use crate::models::trained::is_of;
 
 impl ModelShape {
     /// With a fresh adapter.
@@ -37,13 +37,10 @@ impl ModelShape {
 
     /// With modules of the base trained beside an adapter.
     fn with_saved(mut self, modules: &[String], ensure_weight_tying: bool) -> Result<Self> {
-        let (names, mut modules) = (self.config.names, modules.to_vec());
-        let of_tied = |name: &str| modules.iter().any(|it| is_of(name, it));
-        if self.config.tie_word_embeddings && (of_tied(names.embedding) || of_tied(names.head)) {
-            match ensure_weight_tying {
-                true => modules.push(names.embedding.trim_end_matches(".weight").to_string()),
-                false => (self.config.tie_word_embeddings, self.is_untied) = (false, true),
-            }
+        let mut modules = modules.to_vec();
+        if self.config.tie_word_embeddings {
+            (modules, self.is_untied) = of_tied(self.config.names, modules, ensure_weight_tying);
+            self.config.tie_word_embeddings = !self.is_untied;
         }
         self.trained = Trained::Adapter(modules.into());
         Ok(self)

@@ -217,11 +217,7 @@ impl Block {
         if let Trained::Adapter(_) = trained {
             self.visit_adapter(path, visit);
         }
-        self.visit_base(path, &mut |name, parameter| {
-            if trained.selects(name) {
-                visit(name, parameter);
-            }
-        });
+        self.visit_base(path, &mut trained.only(visit));
     }
 
     /// Every linear, from input to output.

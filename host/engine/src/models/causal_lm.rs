@@ -165,11 +165,7 @@ impl CausalLm {
     /// What is trained behind the last block.
     pub fn visit_trained_head(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
         let trained = self.trained.clone();
-        self.visit_head(&mut |name, parameter| {
-            if trained.selects(name) {
-                visit(name, parameter);
-            }
-        });
+        self.visit_head(&mut trained.only(visit));
         self.visit_score(visit);
     }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::parameter::Parameter;
+
 /// Which weights of a model are trained, a scalar head apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Trained {
@@ -18,6 +20,18 @@ impl Trained {
         match self {
             Self::Base => true,
             Self::Adapter(modules) => modules.iter().any(|it| is_of(name, it)),
+        }
+    }
+
+    /// A visitor of the base's weights that has `visit` see those alone that are trained.
+    pub fn only<'a>(
+        &'a self,
+        visit: &'a mut dyn FnMut(&str, Parameter<'_>),
+    ) -> impl FnMut(&str, Parameter<'_>) + 'a {
+        |name, parameter| {
+            if self.selects(name) {
+                visit(name, parameter);
+            }
         }
     }
 }

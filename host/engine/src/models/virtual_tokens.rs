@@ -36,11 +36,7 @@ impl CausalLm {
     /// Every embedding that is trained, then the virtual tokens'.
     pub fn visit_trained_embedding(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
         let trained = self.trained.clone();
-        self.visit_embedding(&mut |name, parameter| {
-            if trained.selects(name) {
-                visit(name, parameter);
-            }
-        });
+        self.visit_embedding(&mut trained.only(visit));
         if let Some(prompt) = self.prompt.as_deref_mut() {
             visit(PROMPT, Parameter::Matrix(prompt));
         }

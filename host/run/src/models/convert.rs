@@ -10,7 +10,7 @@ use fthost_engine::checkpoint::{LoadConfig, StoredDtype, load_model_as, save_mod
 
 use super::Written;
 use super::export::{check_output, export, is_gguf};
-use super::folder::{temporary_in, write_folder};
+use super::folder::{temporary_beside, temporary_in, write_folder};
 use crate::error::{Result, RunError};
 
 /// Writes the model of `source`, a GGUF file or a folder, as the folder `out`, or as a GGUF file where `out` is named like
@@ -30,13 +30,8 @@ pub fn convert(source: &Path, out: &Path, written: &Written) -> Result<Vec<Strin
     }
     check_output(out, written)?;
     // As a folder first, whose weights are the file itself: a link, and no copy of all values.
-    let place = match out.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(place).map_err(RunError::output(place))?;
-    let dense = temporary_in(place)?;
-    let folder = dense.path().join(source.file_stem().unwrap_or_default());
+    let linked = temporary_beside(out)?;
+    let folder = linked.path().join(source.file_stem().unwrap_or_default());
     to_folder(source, &folder, &Written { keep_blocks: true, ..Written::default() })?;
     export(&folder, out, written)
 }

@@ -16,12 +16,7 @@ pub fn write_folder(out: &Path, force: bool, write: impl FnOnce(&Path) -> Result
     if there && !is_replaceable(out) {
         return Err(RunError::NoModelInTheWay { folder: out.to_path_buf() });
     }
-    let parent = match out.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(parent).map_err(RunError::output(parent))?;
-    let temporary = temporary_in(parent)?;
+    let temporary = temporary_beside(out)?;
     let made = temporary.path().join("model");
     std::fs::create_dir(&made).map_err(RunError::output(&made))?;
     write(&made)?;
@@ -29,6 +24,16 @@ pub fn write_folder(out: &Path, force: bool, write: impl FnOnce(&Path) -> Result
         std::fs::rename(out, temporary.path().join("replaced")).map_err(RunError::output(out))?;
     }
     std::fs::rename(&made, out).map_err(RunError::output(out))
+}
+
+/// [`temporary_in`] the folder that `out` is to lie in, which is made if it is not there.
+pub(super) fn temporary_beside(out: &Path) -> Result<tempfile::TempDir> {
+    let parent = match out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(parent).map_err(RunError::output(parent))?;
+    temporary_in(parent)
 }
 
 /// A folder that goes when it is dropped, on the same file system as what is to be made.

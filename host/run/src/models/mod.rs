@@ -12,8 +12,6 @@ pub mod merge;
 
 use std::path::{Path, PathBuf};
 
-use fthost_engine::EngineError;
-use fthost_engine::adapters::peft;
 use fthost_engine::checkpoint::SaveConfig;
 pub use fthost_engine::checkpoint::StoredDtype;
 pub use fthost_engine::checkpoint::gguf::GgmlType;
@@ -21,7 +19,7 @@ use fthost_engine::models::DecoderConfig;
 pub use fthost_engine::quant::{FourBitOptions, Int8Options, QuantConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Adapter, RunConfig};
+use crate::config::RunConfig;
 use crate::error::Result;
 
 /// `[model]`: a folder, or a model of the hub; with neither, the model that is part of the program.
@@ -129,17 +127,11 @@ pub fn found(config: &RunConfig) -> Result<RunConfig> {
     let mut data = config.data.clone();
     // A folder that holds no model is told of by whoever loads it.
     if let Ok(read) = DecoderConfig::read(&model.folder().join("config.json")) {
-        let adapter = match &config.adapter {
-            Some(Adapter::Peft { path }) => peft::read_adapter_config(path, &read).ok(),
-            other => other.as_ref().and_then(Adapter::fresh),
-        };
-        let (room, before) = (read.context_length(), adapter.as_ref().map_or(0, |it| it.virtual_tokens()));
-        if let Some(adapter) = adapter.filter(|_| before >= room) {
-            let what = format!("adapter.{}", adapter.name());
-            let problem = format!("{before} virtual tokens leave no room in a context of {room} tokens");
-            return Err(EngineError::Invalid { what, problems: vec![problem] }.into());
-        }
-        data.max_length = data.max_length.min(room - before);
+        // So is a folder that holds no adapter.
+        let adapter = config.adapter.as_ref().and_then(|it| it.on(&read).ok());
+        adapter.iter().try_for_each(|it| it.check_place(&read))?;
+        let before = adapter.map_or(0, |it| it.virtual_tokens());
+        data.max_length = data.max_length.min(read.context_length() - before);
     }
     Ok(RunConfig { model, data, ..config.clone() })
 }

@@ -149,10 +149,10 @@ pub(super) fn push_saved(model: &mut CausalLm, tensors: &mut Tensors) {
     }
 }
 
-/// The scalar head.
-pub(super) fn push_score(model: &mut CausalLm, tensors: &mut Tensors) {
-    model.visit_score(&mut |name, parameter| {
+/// A visitor that puts what it sees into `tensors`, as PEFT names it.
+pub(super) fn push(tensors: &mut Tensors) -> impl FnMut(&str, Parameter<'_>) {
+    move |name, parameter| {
         let (shape, values) = parameter.to_f32();
         tensors.push((format!("{PREFIX}{name}"), shape, values));
-    });
+    }
 }

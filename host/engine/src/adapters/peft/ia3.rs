@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use serde_json::{Value, json};
 
-use super::files::{AdapterFiles, Tensors};
+use super::files::{AdapterFiles, Tensors, push};
 use super::{PREFIX, modules_to_save, refuse_options};
 use crate::adapters::ia3::{Ia3Config, attach_with};
 use crate::adapters::target::TargetModules;
@@ -18,10 +18,7 @@ pub(super) fn written(model: &mut CausalLm, config: &Ia3Config) -> (Tensors, Val
     let mut tensors = Vec::new();
     for layer in 0..model.blocks.len() {
         let path = model.block_path(layer);
-        model.blocks[layer].visit_adapter(&path, &mut |name, parameter| {
-            let (shape, values) = parameter.to_f32();
-            tensors.push((format!("{PREFIX}{name}"), shape, values));
-        });
+        model.blocks[layer].visit_adapter(&path, &mut push(&mut tensors));
     }
     let written = json!({
         "peft_type": "IA3",

@@ -47,7 +47,7 @@ pub fn save_adapter(model: &mut CausalLm, config: &AdapterConfig, base: &str, fo
     written["inference_mode"] = json!(true);
     written["task_type"] = json!("CAUSAL_LM");
     if model.score.as_ref().is_some_and(|it| it.role == ScoreRole::Reward) {
-        files::push_score(model, &mut tensors);
+        model.visit_score(&mut files::push(&mut tensors));
         written["task_type"] = json!(SEQUENCE_CLASSIFICATION);
         modules.insert(0, "score".to_string());
     }

@@ -2,7 +2,7 @@
 
 use super::TensorType;
 
-/// Tensors start at multiples of this.
+/// Tensors start at multiples of this where a file says nothing else, as those written here do.
 pub(super) const ALIGNMENT: usize = 32;
 
 /// A metadata value to be written.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use super::entries::ALIGNMENT;
 use super::{TensorInfo, TensorType};
 
 /// What the head of a file says.
@@ -11,9 +12,6 @@ pub(super) struct Parsed {
     pub metadata: BTreeMap<String, Value>,
     pub tensors: Vec<TensorInfo>,
 }
-
-/// Tensors start at multiples of this where the file says nothing else.
-const DEFAULT_ALIGNMENT: usize = 32;
 
 /// Dimensions of a tensor, at most (ggml's `GGML_MAX_DIMS`).
 const MAX_DIMENSIONS: u32 = 4;
@@ -266,7 +264,7 @@ fn head(file: &[u8]) -> Result<(Parsed, usize, usize), String> {
 }
 
 fn alignment(metadata: &BTreeMap<String, Value>) -> Result<usize, String> {
-    let Some(value) = metadata.get("general.alignment") else { return Ok(DEFAULT_ALIGNMENT) };
+    let Some(value) = metadata.get("general.alignment") else { return Ok(ALIGNMENT) };
     let alignment = value.whole().and_then(|it| u32::try_from(it).ok()).filter(|it| it.is_power_of_two());
     let alignment = alignment.ok_or_else(|| "`general.alignment` must be a power of two".to_string())?;
     Ok(alignment as usize)
