@@ -78,7 +78,8 @@ fn trains(adapter: Option<&Adapter>) -> String {
         Some(Adapter::Ia3(ia3)) => format!("(IA)^3's factors{}", beside(&ia3.modules_to_save)),
         Some(Adapter::PromptTuning(it)) => format!("{} virtual tokens", it.num_virtual_tokens),
         Some(Adapter::PrefixTuning(it)) => {
-            format!("keys and values of {} virtual tokens", it.num_virtual_tokens)
+            let how = if it.prefix_projection { ", by a network that makes them" } else { "" };
+            format!("keys and values of {} virtual tokens{how}", it.num_virtual_tokens)
         }
         Some(Adapter::Peft { path }) => format!("the adapter in `{}`", path.display()),
         None => "every weight".to_string(),

@@ -5,10 +5,12 @@ Written with torch 2.15, transformers 5.24, peft 0.21:
     python tests/golden/generate/adapters.py
 Writes tests/golden/adapters/<kind>/<case>/: a PEFT folder whose weights were moved away from where they begin, and
 `golden.safetensors`: input_ids [T], logits [T, V] (those of virtual tokens left out), loss [1] and the gradients of what is
-trained, by the names that PEFT saves them under. `base` in CASES is below tests/golden.
+trained, by the names that PEFT saves them under; of a projected prefix, which PEFT saves as what came of it, gradients and weights
+of the projection by PEFT's own names. `base` in CASES is below tests/golden. Names of cases as arguments write those alone.
 """
 import json
 import shutil
+import sys
 
 import torch
 from llama import ROOT, numbers
@@ -62,6 +64,8 @@ def saved_name(name, virtual):
 def main():
     torch.set_num_threads(1)
     for seed, (case, (base, config)) in enumerate(CASES.items()):
+        if sys.argv[1:] and case not in sys.argv[1:]:
+            continue
         torch.manual_seed(100 + seed)
         folder = ROOT / "adapters" / case
         shutil.rmtree(folder, ignore_errors=True)
@@ -88,12 +92,16 @@ def main():
         tensors = numbers(model, ids, lambda name: True, labels)
         if config.peft_type == "PROMPT_TUNING":
             tensors["logits"] = tensors["logits"][config.num_virtual_tokens:].clone()
+        projected = virtual and config.peft_type == "PREFIX_TUNING" and config.prefix_projection
         renamed = {}
         for name, value in tensors.items():
             if not name.startswith("grad."):
                 renamed[name] = value
-            elif not (virtual and config.peft_type == "PREFIX_TUNING" and config.prefix_projection):
-                renamed["grad." + saved_name(name.removeprefix("grad."), virtual)] = value
+            else:
+                renamed["grad." + saved_name(name.removeprefix("grad."), virtual and not projected)] = value
+        if projected:
+            weights = {saved_name(name, False): p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+            renamed |= {"weight." + name: p for name, p in weights.items()}
         save_file(renamed, folder / "golden.safetensors")
         print(case, {k: tuple(v.shape) for k, v in renamed.items() if k.startswith("grad.")})
 

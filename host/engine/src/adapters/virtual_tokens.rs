@@ -1,7 +1,7 @@
 //! Prompt tuning (<https://arxiv.org/abs/2104.08691>) and prefix tuning (<https://arxiv.org/abs/2101.00190>), as PEFT has
 //! them. See [`crate::models::virtual_tokens`].
 
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use super::config::check;
 use crate::checkpoint::init::normal;
 use crate::error::Result;
 use crate::models::causal_lm::ids_tensor;
-use crate::models::{CausalLm, DecoderConfig, Trained};
+use crate::models::{CausalLm, DecoderConfig, Prefix, PrefixEncoder, Trained};
 use crate::nn::precision::cast;
 
 /// What virtual tokens begin as.
@@ -79,20 +79,42 @@ pub enum PrefixInit {
 pub struct PrefixTuningConfig {
     /// Keys and values before those of every sequence.
     pub num_virtual_tokens: usize,
-    /// What they begin as.
+    /// What they begin as; of a projection, its last layer.
     pub init_weights: PrefixInit,
+    /// Whether a small network makes them of an embedding a virtual token, and is trained in their place.
+    pub prefix_projection: bool,
+    /// Width of the network between its two layers; by default that of a block's keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoder_hidden_size: Option<usize>,
 }
 
 impl Default for PrefixTuningConfig {
     fn default() -> Self {
-        Self { num_virtual_tokens: 20, init_weights: PrefixInit::default() }
+        Self {
+            num_virtual_tokens: 20,
+            init_weights: PrefixInit::default(),
+            prefix_projection: false,
+            encoder_hidden_size: None,
+        }
     }
 }
 
 impl PrefixTuningConfig {
     /// Every impossible value, each with its key.
     pub fn problems(&self) -> Vec<String> {
-        of_number(self.num_virtual_tokens)
+        let mut problems = of_number(self.num_virtual_tokens);
+        if self.encoder_hidden_size == Some(0) {
+            problems.push("`encoder_hidden_size` must be > 0, got `0`".to_string());
+        }
+        if self.encoder_hidden_size.is_some() && !self.prefix_projection {
+            problems.push("`encoder_hidden_size` goes with `prefix_projection` = true only".to_string());
+        }
+        problems
+    }
+
+    /// Width of the network between its layers in a model of `config`.
+    pub(crate) fn encoder_width(&self, config: &DecoderConfig) -> usize {
+        self.encoder_hidden_size.unwrap_or(prefix_width(config) / 2)
     }
 }
 
@@ -166,7 +188,8 @@ pub(crate) fn place_prompt(model: &mut CausalLm, prompt: Tensor<2>) {
     model.trained = Trained::Adapter([].into());
 }
 
-/// Puts fresh keys and values before those of every sequence.
+/// Puts fresh keys and values before those of every sequence, or a fresh network that makes them: embeddings from a standard
+/// normal and linears as PyTorch begins them, as in PEFT.
 ///
 /// # Errors
 /// Impossible values.
@@ -175,15 +198,40 @@ pub fn attach_prefix(model: &mut CausalLm, config: &PrefixTuningConfig, seed: u6
     let (count, width) = (config.num_virtual_tokens, prefix_width(&model.config));
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let device = model.device();
-    let prefixes = (0..model.blocks.len()).map(|_| match config.init_weights {
-        PrefixInit::Zero => Tensor::zeros([count, width], &device),
-        PrefixInit::Random => {
-            Tensor::from_data(TensorData::new(normal(count * width, 1.0, &mut rng), [count, width]), &device)
+    let hidden = config.encoder_width(&model.config);
+    let encoder = config.prefix_projection.then(|| {
+        let embedding = normal(count * width / 2, 1.0, &mut rng);
+        let embedding = Tensor::from_data(TensorData::new(embedding, [count, width / 2]), &device);
+        let (weight, bias) = fresh_linear([hidden, width / 2], &mut rng, &device);
+        PrefixEncoder { embedding, weight, bias }
+    });
+    let prefixes = (0..model.blocks.len()).map(|_| match (config.init_weights, config.prefix_projection) {
+        (PrefixInit::Zero, false) => Prefix::Plain(Tensor::zeros([count, width], &device)),
+        (PrefixInit::Random, false) => {
+            let drawn = TensorData::new(normal(count * width, 1.0, &mut rng), [count, width]);
+            Prefix::Plain(Tensor::from_data(drawn, &device))
+        }
+        (PrefixInit::Zero, true) => Prefix::Projected {
+            weight: Tensor::zeros([width, hidden], &device),
+            bias: Tensor::zeros([width], &device),
+        },
+        (PrefixInit::Random, true) => {
+            let (weight, bias) = fresh_linear([width, hidden], &mut rng, &device);
+            Prefix::Projected { weight, bias }
         }
     });
     let prefixes = prefixes.collect();
-    place_prefixes(model, prefixes);
+    place_prefixes(model, prefixes, encoder);
     Ok(())
+}
+
+/// Weight, `[out, in]`, and bias as `torch.nn.Linear` begins: uniform within the root of one over its inputs.
+fn fresh_linear([out, width]: [usize; 2], rng: &mut ChaCha8Rng, device: &Device) -> (Tensor<2>, Tensor<1>) {
+    let bound = (width as f32).sqrt().recip();
+    let mut drawn = |count: usize| (0..count).map(|_| rng.random_range(-bound..bound)).collect::<Vec<_>>();
+    let weight = TensorData::new(drawn(out * width), [out, width]);
+    let bias = TensorData::new(drawn(out), [out]);
+    (Tensor::from_data(weight, device), Tensor::from_data(bias, device))
 }
 
 /// Numbers of a virtual token's keys and values in one block.
@@ -191,8 +239,9 @@ pub(crate) fn prefix_width(config: &DecoderConfig) -> usize {
     2 * config.num_key_value_heads * config.head_dim
 }
 
-/// Puts keys and values, `[n, 2 kv_heads * head_dim]` a block, before those of every sequence.
-pub(crate) fn place_prefixes(model: &mut CausalLm, prefixes: Vec<Tensor<2>>) {
+/// Puts a prefix a block before the keys and values of every sequence, with what they are made of if they are.
+pub(crate) fn place_prefixes(model: &mut CausalLm, prefixes: Vec<Prefix>, encoder: Option<PrefixEncoder>) {
+    model.prefix_encoder = encoder.map(Box::new);
     for (block, prefix) in model.blocks.iter_mut().zip(prefixes) {
         block.prefix = Some(Box::new(prefix));
     }

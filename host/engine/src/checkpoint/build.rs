@@ -50,6 +50,7 @@ pub(crate) fn build(config: &DecoderConfig, device: &Device, source: &mut dyn So
         embed_tokens,
         embed_positions,
         prompt: None,
+        prefix_encoder: None,
         blocks,
         norm,
         lm_head,

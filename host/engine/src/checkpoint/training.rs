@@ -1,8 +1,9 @@
 //! Training checkpoints: everything a run needs to go on as if it had never stopped.
 //!
 //! `checkpoint-<step>/` holds the adapter in PEFT's layout, or `model.safetensors` where everything is trained;
-//! `value.safetensors` where values are learned beside the model; `optimizer.safetensors`; and `trainer_state.json`, which names the digest of each file. A checkpoint is there
-//! whole or not at all: it is written under a temporary name, synced, and renamed.
+//! `value.safetensors` where values are learned beside the model, `prefix_projection.safetensors` where prefixes are made by a
+//! network, which PEFT's layout has no place for; `optimizer.safetensors`; and `trainer_state.json`, which names the digest of
+//! each file. A checkpoint is there whole or not at all: it is written under a temporary name, synced, and renamed.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,6 +21,7 @@ use super::write::{write_f32, write_whole};
 use crate::adapters::peft::{self, save_adapter};
 use crate::error::{EngineError, Result};
 use crate::models::parameter::FROZEN;
+use crate::models::prefix::is_of_projection;
 use crate::models::score::{SCORE, SCORE_BIAS};
 use crate::models::{Parameter, ScoreRole};
 use crate::optim::adamw::Moments;
@@ -30,6 +32,7 @@ const STATE: &str = "trainer_state.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const FULL_WEIGHTS: &str = "model.safetensors";
 const VALUES: &str = "value.safetensors";
+const PROJECTION: &str = "prefix_projection.safetensors";
 const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 const PREFIX: &str = "checkpoint-";
 const FORMAT: u32 = 1;
@@ -154,18 +157,21 @@ pub fn save(folder: &Path, state: &mut TrainState, progress: &Progress, base: &s
 /// Writes everything that is trained into `folder`; gives the files' names.
 fn write_weights(state: &TrainState, base: &str, folder: &Path) -> Result<Vec<&'static str>> {
     let mut state = state.clone();
-    let (mut of_model, mut of_values) = (Vec::new(), Vec::new());
+    let (mut of_model, mut of_values, mut of_projection) = (Vec::new(), Vec::new(), Vec::new());
     let is_adapter = state.adapter.is_some();
     let is_reward = state.model.score.as_ref().is_some_and(|it| it.role == ScoreRole::Reward);
     state.visit_trained(&mut |name, parameter| {
         let is_score = name == SCORE || name == SCORE_BIAS;
         let beside = name.starts_with(VALUE_MODEL) || is_score && !is_reward;
         // An adapter's own weights are written as PEFT has them.
-        if beside || !is_adapter {
-            let (shape, values) = parameter.to_f32();
-            let tensors = if beside { &mut of_values } else { &mut of_model };
-            tensors.push((name.to_string(), shape, values));
-        }
+        let tensors = match (beside, is_adapter) {
+            (true, _) => &mut of_values,
+            (false, true) if is_of_projection(name) => &mut of_projection,
+            (false, true) => return,
+            (false, false) => &mut of_model,
+        };
+        let (shape, values) = parameter.to_f32();
+        tensors.push((name.to_string(), shape, values));
     });
     let mut written = match &state.adapter {
         Some(adapter) => {
@@ -177,9 +183,11 @@ fn write_weights(state: &TrainState, base: &str, folder: &Path) -> Result<Vec<&'
             vec![FULL_WEIGHTS]
         }
     };
-    if !of_values.is_empty() {
-        write_f32(&folder.join(VALUES), &of_values)?;
-        written.push(VALUES);
+    for (name, tensors) in [(VALUES, of_values), (PROJECTION, of_projection)] {
+        if !tensors.is_empty() {
+            write_f32(&folder.join(name), &tensors)?;
+            written.push(name);
+        }
     }
     Ok(written)
 }
@@ -237,9 +245,12 @@ pub fn resume(checkpoint: &Path, state: &mut TrainState, expected: &Progress) ->
     if !manifest.files.contains_key(weights) || !manifest.files.contains_key(OPTIMIZER) {
         return Err(refuse(format!("`{weights}` or `{OPTIMIZER}` is not among its files")));
     }
+    if state.model.prefix_encoder.is_some() && !manifest.files.contains_key(PROJECTION) {
+        return Err(refuse(format!("`{PROJECTION}`, which the prefix is made by, is not among its files")));
+    }
     let mut resumed = state.clone();
-    let values = manifest.files.contains_key(VALUES).then_some(VALUES);
-    read_tensors(checkpoint, weights, values, &mut resumed)?;
+    let beside = [VALUES, PROJECTION].into_iter().filter(|it| manifest.files.contains_key(*it));
+    read_tensors(checkpoint, weights, beside, &mut resumed)?;
     resumed.step = manifest.step;
     resumed.optimizer.updates = manifest.updates;
     resumed.last_checkpoint = Some(checkpoint.to_path_buf());
@@ -269,11 +280,11 @@ fn read_manifest(checkpoint: &Path) -> Result<Manifest> {
 
 fn read_tensors(
     checkpoint: &Path,
-    weights: &str,
-    values: Option<&str>,
+    weights: &'static str,
+    beside: impl Iterator<Item = &'static str>,
     state: &mut TrainState,
 ) -> Result<()> {
-    let files = [weights].into_iter().chain(values).map(|it| checkpoint.join(it)).collect();
+    let files = [weights].into_iter().chain(beside).map(|it| checkpoint.join(it)).collect();
     let values = TensorFiles::open(checkpoint, files)?;
     let optimizer = TensorFiles::open(checkpoint, vec![checkpoint.join(OPTIMIZER)])?;
     let is_adapter = state.adapter.is_some();

@@ -30,7 +30,10 @@ impl ModelShape {
                 return self.with_saved(&ia3.modules_to_save, false);
             }
             AdapterConfig::PromptTuning(it) => self.prompt = it.num_virtual_tokens,
-            AdapterConfig::PrefixTuning(it) => self.prefix = it.num_virtual_tokens,
+            AdapterConfig::PrefixTuning(it) => {
+                self.prefix = it.num_virtual_tokens;
+                self.prefix_encoder = it.prefix_projection.then(|| it.encoder_width(&self.config));
+            }
         }
         self.with_saved(&[], false)
     }

@@ -3,6 +3,7 @@
 //!
 //! The order is that of [`CausalLm::visit_base`](crate::models::CausalLm::visit_base), and so are names and shapes.
 
+use crate::adapters::virtual_tokens::prefix_width;
 use crate::models::decoder::{Mlp, NormKind, QkNorm};
 use crate::models::{DecoderConfig, Trained};
 
@@ -128,6 +129,8 @@ pub struct ModelShape {
     pub prompt: usize,
     /// Virtual tokens that are keys and values of every block.
     pub prefix: usize,
+    /// Width of the network that makes them, where one does.
+    pub prefix_encoder: Option<usize>,
 }
 
 impl ModelShape {
@@ -143,6 +146,7 @@ impl ModelShape {
             is_untied: false,
             prompt: 0,
             prefix: 0,
+            prefix_encoder: None,
         }
     }
 
@@ -212,13 +216,24 @@ impl ModelShape {
         let base = self.weights().filter(|it| self.trained.selects(&it.name)).map(|it| it.length());
         let prompt = (self.prompt > 0).then_some(self.prompt * self.config.hidden_size);
         let adapters = self.blocks.iter().flat_map(|it| it.adapters(self.use_dora).chain(self.prefixed()));
-        base.chain(prompt).chain(adapters).collect()
+        base.chain(prompt).chain(self.prefix_encoder()).chain(adapters).collect()
     }
 
-    /// Keys and values that stand before those of a block's sequences.
-    fn prefixed(&self) -> Option<usize> {
-        let width = 2 * self.config.num_key_value_heads * self.config.head_dim;
-        (self.prefix > 0).then_some(self.prefix * width)
+    /// Embeddings of projected prefixes, and the first layer of the network that makes them.
+    fn prefix_encoder(&self) -> impl Iterator<Item = usize> + use<> {
+        let width = prefix_width(&self.config) / 2;
+        let (count, hidden) = (self.prefix, self.prefix_encoder);
+        hidden.into_iter().flat_map(move |hidden| [count * width, hidden * width, hidden])
+    }
+
+    /// Keys and values that stand before those of a block's sequences, or the block's part of what makes them.
+    fn prefixed(&self) -> impl Iterator<Item = usize> + use<> {
+        let (count, width) = (self.prefix, prefix_width(&self.config));
+        let parts = match self.prefix_encoder {
+            Some(hidden) => [hidden * width, width],
+            None => [count * width, 0],
+        };
+        parts.into_iter().filter(|it| *it > 0)
     }
 
     /// Values that are trained of a block.

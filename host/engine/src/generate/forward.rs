@@ -92,10 +92,10 @@ pub(super) fn begin(model: &CausalLm, cache: &mut KvCache) {
             through_blocks(model, cache, &counts, (positions, &[count]), prompt);
         }
         None => {
-            let mut config = cache.extend(&counts);
+            let (mut config, encoded) = (cache.extend(&counts), model.encoded_prefix());
             for (layer, block) in model.blocks.iter().enumerate() {
                 block.configure(&mut config);
-                if let Some(rows) = block.prefix_rows(model.compute_dtype.into()) {
+                if let Some(rows) = block.prefix_rows(encoded.as_ref(), model.compute_dtype.into()) {
                     cache.attend(layer, &config, rows, None);
                 }
             }

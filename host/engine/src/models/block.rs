@@ -12,6 +12,7 @@ use super::decoder::{LayerConfig, Mlp, QkNorm};
 use super::mixture::Mixture;
 use super::norm::Norm;
 use super::parameter::Parameter;
+use super::prefix::Prefix;
 use super::trained::Trained;
 use crate::nn::linear::{Linear, beside, forward_all};
 use crate::nn::precision::cast;
@@ -53,8 +54,8 @@ pub struct Block {
     pub feed_forward: FeedForward,
     /// On what the feed-forward layer adds to the stream.
     pub post_mlp_norm: Option<Box<Norm>>,
-    /// Keys and values that stand before those of every sequence, `[virtual tokens, 2 kv_heads * head_dim]`: prefix tuning.
-    pub prefix: Option<Box<Tensor<2>>>,
+    /// Keys and values that stand before those of every sequence: prefix tuning.
+    pub prefix: Option<Box<Prefix>>,
     /// What is computed with them.
     pub shape: BlockShape,
 }
@@ -82,8 +83,6 @@ pub struct BlockShape {
 pub const MAGNITUDE: &str = "lora_magnitude_vector";
 /// PEFT's name of (IA)^3's vector, behind a linear's path.
 pub const IA3: &str = "ia3_l";
-/// Name of a block's own keys and values, behind its path.
-pub const PREFIX: &str = "prefix";
 
 /// Cosines and sines of the tokens' angles, `[T, pairs]` each.
 pub type RopeTables = (Tensor<2>, Tensor<2>);
@@ -97,6 +96,8 @@ pub struct BlockContext {
     pub cu_seqlens: Arc<[usize]>,
     /// As [`AttentionConfig::parents`].
     pub parents: Arc<[Option<usize>]>,
+    /// What projected prefixes are made of.
+    pub encoded: Option<Tensor<2>>,
 }
 
 impl Block {
@@ -110,8 +111,8 @@ impl Block {
     }
 
     /// The prefix, where there is one, as [`Block::projected`] gives rows of a text; they are not to be rotated.
-    pub fn prefix_rows(&self, dtype: DType) -> Option<Tensor<2>> {
-        self.prefix.as_deref().map(|it| self.shape.as_qkv(it.clone(), dtype))
+    pub fn prefix_rows(&self, encoded: Option<&Tensor<2>>, dtype: DType) -> Option<Tensor<2>> {
+        self.prefix.as_deref().map(|it| self.shape.as_qkv(it.rows(encoded), dtype))
     }
 
     /// The tables that the block rotates by.
@@ -160,10 +161,12 @@ impl Block {
             let mixed = qkv_attention(qkv, self.tables(context), heads, kv_heads, &config);
             return self.finish(x, mixed);
         };
-        let rows = self.shape.as_qkv(beside(prefix.clone(), &qkv), qkv.dtype());
+        let prefix = prefix.rows(context.encoded.as_ref());
+        let before = prefix.dims()[0];
+        let rows = self.shape.as_qkv(beside(prefix, &qkv), qkv.dtype());
         let qkv = Tensor::cat(vec![rows, qkv], 0);
         let mixed = qkv_attention(qkv, self.tables(context), heads, kv_heads, &config);
-        self.finish(x, mixed.narrow(0, prefix.dims()[0], tokens))
+        self.finish(x, mixed.narrow(0, before, tokens))
     }
 
     /// Every base weight of the block, whose name begins with `path`.
@@ -203,7 +206,7 @@ impl Block {
             }
         }
         if let Some(prefix) = self.prefix.as_deref_mut() {
-            visit(&format!("{path}.{PREFIX}"), Parameter::Matrix(prefix));
+            prefix.visit(path, visit);
         }
     }
 

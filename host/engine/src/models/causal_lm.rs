@@ -14,6 +14,7 @@ use super::block::{Block, BlockContext, RopeTables};
 use super::decoder::DecoderConfig;
 use super::norm::Norm;
 use super::parameter::Parameter;
+use super::prefix::PrefixEncoder;
 use super::score::ScoreHead;
 use super::trained::Trained;
 use crate::nn::precision::cast;
@@ -31,6 +32,8 @@ pub struct CausalLm {
     pub embed_positions: Option<Tensor<2>>,
     /// Virtual tokens as they stand before every sequence, `[n, D]`: prompt tuning.
     pub prompt: Option<Box<Tensor<2>>>,
+    /// What projected prefixes are made of.
+    pub prefix_encoder: Option<Box<PrefixEncoder>>,
     /// From input to output.
     pub blocks: Vec<Block>,
     /// After the last block.
@@ -107,7 +110,7 @@ impl CausalLm {
         let dtype = self.compute_dtype.into();
         let ropes = self.config.ropes.iter().map(tables);
         let ropes = ropes.map(|(cos, sin)| (cast(cos, dtype), cast(sin, dtype))).collect();
-        BlockContext { ropes, cu_seqlens, parents }
+        BlockContext { ropes, cu_seqlens, parents, encoded: self.encoded_prefix() }
     }
 
     /// Hidden states after the final norm, `[T, D]`.

@@ -14,7 +14,7 @@ use fthost_data::Batch;
 
 use super::block::{BlockContext, RopeTables};
 use super::causal_lm::ids_tensor;
-use super::{CausalLm, Parameter};
+use super::{CausalLm, Parameter, Prefix, PrefixEncoder};
 use crate::nn::Rope;
 use crate::nn::precision::cast;
 
@@ -24,8 +24,11 @@ pub const PROMPT: &str = "prompt_embeddings";
 impl CausalLm {
     /// How many virtual tokens stand before every sequence.
     pub fn virtual_tokens(&self) -> usize {
-        let of_prefix = self.blocks.first().and_then(|it| it.prefix.as_deref());
-        self.prompt.as_deref().or(of_prefix).map_or(0, |it| it.dims()[0])
+        let of_prefix = || match self.blocks.first()?.prefix.as_deref()? {
+            Prefix::Plain(rows) => Some(rows),
+            Prefix::Projected { .. } => self.prefix_encoder.as_deref().map(|it| &it.embedding),
+        };
+        self.prompt.as_deref().or_else(of_prefix).map_or(0, |it| it.dims()[0])
     }
 
     /// Tokens of a text at most.
@@ -33,12 +36,15 @@ impl CausalLm {
         self.config.context_length().saturating_sub(self.virtual_tokens())
     }
 
-    /// Every embedding that is trained, then the virtual tokens'.
+    /// Every embedding that is trained, then the virtual tokens', or what their prefixes are made of.
     pub fn visit_trained_embedding(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
         let trained = self.trained.clone();
         self.visit_embedding(&mut trained.only(visit));
         if let Some(prompt) = self.prompt.as_deref_mut() {
             visit(PROMPT, Parameter::Matrix(prompt));
+        }
+        if let Some(encoder) = self.prefix_encoder.as_deref_mut() {
+            encoder.visit(visit);
         }
     }
 
@@ -72,6 +78,11 @@ impl CausalLm {
             None => prompt,
         };
         Some(cast(prompt, self.compute_dtype.into()))
+    }
+
+    /// What projected prefixes are made of, `[n, encoder_hidden_size]`.
+    pub(crate) fn encoded_prefix(&self) -> Option<Tensor<2>> {
+        self.prefix_encoder.as_deref().map(PrefixEncoder::encoded)
     }
 
     /// What the last block left of the text, `[T, D]`.

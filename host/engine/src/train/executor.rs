@@ -82,7 +82,9 @@ enum Kept {
     /// What went in.
     Input(Tensor<2>),
     /// Its graph, from leaf to output, with the weights that are leaves of it.
-    Graph { block: Box<Block>, leaf: Tensor<2>, output: Tensor<2> },
+    ///
+    /// `encoded` is the leaf that a projected prefix was made of.
+    Graph { block: Box<Block>, leaf: Tensor<2>, encoded: Option<Tensor<2>>, output: Tensor<2> },
 }
 
 /// The trunk after its forward pass.
@@ -135,27 +137,33 @@ impl<'a> Trunk<'a> {
     ) -> R {
         let Self { model, batch, context, kept, output } = self;
         let (downstream, of_embedding, found) = head(model, output, loss, sink);
-        let mut downstream = behind_zeros(model.prompt.as_deref(), downstream);
+        let mut downstream = Some(behind_zeros(model.prompt.as_deref(), downstream));
+        let mut of_encoded: Option<Tensor<2>> = None;
         for (index, kept) in kept.into_iter().enumerate().rev() {
             let graph = match kept {
                 Kept::Input(x) => graph_of(model, index, x, &context),
                 graph => graph,
             };
-            let Kept::Graph { mut block, leaf, output } = graph else { unreachable!("made above") };
-            let gradients = pull_back(output, downstream).backward();
+            let Kept::Graph { mut block, leaf, encoded, output } = graph else { unreachable!("made above") };
+            let above = downstream.expect("only the lowest block may have nothing below");
+            let gradients = pull_back(output, above).backward();
             let mut of_block = Vec::new();
             block.visit_trained(&model.trained, &model.block_path(index), &mut |_, parameter| {
                 of_block.push(parameter.gradient(&gradients));
             });
             // Below the first block of a frozen embedding nothing is learned, and nothing was tracked.
-            let below = leaf.grad(&gradients).map(Tensor::inner);
+            downstream = leaf.grad(&gradients).map(Tensor::inner);
+            let of_this = encoded.and_then(|it| it.grad(&gradients)).map(Tensor::inner);
+            of_encoded = [of_encoded, of_this].into_iter().flatten().reduce(|sum, it| sum + it);
             drop(gradients);
             drop(block);
             sink(model, Part::Block(index), of_block);
-            let Some(below) = below else { return found };
-            downstream = below;
         }
-        let gradients = of_embeddings(model, batch, downstream, of_embedding);
+        let gradients = match (of_encoded, downstream) {
+            (Some(of_encoded), _) => of_encoder(model, of_encoded),
+            (None, Some(downstream)) => of_embeddings(model, batch, downstream, of_embedding),
+            (None, None) => return found,
+        };
         sink(model, Part::Embedding, gradients);
         found
     }
@@ -192,6 +200,17 @@ fn of_embeddings(
     if let Some(prompt) = &model.prompt {
         found.push(downstream.narrow(0, 0, prompt.dims()[0]).flatten(0, 1));
     }
+    found
+}
+
+/// Gradients of what projected prefixes are made of, flat, from that of what the blocks were given; no embedding is trained
+/// beside them.
+fn of_encoder(model: &CausalLm, of_encoded: Tensor<2>) -> Vec<Tensor<1>> {
+    let mut encoder = model.prefix_encoder.clone().expect("a gradient of its output comes from it");
+    encoder.visit(&mut |_, parameter| parameter.track());
+    let gradients = pull_back(encoder.encoded(), of_encoded).backward();
+    let mut found = Vec::new();
+    encoder.visit(&mut |_, parameter| found.push(parameter.gradient(&gradients)));
     found
 }
 
@@ -239,6 +258,8 @@ fn graph_of(model: &CausalLm, index: usize, x: Tensor<2>, context: &BlockContext
     block.visit_trained(&model.trained, &model.block_path(index), &mut |_, parameter| parameter.track());
     let leaf = x.autodiff();
     let leaf = if index > 0 || model.trains_below_blocks() { leaf.require_grad() } else { leaf };
-    let output = block.forward(leaf.clone(), context);
-    Kept::Graph { block, leaf, output }
+    let encoded = context.encoded.as_ref().map(|it| it.clone().autodiff().require_grad());
+    let context = BlockContext { encoded: encoded.clone(), ..context.clone() };
+    let output = block.forward(leaf.clone(), &context);
+    Kept::Graph { block, leaf, encoded, output }
 }

@@ -1,18 +1,19 @@
 //! (IA)^3, virtual tokens and modules that are trained whole: against PEFT 0.21, `tests/golden/generate/adapters.py`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use burn::tensor::{Tensor, TensorData};
 use fthost_data::Batch;
 use fthost_engine::adapters::merge::save_merged;
 use fthost_engine::adapters::peft::{load_adapter, save_adapter};
 use fthost_engine::adapters::virtual_tokens::PromptTuningInit;
 use fthost_engine::adapters::{
     AdapterConfig, Ia3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig, TargetModules,
-    attach_prompt,
+    attach_prefix, attach_prompt,
 };
 use fthost_engine::checkpoint::{LoadConfig, load_model, load_model_as};
-use fthost_engine::models::{CausalLm, DecoderConfig};
+use fthost_engine::models::{CausalLm, DecoderConfig, Parameter};
 use fthost_engine::nn::DecodeWeights;
 use fthost_engine::quant::QuantConfig;
 use fthost_engine::train::{ActivationCheckpointing, Gradients};
@@ -60,7 +61,7 @@ fn gradients(
     });
     assert!(values.next().is_none());
     if !of_blocks.is_empty() {
-        let all = burn::tensor::Tensor::cat(of_blocks, 1).try_into_vec_as::<f32>().unwrap();
+        let all = Tensor::cat(of_blocks, 1).try_into_vec_as::<f32>().unwrap();
         found.push(("prompt_embeddings".to_string(), all));
     }
     found
@@ -80,7 +81,7 @@ fn matches_peft(kind: &str) {
         assert_close(&case, &logits(&model, &ids), &expected.values("logits"), 1e-4);
         for checkpointing in [ActivationCheckpointing::Off, ActivationCheckpointing::Block] {
             let wanted = expected.names().filter(|it| it.starts_with("grad.")).count();
-            // What a projection is learned by is not what is saved of it.
+            // What a projection is learned by is not what is saved of it: `a_projected_prefix_matches_peft`.
             if !case.ends_with("projected") {
                 let found = gradients(&mut model, &whole(&ids), checkpointing);
                 assert_eq!(found.len(), wanted, "{case}");
@@ -136,6 +137,60 @@ fn prefix_tuning_matches_peft() {
     matches_peft("prefix_tuning");
 }
 
+/// What PEFT trains of a projected prefix: the network that makes keys and values, its last layer a part a block here.
+#[test]
+fn a_projected_prefix_matches_peft() {
+    let path = golden("adapters/prefix_tuning/projected/golden.safetensors");
+    let (expected, ids) = (Golden::open(&path), input_ids(&path));
+    let mut model = load_model(&golden("llama/gqa_tied"), &Device::flex()).unwrap();
+    let config = PrefixTuningConfig {
+        num_virtual_tokens: 5,
+        prefix_projection: true,
+        encoder_hidden_size: Some(24),
+        ..PrefixTuningConfig::default()
+    };
+    attach_prefix(&mut model, &config, 1).unwrap();
+    let last = |name: &str| {
+        name.contains("transform.2").then(|| if name.ends_with("bias") { "bias" } else { "weight" })
+    };
+    let (device, mut done) = (model.device(), BTreeMap::new());
+    model.visit_trained(&mut |name, parameter| {
+        let of = match last(name) {
+            Some(kind) => format!("weight.prompt_encoder.transform.2.{kind}"),
+            None => name.replace("prefix_projection", "weight.prompt_encoder"),
+        };
+        let (all, length): (_, usize) = (expected.values(&of), parameter.length());
+        let begin = done.entry(of).and_modify(|it| *it += length).or_insert(0);
+        let values = TensorData::new(all[*begin..][..length].to_vec(), parameter.dims());
+        match parameter {
+            Parameter::Vector(tensor) => *tensor = Tensor::from_data(values, &device),
+            Parameter::Matrix(tensor) => *tensor = Tensor::from_data(values, &device),
+            Parameter::Packed(_) => unreachable!("nothing is packed"),
+        }
+    });
+    assert_eq!(done.len(), expected.names().filter(|it| it.starts_with("weight.")).count());
+    assert_close("logits", &logits(&model, &ids), &expected.values("logits"), 1e-4);
+    for checkpointing in [ActivationCheckpointing::Off, ActivationCheckpointing::Block] {
+        let mut found: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+        for (name, gradient) in gradients(&mut model, &whole(&ids), checkpointing) {
+            let of = match last(&name) {
+                Some(kind) => format!("grad.prompt_encoder.transform.2.{kind}"),
+                None => name.replace("base_model.model.prefix_projection", "grad.prompt_encoder"),
+            };
+            found.entry(of).or_default().extend(gradient);
+        }
+        assert_eq!(found.len(), expected.names().filter(|it| it.starts_with("grad.")).count());
+        for (name, got) in found {
+            assert_close(&name, &got, &expected.values(&name), 1e-4);
+        }
+    }
+    let (out, mut again) =
+        (tempfile::tempdir().unwrap(), load_model(&golden("llama/gqa_tied"), &Device::flex()).unwrap());
+    save_adapter(&mut model, &AdapterConfig::PrefixTuning(config), "base", out.path()).unwrap();
+    load_adapter(&mut again, out.path()).unwrap();
+    assert_eq!(logits(&again, &ids), logits(&model, &ids));
+}
+
 /// The other direction needs PEFT itself: `FTHOST_TEST_PYTHON` names a Python with torch, transformers and peft.
 #[test]
 fn adapters_of_every_kind_load_in_peft_with_equal_logits() {
@@ -178,7 +233,8 @@ fn a_fresh_adapter_is_what_its_seed_makes_it() {
     assert_eq!(of(&ia3(), 1), logits(&tiny_model(), &ids));
     let prompt = AdapterConfig::PromptTuning(PromptTuningConfig::default());
     let prefix = AdapterConfig::PrefixTuning(PrefixTuningConfig::default());
-    for adapter in [prompt, prefix] {
+    let projected = PrefixTuningConfig { prefix_projection: true, ..PrefixTuningConfig::default() };
+    for adapter in [prompt, prefix, AdapterConfig::PrefixTuning(projected)] {
         assert_eq!(of(&adapter, 1), of(&adapter, 1));
         assert_ne!(of(&adapter, 1), of(&adapter, 2));
     }

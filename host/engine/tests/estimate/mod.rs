@@ -93,6 +93,11 @@ fn every_adapters_parameters_are_counted() {
             ..LoraConfig::default()
         })
     };
+    let projected = PrefixTuningConfig {
+        prefix_projection: true,
+        encoder_hidden_size: Some(7),
+        ..PrefixTuningConfig::default()
+    };
     let adapters = |config: &DecoderConfig| {
         [
             lora(&[config.names.final_norm, config.names.up[0]], false),
@@ -101,6 +106,7 @@ fn every_adapters_parameters_are_counted() {
             AdapterConfig::Ia3(Ia3Config::default()),
             AdapterConfig::PromptTuning(PromptTuningConfig::default()),
             AdapterConfig::PrefixTuning(PrefixTuningConfig::default()),
+            AdapterConfig::PrefixTuning(projected.clone()),
         ]
     };
     for family in FAMILIES.into_iter().filter(|it| shape(it).config.mixture.is_none()) {

@@ -71,7 +71,7 @@ fn resume_equals_uninterrupted() {
 }
 
 /// As above, of every kind of adapter: what a pair began with, pairs of experts that PEFT's file holds together, weights that
-/// are trained whole, and keys and values of all blocks in one tensor.
+/// are trained whole, keys and values of all blocks in one tensor, and a network that makes them, which PEFT's file lacks.
 #[test]
 fn every_adapter_is_resumed() {
     let lora = |config: LoraConfig| AdapterConfig::Lora(LoraConfig { rank: 4, ..config });
@@ -82,6 +82,7 @@ fn every_adapter_is_resumed() {
     };
     let tied = LoraConfig { ensure_weight_tying: true, ..saved(&["lm_head"]) };
     let before = LoraInit::Pissa;
+    let projected = PrefixTuningConfig { prefix_projection: true, ..PrefixTuningConfig::default() };
     let cases = [
         ("llama/bias_untied", lora(LoraConfig { init_lora_weights: before, ..LoraConfig::default() })),
         ("llama/gqa_tied", lora(LoraConfig { use_dora: true, ..LoraConfig::default() })),
@@ -93,6 +94,7 @@ fn every_adapter_is_resumed() {
         ("llama/bias_untied", AdapterConfig::Ia3(Ia3Config::default())),
         ("llama/gqa_tied", AdapterConfig::PromptTuning(PromptTuningConfig::default())),
         ("families/gpt2", AdapterConfig::PrefixTuning(PrefixTuningConfig::default())),
+        ("llama/gqa_tied", AdapterConfig::PrefixTuning(projected)),
     ];
     for (base, adapter) in cases {
         let begin = || {

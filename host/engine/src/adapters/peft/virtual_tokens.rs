@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use super::files::{AdapterFiles, Tensors};
 use super::refuse_options;
 use crate::adapters::virtual_tokens::{
-    PrefixInit, PrefixTuningConfig, PromptTuningConfig, PromptTuningInit, check_place, place_prefixes,
-    place_prompt, prefix_width,
+    PrefixTuningConfig, PromptTuningConfig, PromptTuningInit, check_place, place_prefixes, place_prompt,
+    prefix_width,
 };
 use crate::error::Result;
 use crate::models::virtual_tokens::PROMPT;
-use crate::models::{CausalLm, DecoderConfig, Parameter};
+use crate::models::{CausalLm, DecoderConfig, Parameter, Prefix};
 
 /// Tensor and configuration of the embeddings before every sequence.
 pub(super) fn prompt_written(model: &mut CausalLm, config: &PromptTuningConfig) -> (Tensors, Value) {
@@ -35,8 +35,9 @@ pub(super) fn prompt_written(model: &mut CausalLm, config: &PromptTuningConfig) 
 
 /// Tensor and configuration of the keys and values before those of every sequence.
 pub(super) fn prefix_written(model: &mut CausalLm, config: &PrefixTuningConfig) -> (Tensors, Value) {
-    let prefixes: Vec<Tensor<2>> =
-        model.blocks.iter().filter_map(|it| it.prefix.as_deref().cloned()).collect();
+    let encoded = model.encoded_prefix();
+    let prefixes = model.blocks.iter().filter_map(|it| it.prefix.as_deref());
+    let prefixes: Vec<Tensor<2>> = prefixes.map(|it| it.rows(encoded.as_ref())).collect();
     let (shape, values) = Parameter::Matrix(&mut Tensor::cat(prefixes, 1)).to_f32();
     let tensors = vec![(PROMPT.to_string(), shape, values)];
     let mut written = common(model, "PREFIX_TUNING", config.num_virtual_tokens);
@@ -80,7 +81,7 @@ pub(super) fn prefix_understood(
         ("num_layers", shape.num_hidden_layers()),
     ];
     let num_virtual_tokens = number(value, &sizes)?;
-    Ok(PrefixTuningConfig { num_virtual_tokens, init_weights: PrefixInit::Random })
+    Ok(PrefixTuningConfig { num_virtual_tokens, ..Default::default() })
 }
 
 /// `num_virtual_tokens`, where all other numbers are those of the model.
@@ -129,18 +130,18 @@ pub(super) fn attach_prefix(
     let all = files.read(PROMPT, [config.num_virtual_tokens, layers * width])?;
     let all = Tensor::<2>::from_data(all, &model.device());
     // Copies: each is updated in place.
-    let of_layer = |it: usize| all.clone().narrow(1, it * width, width).mul_scalar(1.0);
-    place_prefixes(model, (0..layers).map(of_layer).collect());
+    let of_layer = |it: usize| Prefix::Plain(all.clone().narrow(1, it * width, width).mul_scalar(1.0));
+    place_prefixes(model, (0..layers).map(of_layer).collect(), None);
     Ok(())
 }
 
-/// Gives the virtual tokens that `model` has, if any, the values of `files`.
+/// Gives the virtual tokens that `model` has, if any, the values of `files`; what makes them has no place there.
 ///
 /// # Errors
 /// As [`attach_prompt`].
 pub(super) fn read_into(model: &mut CausalLm, files: &mut AdapterFiles) -> Result<()> {
     let num_virtual_tokens = model.virtual_tokens();
-    if num_virtual_tokens == 0 {
+    if num_virtual_tokens == 0 || model.prefix_encoder.is_some() {
         return Ok(());
     }
     if model.prompt.is_some() {
