@@ -2,6 +2,8 @@
 //! softmaxes, which are a few operations a number, are left out, and so is what masks make the kernels compute in vain.
 
 use super::memory::{BatchTokens, StepShape};
+use crate::adapters::virtual_tokens::prefix_width;
+
 use super::shape::{BlockWeights, FeedForwardShape, LinearShape, ModelShape};
 
 /// A sequence, or a part of one that goes on from another.
@@ -26,9 +28,18 @@ impl Segment {
 
 /// Operations of a forward pass over `tokens` tokens in `segments`, of which `headed` go through the head.
 pub fn forward(shape: &ModelShape, tokens: u64, segments: &[Segment], headed: u64) -> u64 {
+    let (tokens, segments) = &behind_virtual(shape, tokens, segments);
     let blocks = shape.blocks.iter().enumerate();
-    let blocks: u64 = blocks.map(|(layer, it)| block_forward(shape, layer, it, tokens, segments)).sum();
+    let blocks: u64 = blocks.map(|(layer, it)| block_forward(shape, layer, it, *tokens, segments)).sum();
     blocks + head(shape, headed)
+}
+
+/// What the blocks are given: virtual tokens first, which every sequence sees. A prefix goes through no linear.
+fn behind_virtual(shape: &ModelShape, tokens: u64, segments: &[Segment]) -> (u64, Vec<Segment>) {
+    let before = (shape.prompt + shape.prefix) as u64;
+    let seen = segments.iter().map(|it| Segment { before: it.before + before, ..*it });
+    let own = Segment { before: 0, tokens: before };
+    (tokens + shape.prompt as u64, (before > 0).then_some(own).into_iter().chain(seen).collect())
 }
 
 /// Operations of the logits of `rows` rows.
@@ -38,12 +49,14 @@ pub fn head(shape: &ModelShape, rows: u64) -> u64 {
 
 /// Operations of forward and backward over a micro-batch.
 pub fn step(shape: &ModelShape, how: &StepShape, batch: BatchTokens, segments: &[Segment]) -> u64 {
-    let trains_base = !shape.has_adapter();
-    let mut all = 0;
+    let (tokens, segments) = &behind_virtual(shape, batch.tokens, segments);
+    // Of a prefix's network: what it is given, and the gradients of both.
+    let mut all = 3 * prefix_encoder(shape);
     for (layer, block) in shape.blocks.iter().enumerate() {
-        let forward = block_forward(shape, layer, block, batch.tokens, segments);
+        let forward = block_forward(shape, layer, block, *tokens, segments) + projection(shape);
         let times = if how.checkpointing.rebuilds(layer) { 2 } else { 1 };
-        all += times * forward + block_backward(shape, layer, block, batch.tokens, segments);
+        all +=
+            times * forward + block_backward(shape, layer, block, *tokens, segments) + 2 * projection(shape);
     }
     if how.is_scored {
         return all;
@@ -51,7 +64,21 @@ pub fn step(shape: &ModelShape, how: &StepShape, batch: BatchTokens, segments: &
     let logits = head(shape, batch.supervised);
     let again = if how.by_logps { logits } else { 0 };
     // Logits, the gradient of the states and, where it is trained, of the weight.
-    all + again + logits * if trains_base { 3 } else { 2 }
+    let names = shape.config.names;
+    let head = if shape.config.tie_word_embeddings { names.embedding } else { names.head };
+    all + again + logits * if shape.trained.selects(head) { 3 } else { 2 }
+}
+
+/// Of the first layer of the network that makes prefixes.
+fn prefix_encoder(shape: &ModelShape) -> u64 {
+    let width = prefix_width(&shape.config) / 2;
+    shape.prefix_encoder.map_or(0, |hidden| 2 * (shape.prefix * width * hidden) as u64)
+}
+
+/// Of the part of its last layer that makes a block's.
+fn projection(shape: &ModelShape) -> u64 {
+    let width = prefix_width(&shape.config);
+    shape.prefix_encoder.map_or(0, |hidden| 2 * (shape.prefix * width * hidden) as u64)
 }
 
 /// A block's linears with the tokens that each is given: of a mixture's experts together those that are sent to them.
@@ -102,12 +129,12 @@ fn block_backward(
     tokens: u64,
     segments: &[Segment],
 ) -> u64 {
-    let trains_base = !shape.has_adapter();
     let of_linear = |(index, (it, tokens)): (usize, (&LinearShape, u64))| {
         // Below the first block of a frozen embedding nothing is learned.
-        let is_first = layer == 0 && index < block.qkv.len();
-        let of_input = if trains_base || !is_first { product(it, tokens) } else { 0 };
-        let of_weight = if trains_base { product(it, tokens) } else { 0 };
+        let is_first = layer == 0 && index < block.qkv.len() && !shape.trains_below_blocks();
+        let of_input = if is_first { 0 } else { product(it, tokens) };
+        let is_trained = shape.trained.selects(&format!("{}.weight", it.path));
+        let of_weight = if is_trained { product(it, tokens) } else { 0 };
         // Gradients of both matrices, of what is between them, and of what the first is given.
         let of_pair = 2 * pair(it, tokens);
         let below = if is_first { 2 * tokens * (it.inner() * it.width) as u64 } else { 0 };

@@ -165,6 +165,11 @@ impl ModelShape {
         self.config.tie_word_embeddings && self.trained.selects(self.config.names.embedding)
     }
 
+    /// Whether anything below the blocks is trained.
+    pub fn trains_below_blocks(&self) -> bool {
+        self.prompt > 0 || self.embeddings().any(|it| self.trained.selects(&it.name))
+    }
+
     /// Every base weight.
     pub fn weights(&self) -> impl Iterator<Item = WeightShape> + '_ {
         let blocks = self.blocks.iter().flat_map(|it| it.weights(&self.config));

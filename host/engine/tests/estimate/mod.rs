@@ -260,6 +260,41 @@ fn operations_are_those_counted_by_hand() {
     assert_eq!(step_flops(&lora, &by_logps, batch, &whole), adapted + head);
 }
 
+/// As above. Two virtual tokens see 3 pairs, and the text's 6 more; a prefix goes through no linear, and of a width of 5 between its
+/// layers its network has 4 x 5 and 8 x 5 weights.
+#[test]
+fn operations_of_what_else_is_trained_are_counted() {
+    let (whole, head) = ([Segment { before: 0, tokens: 3 }], 2 * 3 * 16 * 8);
+    let batch = BatchTokens { tokens: 3, supervised: 3, sequences: 1 };
+    let how = StepShape {
+        checkpointing: ActivationCheckpointing::Off,
+        gradient_release: false,
+        accumulates: false,
+        by_logps: false,
+        is_scored: false,
+    };
+    let step =
+        |adapter: AdapterConfig| step_flops(&by_hand().with_adapter(&adapter).unwrap(), &how, batch, &whole);
+    let attention = 7 * 2 * (3 + 6 + 6) * 8;
+    let prompt = PromptTuningConfig { num_virtual_tokens: 2, ..PromptTuningConfig::default() };
+    assert_eq!(step(AdapterConfig::PromptTuning(prompt)), 2 * (2 * 5 * 480) + attention + 2 * head);
+    let plain = PrefixTuningConfig { num_virtual_tokens: 2, ..PrefixTuningConfig::default() };
+    let of_plain = 2 * (2 * 3 * 480) - 2 * 3 * 128 + attention + 2 * head;
+    assert_eq!(step(AdapterConfig::PrefixTuning(plain.clone())), of_plain);
+    let projected = PrefixTuningConfig { prefix_projection: true, encoder_hidden_size: Some(5), ..plain };
+    let network = 3 * 2 * 2 * (4 * 5 + 8 * 5);
+    assert_eq!(step(AdapterConfig::PrefixTuning(projected)), of_plain + network);
+
+    let saved = |module: &str| {
+        AdapterConfig::Ia3(Ia3Config { modules_to_save: vec![module.into()], ..Ia3Config::default() })
+    };
+    let frozen = step(AdapterConfig::Ia3(Ia3Config::default()));
+    assert_eq!(step(saved("up_proj")), frozen + 2 * 3 * 96);
+    // The head told apart is trained; the embedding, a table, is no product, but queries, keys and values pass gradients on.
+    assert_eq!(step(saved("lm_head")), frozen + head);
+    assert_eq!(step(saved("embed_tokens")), frozen + 2 * 3 * 128);
+}
+
 #[test]
 fn a_window_bounds_what_a_token_sees() {
     let whole = Segment { before: 0, tokens: 5 };
