@@ -15,6 +15,7 @@ mod interrupt;
 mod models;
 mod output;
 mod plugins;
+mod ranks;
 mod recipes;
 mod rollouts;
 mod scores;

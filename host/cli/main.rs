@@ -28,7 +28,7 @@ static ALLOCATOR: fthost_run::KeepPages = fthost_run::KeepPages;
 
 fn main() -> ExitCode {
     let done: Result<(), Stop> = match Cli::parse().verb {
-        Verb::Run(args) => run::run(&args).map_err(Stop::from),
+        Verb::Run(args) => run::run(&args),
         Verb::Check(args) => check::run(&args).map_err(Stop::from),
         Verb::Estimate(args) => estimate::run(&args).map_err(Stop::from),
         Verb::Generate(args) => generate::run(&args).map_err(Stop::from),

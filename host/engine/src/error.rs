@@ -69,6 +69,46 @@ pub enum EngineError {
         /// Each problem with its key.
         problems: Vec<String>,
     },
+    /// A launcher has started several ranks, and they can't find each other.
+    #[error("several ranks were started, and no MPI library could be loaded:\n  {}\nhint: install the MPI that the launcher belongs to, or name its library in `FTHOST_MPI_LIBRARY`", tried.join("\n  "))]
+    NoMpi {
+        /// Each library that was looked for, and why it can't be loaded.
+        tried: Vec<String>,
+    },
+    /// An MPI library that sees other ranks than the launcher started: it belongs to another launcher.
+    #[error(
+        "{launcher} started {size} ranks, but {library} sees {found}\nhint: name the library of the launcher's own MPI in `FTHOST_MPI_LIBRARY`"
+    )]
+    OtherMpi {
+        /// Who started this process.
+        launcher: &'static str,
+        /// How many it says that it started.
+        size: usize,
+        /// How many the library sees.
+        found: usize,
+        /// What the library is.
+        library: String,
+    },
+    /// A launcher whose ranks can't find each other here.
+    #[error(
+        "{launcher} started {size} ranks, which find each other by NCCL alone; on CPU they need MPI\nhint: start them with `mpirun -np {size}`"
+    )]
+    Launcher {
+        /// Who started this process.
+        launcher: &'static str,
+        /// How many it says that it started.
+        size: usize,
+    },
+    /// A call of MPI failed.
+    #[error("{call} failed{}: {reason}", rank.map(|it| format!(" on rank {it}")).unwrap_or_default())]
+    Mpi {
+        /// The function.
+        call: &'static str,
+        /// The library's reason.
+        reason: String,
+        /// Where, when that is known.
+        rank: Option<usize>,
+    },
     /// A weight the model needs is not in the files.
     #[error("`{name}` is missing from `{}`", folder.display())]
     MissingTensor {

@@ -1,4 +1,4 @@
-//! The training engine: models, adapters, optimisers, training steps, generation and checkpoints, on Burn.
+//! The training engine: models, adapters, optimisers, training steps, ranks, generation and checkpoints, on Burn.
 //!
 //! Knows tokens and numbers; plugins, run files and terminals are none of its business.
 
@@ -13,6 +13,7 @@ pub mod models;
 pub mod nn;
 pub mod objectives;
 pub mod optim;
+pub mod parallel;
 pub mod quant;
 pub mod train;
 

@@ -8,6 +8,7 @@ mod estimate;
 mod generate;
 mod models;
 mod objectives;
+mod parallel;
 mod quant;
 mod support;
 mod train;

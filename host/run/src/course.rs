@@ -127,12 +127,17 @@ impl Course {
         step > 0 && (self.checkpoint.is_due(step) || improved && self.checkpoint.keep_best)
     }
 
-    /// Saves a checkpoint and removes those that are not to be kept.
+    /// Saves a checkpoint and removes those that are not to be kept; of several ranks the first does, and all wait for it.
     ///
     /// # Errors
     /// Files that can't be written or removed.
     pub fn save(&self, state: &mut TrainState) -> Result<PathBuf> {
+        if !state.ranks.is_first() {
+            state.ranks.barrier()?;
+            return Ok(self.folder.join(training::folder_of(state.step)));
+        }
         let path = training::save(&self.folder, state, &self.progress, &self.base)?;
+        state.ranks.barrier()?;
         let best = self.progress.best.as_ref().filter(|_| self.checkpoint.keep_best);
         prune(&self.folder, self.checkpoint.keep_last, best.map(|it| it.step))?;
         Ok(path)
@@ -141,7 +146,7 @@ impl Course {
     /// The best evaluation's checkpoint, where it was kept.
     pub fn best_checkpoint(&self) -> Option<PathBuf> {
         let best = self.progress.best.as_ref()?;
-        let path: PathBuf = Path::new(&self.folder).join(format!("checkpoint-{}", best.step));
+        let path: PathBuf = Path::new(&self.folder).join(training::folder_of(best.step));
         path.exists().then_some(path)
     }
 }

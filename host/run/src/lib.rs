@@ -54,6 +54,7 @@ pub use error::{Result, RunError};
 pub use event::Event;
 pub use fthost_engine::allocator::KeepPages;
 pub use fthost_engine::device::DeviceKind;
+pub use fthost_engine::parallel::{self, Ranks};
 pub use fthost_sandbox::{LogLevel, LogSink, PluginConfig, SearchPath};
 pub use interrupt::Interrupt;
 pub use plugins::Plugins;

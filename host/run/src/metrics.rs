@@ -18,14 +18,24 @@ use crate::tensorboard::EventWriter;
 
 /// Where figures go as they arise.
 pub struct MetricSink {
-    path: PathBuf,
-    file: BufWriter<File>,
-    events: EventWriter,
-    performance: PerformanceLog,
+    /// Of the rank that writes.
+    files: Option<Files>,
     evaluations: Vec<Evaluation>,
 }
 
+struct Files {
+    path: PathBuf,
+    lines: BufWriter<File>,
+    events: EventWriter,
+    performance: PerformanceLog,
+}
+
 impl MetricSink {
+    /// No file: another rank writes the same figures.
+    pub fn nowhere() -> Self {
+        Self { files: None, evaluations: Vec::new() }
+    }
+
     /// A fresh `metrics.jsonl` in `folder`.
     ///
     /// # Errors
@@ -72,7 +82,8 @@ impl MetricSink {
         let file = OpenOptions::new().append(true).open(&path).map_err(fail)?;
         let events = EventWriter::create(folder, purge_from).map_err(RunError::output(folder))?;
         let performance = PerformanceLog::open(folder, purge_from.saturating_sub(1))?;
-        Ok(Self { path, file: BufWriter::new(file), events, performance, evaluations })
+        let files = Files { path, lines: BufWriter::new(file), events, performance };
+        Ok(Self { files: Some(files), evaluations })
     }
 
     /// Writes a step's figures.
@@ -80,12 +91,13 @@ impl MetricSink {
     /// # Errors
     /// Files that can't be written.
     pub fn stepped(&mut self, stepped: &Stepped) -> Result<()> {
-        self.write(stepped.step, stepped.epoch, figures(stepped).into_iter())?;
-        self.performance.stepped(stepped)?;
+        let Some(files) = &mut self.files else { return Ok(()) };
+        files.write(stepped.step, stepped.epoch, figures(stepped).into_iter())?;
+        files.performance.stepped(stepped)?;
         let cost = performance::figures(stepped).into_iter();
         let cost =
             cost.filter_map(|(name, value)| Some((format!("performance/{name}"), value.as_f64()? as f32)));
-        self.events.scalars(stepped.step, cost).map_err(RunError::output(&self.path))
+        files.events.scalars(stepped.step, cost).map_err(RunError::output(&files.path))
     }
 
     /// Writes an evaluation's figures.
@@ -94,8 +106,9 @@ impl MetricSink {
     /// Files that can't be written.
     pub fn evaluated(&mut self, evaluation: &Evaluation, epoch: f64) -> Result<()> {
         self.evaluations.push(evaluation.clone());
+        let Some(files) = &mut self.files else { return Ok(()) };
         let figures = evaluation.metrics.iter().map(|(name, value)| (name.clone(), json!(value)));
-        self.write(evaluation.step, epoch, figures)
+        files.write(evaluation.step, epoch, figures)
     }
 
     /// Writes what plugins have used up so far, which holds clocks: beside what steps cost, not among the figures.
@@ -103,7 +116,8 @@ impl MetricSink {
     /// # Errors
     /// Files that can't be written.
     pub fn judged(&mut self, step: u64, usage: &[PluginUsage]) -> Result<()> {
-        self.performance.judged(step, usage)?;
+        let Some(files) = &mut self.files else { return Ok(()) };
+        files.performance.judged(step, usage)?;
         let scalars = usage.iter().flat_map(|it| {
             let of = |key: &str, value: f64| {
                 (format!("performance/plugins/{}/{key}", it.plugin.name), value as f32)
@@ -111,14 +125,16 @@ impl MetricSink {
             let usage = &it.usage;
             [of("guest_s", usage.guest_s), of("host_s", usage.host_s), of("calls", usage.calls as f64)]
         });
-        self.events.scalars(step, scalars).map_err(RunError::output(&self.path))
+        files.events.scalars(step, scalars).map_err(RunError::output(&files.path))
     }
 
     /// Every evaluation of the run, those before it was resumed included.
     pub fn evaluations(&self) -> &[Evaluation] {
         &self.evaluations
     }
+}
 
+impl Files {
     fn write(&mut self, step: u64, epoch: f64, figures: impl Iterator<Item = (String, Value)>) -> Result<()> {
         let mut line: Map<String, Value> = Map::new();
         line.insert("step".into(), json!(step));
@@ -134,7 +150,7 @@ impl MetricSink {
             Some((tag, value.as_f64()? as f32))
         });
         self.events.scalars(step, scalars).map_err(RunError::output(&self.path))?;
-        let written = writeln!(self.file, "{}", Value::Object(line)).and_then(|()| self.file.flush());
+        let written = writeln!(self.lines, "{}", Value::Object(line)).and_then(|()| self.lines.flush());
         written.map_err(RunError::output(&self.path))
     }
 }

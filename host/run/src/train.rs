@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use fthost_data::{Example, Preview};
+use fthost_engine::EngineError;
 use fthost_engine::adapters::merge::save_merged;
 use fthost_engine::adapters::peft;
 use fthost_engine::device::DeviceKind;
+use fthost_engine::parallel::Ranks;
 use fthost_engine::train::memory::peak_rss_bytes;
 use fthost_engine::train::{StepConfig, TrainState};
 
@@ -18,7 +20,7 @@ use crate::evaluate::HeldOutRows;
 use crate::event::{Event, Stepped};
 use crate::interrupt::Interrupt;
 use crate::judge::{Judge, JudgeSettings};
-use crate::lessons::Lessons;
+use crate::lessons::{Lesson, Lessons};
 use crate::method::Method;
 use crate::metrics::MetricSink;
 use crate::plugins::Plugins;
@@ -40,6 +42,8 @@ pub struct RunOptions {
     pub overwrite: bool,
     /// Ends the run after the step in work.
     pub interrupt: Interrupt,
+    /// Who trains with this process: each does the same run, the first alone writes.
+    pub ranks: Ranks,
 }
 
 /// Runs the whole recipe; `observe` is told of everything as it happens.
@@ -52,10 +56,14 @@ pub fn run(
     options: &RunOptions,
     observe: &mut dyn FnMut(Event<'_>),
 ) -> Result<Summary> {
-    let config = &models::found(config)?;
+    let mut config = models::found(config)?;
+    config.train.data_parallel = options.ranks.size();
+    let (config, ranks) = (&config, &options.ranks);
+    rolls_out_alone(config, ranks)?;
     let base_digest = ModelDigest::start(config.model.folder());
     let Prepared { tokenizer, mut rows, mut state, reference, plan, settings, notes } =
         prepare(config, plugins, options.device)?;
+    state.ranks = ranks.clone();
     notes.iter().for_each(|it| observe(Event::Noted(it)));
     observe(Event::Planned(&plan));
     for content in config.objective.shown(&rows.sample) {
@@ -90,7 +98,7 @@ pub fn run(
     let mut trouble = Watch::default();
 
     loop {
-        if let Some(signal) = options.interrupt.signal().filter(|_| whole) {
+        if let Some(signal) = signalled(options)?.filter(|_| whole) {
             let checkpoint = course.save(&mut state)?;
             return Err(RunError::Interrupted { signal, step: state.step, checkpoint });
         }
@@ -100,7 +108,9 @@ pub fn run(
             observe(Event::Evaluating { rows: held_out.examples.len() });
             if let Some(mut evaluation) = held_out.evaluate(&state, &method)? {
                 if let Some(judgement) = judge.judge(plugins, &state.model, state.step)? {
-                    judgement.write(folder)?;
+                    if ranks.is_first() {
+                        judgement.write(folder)?;
+                    }
                     metrics.judged(state.step, &judgement.usage)?;
                     evaluation.add(&judgement);
                 }
@@ -126,22 +136,8 @@ pub fn run(
         let Some(lesson) = lessons.next(&mut state, plugins, &method, &step_config)? else { break };
         whole = lesson.whole;
         course.progress.penalty = lessons.penalty();
-        let done = lesson.metrics;
-        course.advance(lesson.position, done.num_tokens);
-        let (tokens_per_second, left) = pace.step(done.num_tokens, lesson.waited);
-        let stepped = Stepped {
-            step: state.step,
-            steps: plan.steps,
-            epoch: course.epoch(),
-            num_tokens: course.progress.num_tokens,
-            metrics: done,
-            tokens_per_second,
-            left,
-            elapsed: pace.last_step(),
-            data_loading: lesson.waited,
-            rollout: lesson.rollout,
-            peak_rss_bytes: peak_rss_bytes(),
-        };
+        course.advance(lesson.position, lesson.metrics.num_tokens);
+        let stepped = stepped(&lesson, [state.step, plan.steps], &course, &mut pace);
         metrics.stepped(&stepped)?;
         observe(Event::Stepped(&stepped));
         if let Some(sampled) = &lesson.sampled {
@@ -154,12 +150,54 @@ pub fn run(
     }
 
     let result = save(&mut state, config)?;
-    lock::write(config, plugins, &plan.data_digest, &base_digest, &result)?;
-    audit::write(plugins, folder)?;
+    if ranks.is_first() {
+        lock::write(config, plugins, &plan.data_digest, &base_digest, &result)?;
+        audit::write(plugins, folder)?;
+    }
     let mut summary = Summary::new(&plan, &course, &state, metrics.evaluations(), &pace, plugins, result);
     summary.precomputed = known.rows;
-    summary.write(folder)?;
+    if ranks.is_first() {
+        summary.write(folder)?;
+    }
+    // Who ends sooner finds what the first has written.
+    ranks.barrier()?;
     Ok(summary)
+}
+
+/// What `lesson`, the step that was just done of so many, did and took.
+fn stepped(lesson: &Lesson, [step, steps]: [u64; 2], course: &Course, pace: &mut Pace) -> Stepped {
+    let (tokens_per_second, left) = pace.step(lesson.metrics.num_tokens, lesson.waited);
+    Stepped {
+        step,
+        steps,
+        epoch: course.epoch(),
+        num_tokens: course.progress.num_tokens,
+        metrics: lesson.metrics.clone(),
+        tokens_per_second,
+        left,
+        elapsed: pace.last_step(),
+        data_loading: lesson.waited,
+        rollout: lesson.rollout,
+        peak_rss_bytes: peak_rss_bytes(),
+    }
+}
+
+/// A signal that came to any rank: all stop after the same step.
+fn signalled(options: &RunOptions) -> Result<Option<i32>> {
+    let own = options.interrupt.signal();
+    if !options.ranks.any(own.is_some())? {
+        return Ok(None);
+    }
+    Ok(Some(own.unwrap_or(signal_hook::consts::SIGTERM)))
+}
+
+/// Ranks share the micro-batches of a step, not yet the completions of a rollout.
+fn rolls_out_alone(config: &RunConfig, ranks: &Ranks) -> Result<()> {
+    if !ranks.are_many() || !config.objective.samples() {
+        return Ok(());
+    }
+    let problem = format!("`{}` samples its completions in one process: start one", config.objective.name());
+    Err(EngineError::Invalid { what: "objective".into(), problems: vec![problem] }.into())
 }
 
 /// Goes on from the newest checkpoint, or makes the output `folder` of a run that begins; gives where metrics go.
@@ -171,14 +209,25 @@ fn begin(
     folder: &Path,
     observe: &mut dyn FnMut(Event<'_>),
 ) -> Result<MetricSink> {
+    let ranks = &options.ranks;
     if options.resume {
         let checkpoint = course.resume(state, settings)?;
         observe(Event::Resumed { step: state.step, checkpoint: &checkpoint });
-        return MetricSink::resume(folder, state.step, course.progress.evaluated);
+        // The first may write once all have read.
+        ranks.barrier()?;
     }
-    course.clear(options.overwrite)?;
-    settings.write(folder)?;
-    MetricSink::create(folder)
+    let sink = match (ranks.is_first(), options.resume) {
+        (false, _) => MetricSink::nowhere(),
+        (true, true) => MetricSink::resume(folder, state.step, course.progress.evaluated)?,
+        (true, false) => {
+            course.clear(options.overwrite)?;
+            settings.write(folder)?;
+            MetricSink::create(folder)?
+        }
+    };
+    // The others may write once the folder is there.
+    ranks.barrier()?;
+    Ok(sink)
 }
 
 fn step_config(config: &RunConfig, step: u64, steps: u64) -> StepConfig {
@@ -194,15 +243,19 @@ fn step_config(config: &RunConfig, step: u64, steps: u64) -> StepConfig {
 }
 
 fn save(state: &mut TrainState, config: &RunConfig) -> Result<PathBuf> {
-    let base = config.model.folder();
+    let (base, is_first) = (config.model.folder(), state.ranks.is_first());
     if let Some(lora) = state.adapter.clone() {
         let folder = config.output.dir.join("adapter");
         let reference = config.model.reference();
-        peft::save_adapter(&mut state.model, &lora, &reference, &folder)?;
-        adapter_base::write(&folder, base, reference)?;
+        if is_first {
+            peft::save_adapter(&mut state.model, &lora, &reference, &folder)?;
+            adapter_base::write(&folder, base, reference)?;
+        }
         return Ok(folder);
     }
     let folder = config.output.dir.join("model");
-    save_merged(&mut state.model, base, &folder)?;
+    if is_first {
+        save_merged(&mut state.model, base, &folder)?;
+    }
     Ok(folder)
 }

@@ -119,6 +119,11 @@ struct Manifest {
     files: BTreeMap<String, String>,
 }
 
+/// The name of the checkpoint after `step` steps.
+pub fn folder_of(step: u64) -> String {
+    format!("{PREFIX}{step}")
+}
+
 /// Writes `checkpoint-<step>` into `folder` and gives its path. `base` is what PEFT is told to load the model from.
 ///
 /// The checkpoint that this state was saved to, or resumed from, is there already: it is never taken away to be written
@@ -128,7 +133,7 @@ struct Manifest {
 /// # Errors
 /// Files that can't be written; nothing is left behind then.
 pub fn save(folder: &Path, state: &mut TrainState, progress: &Progress, base: &str) -> Result<PathBuf> {
-    let path = folder.join(format!("{PREFIX}{}", state.step));
+    let path = folder.join(folder_of(state.step));
     if state.last_checkpoint.as_ref() == Some(&path) && path.join(STATE).exists() {
         return Ok(path);
     }

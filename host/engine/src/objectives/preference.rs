@@ -4,8 +4,10 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_sigmoid;
+use serde::{Deserialize, Serialize};
 
 use super::segments;
+use crate::parallel::Merge;
 
 /// Log-probabilities of whole completions, `[P]` each.
 #[derive(Debug, Clone)]
@@ -135,7 +137,7 @@ pub(super) fn smoothed_logistic(margins: Tensor<1>, smoothing: f64) -> Tensor<1>
 }
 
 /// TRL's metrics of preferences, summed until they are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct PreferenceMetrics {
     chosen: Side,
     rejected: Side,
@@ -144,7 +146,7 @@ pub struct PreferenceMetrics {
 }
 
 /// Sums over the completions of one side.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 struct Side {
     rewards: f64,
     logps: f64,
@@ -160,6 +162,18 @@ impl Side {
 
     fn mean(&self, sum: f64) -> Option<f64> {
         (self.count > 0).then(|| sum / self.count as f64)
+    }
+}
+
+impl Merge for PreferenceMetrics {
+    fn merge(&mut self, other: Self) {
+        for (side, other) in [(&mut self.chosen, other.chosen), (&mut self.rejected, other.rejected)] {
+            side.rewards += other.rewards;
+            side.logps += other.logps;
+            side.count += other.count;
+        }
+        self.pairs += other.pairs;
+        self.ordered += other.ordered;
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check::Check;
 use super::segments::constant;
+use crate::parallel::Merge;
 
 /// `[objective.reward]` of a run file; names and defaults are TRL's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
@@ -51,7 +52,7 @@ pub fn reward_loss(
 }
 
 /// TRL's metrics of a reward model, kept until they are asked for.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct RewardMetrics {
     least: f32,
     greatest: f32,
@@ -71,6 +72,17 @@ impl Default for RewardMetrics {
             ordered: 0,
             pairs: 0,
         }
+    }
+}
+
+impl Merge for RewardMetrics {
+    fn merge(&mut self, other: Self) {
+        self.least = self.least.min(other.least);
+        self.greatest = self.greatest.max(other.greatest);
+        self.sum += other.sum;
+        self.margins += other.margins;
+        self.ordered += other.ordered;
+        self.pairs += other.pairs;
     }
 }
 

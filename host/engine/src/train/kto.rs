@@ -89,7 +89,7 @@ pub fn kto_step(
         let loss = share(batch, logps, of_reference, kl, completions, objective, &mut metrics);
         (loss, vec![entropy])
     })?;
-    done.figures.extend(figures(kl, &metrics));
+    done.figures.extend(figures(kl, &state.ranks.merged(metrics)?));
     Ok(done)
 }
 

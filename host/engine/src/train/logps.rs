@@ -5,17 +5,19 @@
 use burn::tensor::Tensor;
 use fthost_data::{Batch, Targets};
 use fthost_kernels::TokenLogps;
+use serde::{Deserialize, Serialize};
 
 use super::executor::Heads;
 use super::gradients::accumulate;
 use super::state::TrainState;
-use super::step::{StepConfig, StepMetrics, dropped, finish};
+use super::step::{StepConfig, StepMetrics, dropped, finish, own, summed, supervised_tokens};
 use crate::error::{EngineError, Result};
 use crate::models::causal_lm::ids_tensor;
 use crate::models::{CausalLm, TokenHead};
+use crate::parallel::Merge;
 
 /// A figure over a step: a sum over something that is counted, so that micro-batches of several sizes have one mean.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     /// TRL's name.
     pub name: String,
@@ -34,8 +36,14 @@ impl Figure {
 }
 
 /// Adds figures by name; a new name goes to the end.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Figures(Vec<Figure>);
+
+impl Merge for Figures {
+    fn merge(&mut self, other: Self) {
+        self.add(other.0);
+    }
+}
 
 impl Figures {
     /// Adds those of a further micro-batch.
@@ -81,7 +89,8 @@ pub(super) fn states(hidden: Tensor<2>, targets: &Targets) -> Tensor<2> {
 ///
 /// `objective` is given the position of a micro-batch and the log-probabilities of its supervised tokens, in the order of
 /// its [`Targets`] and under logits divided by `temperature`; it returns its share of the step's loss, `[1]`, and figures.
-/// The shares add up: dividing by what the whole step counts is the objective's part.
+/// The shares add up: dividing by what the whole step counts is the objective's part. Of several ranks each asks about its own
+/// micro-batches; what `objective` keeps for itself is of those alone.
 ///
 /// # Errors
 /// A loss or gradient that is not finite, the state being as before; `gradient_release`, which takes one loss.
@@ -127,10 +136,10 @@ pub(super) fn step_of_states(
     rayon::scope(|_| {
         state.reserve_moments()?;
         let (mut sums, mut of_values, mut loss) = (Vec::new(), Vec::new(), 0.0);
-        let (mut figures, mut supervised_tokens) = (Figures::default(), 0);
-        for (micro_batch, batch) in micro_batches.iter().enumerate() {
+        let mut figures = Figures::default();
+        for micro_batch in own(state, micro_batches) {
+            let batch = &micro_batches[micro_batch];
             let targets = &batch.targets();
-            supervised_tokens += targets.positions.len();
             let dropped = dropped(state, micro_batch);
             let model = dropped.as_ref().unwrap_or(&state.model);
             let trunks = [
@@ -149,6 +158,9 @@ pub(super) fn step_of_states(
             }
         }
         sums.append(&mut of_values);
+        let sums = summed(state, sums)?;
+        let [loss] = state.ranks.sum([loss])?;
+        let figures = state.ranks.merged(figures)?;
         let grad_norm = finish(state, micro_batches, config, loss, sums, 1.0)?;
         Ok(StepMetrics {
             loss,
@@ -156,7 +168,7 @@ pub(super) fn step_of_states(
             learning_rate: config.learning_rate,
             figures: figures.means(),
             num_tokens: micro_batches.iter().map(Batch::sequence_tokens).sum(),
-            supervised_tokens,
+            supervised_tokens: supervised_tokens(micro_batches),
         })
     })
 }

@@ -2,6 +2,7 @@
 
 use fthost_data::Batch;
 use fthost_kernels::TokenLogps;
+use serde::{Deserialize, Serialize};
 
 use super::logps::{Figure, batch_logps, step_of_logps};
 use super::state::TrainState;
@@ -11,6 +12,7 @@ use crate::models::CausalLm;
 use crate::objectives::GrpoConfig;
 use crate::objectives::grpo::{GroupStatistics, GroupTotals, GrpoOutput, RolloutLogps, grpo_loss};
 use crate::objectives::segments::{constant, floats};
+use crate::parallel::Merge;
 
 /// Completions of one micro-batch, a sequence each, with what is known of them.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,11 +28,19 @@ pub struct PolicyBatch {
 }
 
 /// How the new log-probabilities of a step differ from those that were sampled.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Difference {
     sum: f64,
     count: usize,
     most: f64,
+}
+
+impl Merge for Difference {
+    fn merge(&mut self, other: Self) {
+        self.sum += other.sum;
+        self.count += other.count;
+        self.most = self.most.max(other.most);
+    }
 }
 
 impl Difference {
@@ -83,6 +93,8 @@ pub fn policy_step(
         statistics.add(&log_ratios, kl.as_deref(), advantages, &lengths, objective);
         (loss, vec![Figure::mean("entropy", floats(&entropy).into_iter().map(f64::from))])
     })?;
+    let statistics = state.ranks.merged(statistics)?;
+    let difference = state.ranks.merged(difference)?;
     done.figures.extend(statistics.metrics().into_iter().map(|(name, value)| (name.to_string(), value)));
     if is_first && difference.count > 0 {
         let name = |it: &str| format!("sampling/sampling_logp_difference/{it}");

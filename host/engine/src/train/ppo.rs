@@ -87,7 +87,9 @@ pub fn ppo_step(
         };
         (ppo_loss(policy, value, entropy, objective), Vec::new())
     })?;
-    let Losses { told, sums: [policy, value], .. } = losses;
+    let Losses { told, sums, .. } = losses;
+    let told = state.ranks.merged(told)?;
+    let [policy, value] = state.ranks.sum(sums)?;
     done.figures.extend(told.metrics().map(|(name, value)| (name.to_string(), value)));
     done.figures.extend([("loss/policy_avg".to_string(), policy), ("loss/value_avg".to_string(), value)]);
     Ok(done)

@@ -150,6 +150,7 @@ pub fn preference_step(
         let reference = references.get(index).map_or(&[][..], Vec::as_slice);
         (loss.share(&pairs[index], logps, reference, &totals, &mut metrics), vec![entropy])
     })?;
+    let metrics = state.ranks.merged(metrics)?;
     done.figures.extend(metrics.metrics().into_iter().map(|(name, value)| (name.to_string(), value)));
     Ok(done)
 }

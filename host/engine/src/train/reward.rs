@@ -81,6 +81,7 @@ pub fn reward_step(
         let share = share(&rewards(hidden, head, batch), batch, pairs, objective, &mut metrics);
         (share, Vec::<Figure>::new())
     })?;
+    let metrics = state.ranks.merged(metrics)?;
     done.figures.extend(metrics.metrics().into_iter().map(|(name, value)| (name.to_string(), value)));
     Ok(done)
 }

@@ -5,13 +5,13 @@ use fthost_data::Batch;
 use super::gradients::Gradients;
 use super::release;
 use super::state::TrainState;
-use super::step::{StepConfig, StepMetrics, dropped, finish};
+use super::step::{StepConfig, StepMetrics, dropped, finish, own, summed, supervised_tokens};
 use crate::error::{EngineError, Result};
 
 /// One optimizer step over `micro_batches`.
 ///
 /// The loss is divided by the supervised tokens of all micro-batches together, so accumulation and a partial last
-/// window change nothing.
+/// window change nothing; nor do ranks, which share the micro-batches of one step and sum up what they find.
 ///
 /// # Errors
 /// A row without a supervised token, and a loss or gradient that is not finite; the state is then as before.
@@ -28,6 +28,11 @@ fn step_on_worker(
     micro_batches.iter().try_for_each(every_row_is_supervised)?;
     state.reserve_moments()?;
     if config.gradient_release {
+        if state.ranks.are_many() {
+            let problem =
+                "`gradient_release` is not known on several ranks: their gradients are summed first";
+            return Err(EngineError::Invalid { what: "train".into(), problems: vec![problem.into()] });
+        }
         let [batch] = micro_batches else {
             let problem = format!(
                 "`gradient_release` takes one micro-batch a step, got {}: they share one update",
@@ -39,13 +44,17 @@ fn step_on_worker(
         return release::step(state, batch, config, dropped);
     }
     let mut gradients = Gradients::default();
-    for (index, batch) in micro_batches.iter().enumerate() {
+    for index in own(state, micro_batches) {
         let dropped = dropped(state, index);
-        gradients.add(dropped.as_ref().unwrap_or(&state.model), batch, config.activation_checkpointing);
+        let model = dropped.as_ref().unwrap_or(&state.model);
+        gradients.add(model, &micro_batches[index], config.activation_checkpointing);
     }
-    let tokens = gradients.supervised_tokens as f64;
-    let loss = gradients.loss_sum / tokens;
-    let Gradients { values, correct, entropy_sum, supervised_tokens, .. } = gradients;
+    let Gradients { values, loss_sum, correct, entropy_sum, .. } = gradients;
+    let [loss_sum, correct, entropy_sum] = state.ranks.sum([loss_sum, correct, entropy_sum])?;
+    let values = summed(state, values)?;
+    let supervised_tokens = supervised_tokens(micro_batches);
+    let tokens = supervised_tokens as f64;
+    let loss = loss_sum / tokens;
     let grad_norm = finish(state, micro_batches, config, loss, values, tokens)?;
     Ok(StepMetrics {
         loss,

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::models::parameter::FROZEN;
 use crate::models::{CausalLm, Parameter, SCORE, SCORE_BIAS};
 use crate::optim::{AdamW, AdamWConfig};
+use crate::parallel::Ranks;
 
 /// What the names of a value model's weights begin with.
 pub(crate) const VALUE_MODEL: &str = "value_model.";
@@ -30,6 +31,8 @@ pub struct TrainState {
     pub last_checkpoint: Option<PathBuf>,
     /// The run's seed: dropout is drawn from it. 0 unless set.
     pub seed: u64,
+    /// Who shares the micro-batches of a step; nobody unless set.
+    pub ranks: Ranks,
 }
 
 impl TrainState {
@@ -44,6 +47,7 @@ impl TrainState {
             step: 0,
             last_checkpoint: None,
             seed: 0,
+            ranks: Ranks::default(),
         }
     }
 

@@ -57,6 +57,26 @@ pub(super) fn dropped(state: &TrainState, micro_batch: usize) -> Option<CausalLm
     (rate > 0.0).then(|| with_dropout(&state.model, rate, state.seed, state.step, micro_batch as u64))
 }
 
+/// Which of `micro_batches` are this rank's.
+pub(super) fn own(state: &TrainState, micro_batches: &[Batch]) -> Vec<usize> {
+    let tokens: Vec<usize> = micro_batches.iter().map(|it| it.input_ids.len()).collect();
+    state.ranks.share(&tokens)
+}
+
+/// The sums of all ranks' `gradients`, in the order of [`TrainState::visit_trained`]; none is that of a rank without a micro-batch.
+pub(super) fn summed(state: &mut TrainState, mut gradients: Vec<Tensor<1>>) -> Result<Vec<Tensor<1>>> {
+    if gradients.is_empty() {
+        let device = state.model.device();
+        state.visit_trained(&mut |_, it| gradients.push(Tensor::zeros([it.length()], &device)));
+    }
+    state.ranks.reduce(gradients)
+}
+
+/// Tokens that carry loss, of all ranks.
+pub(super) fn supervised_tokens(micro_batches: &[Batch]) -> usize {
+    micro_batches.iter().flat_map(Batch::supervised_tokens).sum()
+}
+
 /// Clips the `gradients` of a loss that was summed and is to be divided by `divisor`, and updates; returns their norm.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ pub struct TrainConfig {
     /// Tokens whose graph exists at one time when rows are packed; `micro_batch_size * data.max_length` if absent,
     /// which is what rows of full length would take unpacked.
     pub micro_batch_tokens: Option<usize>,
-    /// An optimizer step sees `micro_batch_size * gradient_accumulation_steps` rows, packed or not.
+    /// An optimizer step sees `micro_batch_size * gradient_accumulation_steps` rows a rank, packed or not.
     pub gradient_accumulation_steps: usize,
     /// Decides the order of rows, the adapter's first values and dropout.
     pub seed: u64,
@@ -35,6 +35,9 @@ pub struct TrainConfig {
     /// Update each block as soon as its gradients are there, and let go of them: they never exist all at once. Needs
     /// `max_grad_norm = 0`, `gradient_accumulation_steps = 1` and no packing, because those need them all.
     pub gradient_release: bool,
+    /// Ranks that share an optimizer step; the launcher says how many there are, no run file.
+    #[serde(skip)]
+    pub data_parallel: usize,
 }
 
 impl Default for TrainConfig {
@@ -51,6 +54,7 @@ impl Default for TrainConfig {
             compute_dtype: FloatDtype::F32,
             frozen_dtype: FloatDtype::F32,
             gradient_release: false,
+            data_parallel: 1,
         }
     }
 }
@@ -58,7 +62,7 @@ impl Default for TrainConfig {
 impl TrainConfig {
     /// Rows an optimizer step sees.
     pub fn global_batch_size(&self) -> usize {
-        self.micro_batch_size * self.gradient_accumulation_steps
+        self.micro_batch_size * self.gradient_accumulation_steps * self.data_parallel
     }
 
     /// Optimizer steps of a run over `rows` rows.

@@ -1,9 +1,11 @@
 //! The clipped surrogate over groups. Shapes: `T` = tokens of the micro-batch's completions end to end, `N` = its completions.
 
 use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
 use super::{GrpoConfig, GrpoLossType, ImportanceSamplingLevel};
 use crate::objectives::segments;
+use crate::parallel::Merge;
 
 /// Log-probabilities of the drawn tokens, `[T]` each.
 #[derive(Debug, Clone)]
@@ -133,7 +135,7 @@ fn shares(lengths: &[usize], totals: &GroupTotals, loss_type: GrpoLossType) -> V
 
 /// TRL's metrics of the loss, summed until they are asked for: means over all tokens of the step, or over its completions
 /// where ratios are of whole ones.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct GroupStatistics {
     ratios: usize,
     low: usize,
@@ -155,6 +157,18 @@ impl Default for GroupStatistics {
             kl: 0.0,
             kl_tokens: 0,
         }
+    }
+}
+
+impl Merge for GroupStatistics {
+    fn merge(&mut self, other: Self) {
+        self.ratios += other.ratios;
+        self.low += other.low;
+        self.high += other.high;
+        self.low_min = self.low_min.min(other.low_min);
+        self.high_max = self.high_max.max(other.high_max);
+        self.kl += other.kl;
+        self.kl_tokens += other.kl_tokens;
     }
 }
 

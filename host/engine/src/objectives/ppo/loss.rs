@@ -1,8 +1,10 @@
 //! PPO's losses, and what a step tells of itself. Shapes: `T` = tokens of the micro-batch's completions, end to end.
 
 use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
 use super::PpoConfig;
+use crate::parallel::Merge;
 
 /// The clipped surrogate with the ratios it was made of.
 #[derive(Debug, Clone)]
@@ -88,7 +90,7 @@ fn mean_of(values: Tensor<1>, count: usize) -> Tensor<1> {
 
 /// What steps tell of themselves, summed until it is asked for. All means are over tokens or states, never over padding;
 /// TRL's `approxkl` and `ratio` take padding in.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct StepStatistics {
     tokens: usize,
     squared_log_ratios: f64,
@@ -97,6 +99,18 @@ pub struct StepStatistics {
     entropy: f64,
     states: usize,
     clipped_values: usize,
+}
+
+impl Merge for StepStatistics {
+    fn merge(&mut self, other: Self) {
+        self.tokens += other.tokens;
+        self.squared_log_ratios += other.squared_log_ratios;
+        self.ratios += other.ratios;
+        self.clipped += other.clipped;
+        self.entropy += other.entropy;
+        self.states += other.states;
+        self.clipped_values += other.clipped_values;
+    }
 }
 
 impl StepStatistics {

@@ -1,0 +1,111 @@
+//! Ranks: processes that train one model together.
+//!
+//! Every rank makes the same calls in the same order. [`Collective`] is what they do together; who does it is another
+//! library's business: [`Single`] is a process alone, [`mpi`] whatever MPI the launcher belongs to.
+//!
+//! What is summed is summed in an order that depends on the number of ranks alone: a run is repeated bit for bit on as many.
+
+pub mod mpi;
+mod ranks;
+
+use std::fmt::Debug;
+
+pub use ranks::{Merge, Ranks, launched, open};
+
+use crate::error::Result;
+
+/// What ranks do together.
+pub trait Collective: Debug + Send + Sync {
+    /// What does it, for a person: `Open MPI v4.1.4`.
+    fn name(&self) -> String;
+
+    /// This process, from 0 to [`Collective::size`].
+    fn global_rank(&self) -> usize;
+
+    /// This process among those of its machine.
+    fn local_rank(&self) -> usize;
+
+    /// How many there are.
+    fn size(&self) -> usize;
+
+    /// Waits for all.
+    ///
+    /// # Errors
+    /// A rank that can't be reached; so do all that follow.
+    fn barrier(&self) -> Result<()>;
+
+    /// Has `bytes` be those of `root` everywhere; they are as long on every rank.
+    ///
+    /// # Errors
+    /// As [`Collective::barrier`].
+    fn broadcast(&self, bytes: &mut [u8], root: usize) -> Result<()>;
+
+    /// Has `all` hold what every rank calls its `own`, in the order of ranks. All are of one length.
+    ///
+    /// # Errors
+    /// As [`Collective::barrier`].
+    fn all_gather(&self, own: &[u8], all: &mut [u8]) -> Result<()>;
+
+    /// Has `values` be the sums of those of all ranks.
+    ///
+    /// # Errors
+    /// As [`Collective::barrier`].
+    fn all_reduce(&self, values: &mut [f32]) -> Result<()>;
+
+    /// Has `own` be this rank's part of the sums of all ranks' `all`, which is as many parts of one length.
+    ///
+    /// # Errors
+    /// As [`Collective::barrier`].
+    fn reduce_scatter(&self, all: &[f32], own: &mut [f32]) -> Result<()>;
+
+    /// Ends every rank: this one can't go on, and the others would wait for it.
+    fn abort(&self, code: i32) -> !;
+}
+
+/// A process alone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Single;
+
+impl Collective for Single {
+    fn name(&self) -> String {
+        "one process".to_string()
+    }
+
+    fn global_rank(&self) -> usize {
+        0
+    }
+
+    fn local_rank(&self) -> usize {
+        0
+    }
+
+    fn size(&self) -> usize {
+        1
+    }
+
+    fn barrier(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn broadcast(&self, _: &mut [u8], _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn all_gather(&self, own: &[u8], all: &mut [u8]) -> Result<()> {
+        all.copy_from_slice(own);
+        Ok(())
+    }
+
+    fn all_reduce(&self, _: &mut [f32]) -> Result<()> {
+        Ok(())
+    }
+
+    fn reduce_scatter(&self, all: &[f32], own: &mut [f32]) -> Result<()> {
+        own.copy_from_slice(all);
+        Ok(())
+    }
+
+    fn abort(&self, code: i32) -> ! {
+        std::process::exit(code)
+    }
+}

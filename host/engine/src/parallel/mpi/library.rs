@@ -1,0 +1,222 @@
+//! The functions of an MPI library.
+//!
+//! `unsafe` here: loading it and calling into it. Every pointer comes from a slice or a place that lives through the call, whose
+//! length is the count that goes with it.
+
+use std::ffi::{c_char, c_int, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use libloading::os::unix::{Library as Loaded, RTLD_GLOBAL, RTLD_NOW};
+
+use super::abi::{Abi, Constants, Handle};
+use crate::error::{EngineError, Result};
+
+/// Bytes of the longest text that any of the libraries writes.
+const TEXT: usize = 8192;
+
+/// MPI can be initialised once in a process, and not again after its end.
+static IS_INITIALISED: AtomicBool = AtomicBool::new(false);
+
+macro_rules! functions {
+    ($($field:ident = $name:literal : fn($($type:ty),*);)*) => {
+        /// Functions of MPI under their names.
+        #[derive(Debug)]
+        struct Functions { $($field: unsafe extern "C" fn($($type),*) -> c_int),* }
+
+        impl Functions {
+            fn of(library: &Loaded) -> std::result::Result<Self, libloading::Error> {
+                // SAFETY: MPI's functions have these signatures in every binary interface, handles being as wide as `Handle` says.
+                unsafe { Ok(Self { $($field: *library.get(concat!($name, "\0").as_bytes())?),* }) }
+            }
+        }
+    };
+}
+
+functions! {
+    init_thread = "MPI_Init_thread": fn(*mut c_int, *mut *mut *mut c_char, c_int, *mut c_int);
+    finalize = "MPI_Finalize": fn();
+    abort = "MPI_Abort": fn(Handle, c_int);
+    comm_rank = "MPI_Comm_rank": fn(Handle, *mut c_int);
+    comm_size = "MPI_Comm_size": fn(Handle, *mut c_int);
+    comm_split_type = "MPI_Comm_split_type": fn(Handle, c_int, c_int, Handle, *mut Handle);
+    comm_set_errhandler = "MPI_Comm_set_errhandler": fn(Handle, Handle);
+    error_string = "MPI_Error_string": fn(c_int, *mut c_char, *mut c_int);
+    get_library_version = "MPI_Get_library_version": fn(*mut c_char, *mut c_int);
+    barrier = "MPI_Barrier": fn(Handle);
+    bcast = "MPI_Bcast": fn(*mut c_void, c_int, Handle, c_int, Handle);
+    allgather = "MPI_Allgather": fn(*const c_void, c_int, Handle, *mut c_void, c_int, Handle, Handle);
+    allreduce = "MPI_Allreduce": fn(*const c_void, *mut c_void, c_int, Handle, Handle, Handle);
+    reduce_scatter_block = "MPI_Reduce_scatter_block": fn(*const c_void, *mut c_void, c_int, Handle, Handle, Handle);
+}
+
+/// A library that is loaded, with what it calls things.
+#[derive(Debug)]
+pub(super) struct Library {
+    functions: Functions,
+    pub(super) constants: Constants,
+    /// What the functions are in.
+    _loaded: Loaded,
+}
+
+impl Library {
+    /// Loads the library `name`; gives why it can't be.
+    pub(super) fn load(name: &str) -> std::result::Result<Self, String> {
+        // SAFETY: initialisers of an MPI library ask nothing of whoever loads it. Its symbols are global, because Open MPI loads
+        // parts of itself that look for them.
+        let loaded =
+            unsafe { Loaded::open(Some(name), RTLD_NOW | RTLD_GLOBAL) }.map_err(|it| it.to_string())?;
+        // SAFETY: an address alone, which is not looked behind.
+        let symbol = |name: &str| unsafe {
+            loaded.get::<*mut c_void>(name.as_bytes()).map(|it| it.into_raw() as Handle)
+        };
+        let has = |name: &str| symbol(name).is_ok();
+        let abi = match () {
+            () if has("ompi_mpi_comm_world") => Abi::OpenMpi,
+            // MPICH has the function in both of its libraries: the name says which one this is.
+            () if has("MPI_Abi_get_version") && name.contains("mpi_abi") => Abi::Standard,
+            () => Abi::Mpich,
+        };
+        let constants = match abi {
+            Abi::OpenMpi => Constants::open_mpi(symbol).map_err(|it| it.to_string())?,
+            Abi::Mpich => Constants::MPICH,
+            Abi::Standard => Constants::STANDARD,
+        };
+        let functions = Functions::of(&loaded).map_err(|it| it.to_string())?;
+        Ok(Self { functions, constants, _loaded: loaded })
+    }
+
+    /// Initialises MPI, whose errors are from then on told to whoever calls.
+    pub(super) fn initialise(&self) -> Result<()> {
+        if IS_INITIALISED.swap(true, Ordering::SeqCst) {
+            let reason = "MPI was initialised before in this process, which can be done once".to_string();
+            return Err(EngineError::Mpi { call: "MPI_Init_thread", reason, rank: None });
+        }
+        let (constants, mut provided) = (&self.constants, 0);
+        // SAFETY: arguments may be null; `provided` is a place for the one that is written.
+        let code = unsafe {
+            (self.functions.init_thread)(
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                constants.serialized,
+                &raw mut provided,
+            )
+        };
+        self.check("MPI_Init_thread", code)?;
+        if provided < constants.serialized {
+            let reason = format!("it allows the thread that began it alone (level {provided})");
+            return Err(EngineError::Mpi { call: "MPI_Init_thread", reason, rank: None });
+        }
+        // SAFETY: both are handles of this library.
+        let code = unsafe { (self.functions.comm_set_errhandler)(constants.world, constants.errors_return) };
+        self.check("MPI_Comm_set_errhandler", code)
+    }
+
+    /// Ends MPI.
+    pub(super) fn finalise(&self) {
+        // SAFETY: it is initialised, and nobody calls it any more. There is nobody left to tell of an error.
+        let _ = unsafe { (self.functions.finalize)() };
+    }
+
+    /// Ends every rank, where the library can.
+    pub(super) fn abort(&self, code: i32) {
+        // SAFETY: it may be called at any time between beginning and end.
+        let _ = unsafe { (self.functions.abort)(self.constants.world, code) };
+    }
+
+    /// The error of a `call` that returned `code`, in the library's words.
+    pub(super) fn check(&self, call: &'static str, code: c_int) -> Result<()> {
+        if code == 0 {
+            return Ok(());
+        }
+        // SAFETY: a place of `TEXT` bytes, more than any library writes.
+        let reason = text(|to, length| unsafe { (self.functions.error_string)(code, to, length) });
+        Err(EngineError::Mpi { call, reason, rank: None })
+    }
+
+    /// The first line of what the library says that it is.
+    pub(super) fn version(&self) -> String {
+        // SAFETY: as above.
+        let text = text(|to, length| unsafe { (self.functions.get_library_version)(to, length) });
+        text.lines().next().unwrap_or_default().split(',').next().unwrap_or_default().trim().to_string()
+    }
+
+    pub(super) fn rank(&self, of: Handle) -> Result<c_int> {
+        let mut rank = 0;
+        // SAFETY: a communicator of this library, and a place for the number.
+        let code = unsafe { (self.functions.comm_rank)(of, &raw mut rank) };
+        self.check("MPI_Comm_rank", code).map(|()| rank)
+    }
+
+    pub(super) fn size(&self, of: Handle) -> Result<c_int> {
+        let mut size = 0;
+        // SAFETY: as above.
+        let code = unsafe { (self.functions.comm_size)(of, &raw mut size) };
+        self.check("MPI_Comm_size", code).map(|()| size)
+    }
+
+    /// The ranks of this machine.
+    pub(super) fn machine(&self) -> Result<Handle> {
+        let (mut machine, constants) = (0, &self.constants);
+        // SAFETY: handles of this library, and a zeroed place for another.
+        let code = unsafe {
+            (self.functions.comm_split_type)(
+                constants.world,
+                constants.shared,
+                0,
+                constants.info_null,
+                &raw mut machine,
+            )
+        };
+        self.check("MPI_Comm_split_type", code).map(|()| machine)
+    }
+
+    pub(super) fn barrier(&self) -> c_int {
+        // SAFETY: a communicator of this library.
+        unsafe { (self.functions.barrier)(self.constants.world) }
+    }
+
+    /// Bytes of `root`, to all.
+    pub(super) fn broadcast(&self, bytes: &mut [u8], root: usize) -> c_int {
+        let Constants { world, byte, .. } = self.constants;
+        let (count, root) = (int(bytes.len()), int(root));
+        // SAFETY: as many bytes as there are.
+        unsafe { (self.functions.bcast)(bytes.as_mut_ptr().cast(), count, byte, root, world) }
+    }
+
+    /// One part a rank; the caller has seen to the lengths.
+    pub(super) fn all_gather(&self, own: &[u8], all: &mut [u8]) -> c_int {
+        let Constants { world, byte, .. } = self.constants;
+        let (count, from, to) = (int(own.len()), own.as_ptr().cast(), all.as_mut_ptr().cast());
+        // SAFETY: `own` has as many bytes, and `all` has them once a rank.
+        unsafe { (self.functions.allgather)(from, count, byte, to, count, byte, world) }
+    }
+
+    /// Sums, in place.
+    pub(super) fn all_reduce(&self, values: &mut [f32]) -> c_int {
+        let Constants { world, float, sum, in_place, .. } = self.constants;
+        let (count, to) = (int(values.len()), values.as_mut_ptr().cast());
+        // SAFETY: as many values as there are; in the place of what is sent stands the mark of what is in place.
+        unsafe { (self.functions.allreduce)(in_place as *const c_void, to, count, float, sum, world) }
+    }
+
+    /// One part of the sums a rank; the caller has seen to the lengths.
+    pub(super) fn reduce_scatter(&self, all: &[f32], own: &mut [f32]) -> c_int {
+        let Constants { world, float, sum, .. } = self.constants;
+        let (count, from, to) = (int(own.len()), all.as_ptr().cast(), own.as_mut_ptr().cast());
+        // SAFETY: `own` has as many values, and `all` has them once a rank.
+        unsafe { (self.functions.reduce_scatter_block)(from, to, count, float, sum, world) }
+    }
+}
+
+/// A count, or a rank, as MPI takes it.
+fn int(count: usize) -> c_int {
+    c_int::try_from(count).expect("what is larger goes in parts")
+}
+
+/// What `write` writes, and how long it says that it is.
+fn text(write: impl FnOnce(*mut c_char, *mut c_int) -> c_int) -> String {
+    let (mut bytes, mut length) = (vec![0u8; TEXT], 0);
+    write(bytes.as_mut_ptr().cast(), &raw mut length);
+    bytes.truncate(usize::try_from(length).unwrap_or_default());
+    String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_string()
+}

@@ -1,0 +1,283 @@
+//! What a training step asks of its ranks.
+
+use std::env;
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::mpi::Mpi;
+use super::{Collective, Single};
+use crate::error::{EngineError, Result};
+
+/// Values of gradients that travel at a time: many small ones share a message, and no second copy of all is made.
+const BUCKET: usize = 4 << 20;
+
+/// What a step tells of some of its micro-batches, to which what it tells of others can be added.
+pub trait Merge: Serialize + DeserializeOwned {
+    /// Adds what `other` tells.
+    fn merge(&mut self, other: Self);
+}
+
+/// The ranks of a run; one alone unless set.
+#[derive(Debug, Clone)]
+pub struct Ranks(Arc<dyn Collective>);
+
+impl Default for Ranks {
+    fn default() -> Self {
+        Self::new(Single)
+    }
+}
+
+impl std::ops::Deref for Ranks {
+    type Target = dyn Collective;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl Ranks {
+    /// Of what does things together.
+    pub fn new(collective: impl Collective + 'static) -> Self {
+        Self(Arc::new(collective))
+    }
+
+    /// Whether there are others.
+    pub fn are_many(&self) -> bool {
+        self.size() > 1
+    }
+
+    /// Whether this is the rank that prints, logs and writes.
+    pub fn is_first(&self) -> bool {
+        self.global_rank() == 0
+    }
+
+    /// Which of the micro-batches of a step, of so many `tokens` each, are this rank's, in their order: the longest first, each goes
+    /// to the rank that has least to do so far.
+    pub fn share(&self, tokens: &[usize]) -> Vec<usize> {
+        let mut by_length: Vec<usize> = (0..tokens.len()).collect();
+        by_length.sort_by_key(|&it| (std::cmp::Reverse(tokens[it]), it));
+        let mut loads = vec![0; self.size()];
+        let mut own = Vec::new();
+        for index in by_length {
+            let idlest = (0..loads.len()).min_by_key(|&it| (loads[it], it)).expect("one rank at least");
+            loads[idlest] += tokens[index];
+            if idlest == self.global_rank() {
+                own.push(index);
+            }
+        }
+        own.sort_unstable();
+        own
+    }
+
+    /// The sums of all ranks' `values`, in the order of ranks, in f64.
+    ///
+    /// # Errors
+    /// As [`Collective::barrier`].
+    pub fn sum<const N: usize>(&self, values: [f64; N]) -> Result<[f64; N]> {
+        let own: Vec<u8> = values.iter().flat_map(|it| it.to_le_bytes()).collect();
+        let mut all = vec![0; own.len() * self.size()];
+        self.all_gather(&own, &mut all)?;
+        let mut sums = [0.0; N];
+        for of_rank in all.chunks_exact(own.len().max(1)) {
+            let (values, _) = of_rank.as_chunks::<8>();
+            sums.iter_mut().zip(values).for_each(|(sum, it)| *sum += f64::from_le_bytes(*it));
+        }
+        Ok(sums)
+    }
+
+    /// What all ranks tell, merged in their order.
+    ///
+    /// # Errors
+    /// As [`Collective::barrier`].
+    pub fn merged<T: Merge>(&self, own: T) -> Result<T> {
+        if !self.are_many() {
+            return Ok(own);
+        }
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&own, &mut bytes).expect("numbers and names are written");
+        // All are of one length on their way.
+        let mut lengths = vec![0; size_of::<u64>() * self.size()];
+        self.all_gather(&(bytes.len() as u64).to_le_bytes(), &mut lengths)?;
+        let (lengths, _) = lengths.as_chunks::<8>();
+        let lengths: Vec<usize> = lengths.iter().map(|it| u64::from_le_bytes(*it) as usize).collect();
+        let longest = lengths.iter().copied().max().unwrap_or_default();
+        bytes.resize(longest, 0);
+        let mut all = vec![0; longest * self.size()];
+        self.all_gather(&bytes, &mut all)?;
+        let told = all.chunks_exact(longest).zip(&lengths);
+        let told =
+            told.map(|(it, length)| ciborium::from_reader(&it[..*length]).expect("as a rank wrote it"));
+        Ok(told
+            .reduce(|mut all: T, it| {
+                all.merge(it);
+                all
+            })
+            .unwrap_or(own))
+    }
+
+    /// Whether any rank says so.
+    ///
+    /// # Errors
+    /// As [`Collective::barrier`].
+    pub fn any(&self, holds: bool) -> Result<bool> {
+        Ok(self.sum([f64::from(u8::from(holds))])? != [0.0])
+    }
+
+    /// The sums of all ranks' `gradients`, of which each has as many, flat and of the same lengths.
+    ///
+    /// # Errors
+    /// As [`Collective::barrier`].
+    pub fn reduce(&self, gradients: Vec<Tensor<1>>) -> Result<Vec<Tensor<1>>> {
+        if !self.are_many() {
+            return Ok(gradients);
+        }
+        let (mut reduced, mut waiting, mut bucket) =
+            (Vec::with_capacity(gradients.len()), Vec::new(), Vec::new());
+        for gradient in gradients {
+            let device = gradient.device();
+            let values = gradient.try_into_vec_as::<f32>().expect("a float tensor is read as f32");
+            waiting.push((values.len(), device));
+            // One that fills a bucket alone is its own.
+            if bucket.is_empty() {
+                bucket = values;
+            } else {
+                bucket.extend_from_slice(&values);
+            }
+            if bucket.len() >= BUCKET {
+                self.send(&mut bucket, &mut waiting, &mut reduced)?;
+            }
+        }
+        self.send(&mut bucket, &mut waiting, &mut reduced)?;
+        Ok(reduced)
+    }
+
+    fn send(
+        &self,
+        bucket: &mut Vec<f32>,
+        waiting: &mut Vec<(usize, Device)>,
+        reduced: &mut Vec<Tensor<1>>,
+    ) -> Result<()> {
+        self.all_reduce(bucket)?;
+        if let [(length, device)] = &waiting[..] {
+            reduced.push(Tensor::from_data(TensorData::new(std::mem::take(bucket), [*length]), device));
+        } else {
+            let mut rest = &bucket[..];
+            for (length, device) in waiting.iter() {
+                let (values, behind) = rest.split_at(*length);
+                reduced.push(Tensor::from_data(TensorData::new(values.to_vec(), [*length]), device));
+                rest = behind;
+            }
+            bucket.clear();
+        }
+        waiting.clear();
+        Ok(())
+    }
+}
+
+/// How many processes the launcher of this one says that it has started, and which launcher that is.
+pub fn launched() -> Option<(&'static str, usize)> {
+    let sizes = [
+        ("mpirun", "OMPI_COMM_WORLD_SIZE"),
+        ("mpiexec", "PMI_SIZE"),
+        ("srun", "SLURM_STEP_NUM_TASKS"),
+        ("torchrun", "WORLD_SIZE"),
+    ];
+    let size = |key: &str| env::var(key).ok()?.parse().ok();
+    sizes.into_iter().find_map(|(launcher, key)| Some((launcher, size(key)?)))
+}
+
+/// The ranks that a launcher has started; without one, this process alone.
+///
+/// # Errors
+/// Several processes, and no MPI that could be loaded, or one of another launcher.
+pub fn open() -> Result<Ranks> {
+    let Some((launcher, size)) = launched().filter(|it| it.1 > 1) else { return Ok(Ranks::default()) };
+    if launcher == "torchrun" {
+        return Err(EngineError::Launcher { launcher, size });
+    }
+    let mpi = Mpi::open()?;
+    if mpi.size() != size {
+        return Err(EngineError::OtherMpi { launcher, size, found: mpi.size(), library: mpi.name() });
+    }
+    Ok(Ranks::new(mpi))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of several ranks, of which nobody else is there.
+    #[derive(Debug)]
+    struct Of(usize, usize);
+
+    impl Collective for Of {
+        fn name(&self) -> String {
+            "nobody".into()
+        }
+
+        fn global_rank(&self) -> usize {
+            self.0
+        }
+
+        fn local_rank(&self) -> usize {
+            self.0
+        }
+
+        fn size(&self) -> usize {
+            self.1
+        }
+
+        fn barrier(&self) -> Result<()> {
+            unreachable!("nobody is there")
+        }
+
+        fn broadcast(&self, _: &mut [u8], _: usize) -> Result<()> {
+            unreachable!("nobody is there")
+        }
+
+        fn all_gather(&self, _: &[u8], _: &mut [u8]) -> Result<()> {
+            unreachable!("nobody is there")
+        }
+
+        fn all_reduce(&self, _: &mut [f32]) -> Result<()> {
+            unreachable!("nobody is there")
+        }
+
+        fn reduce_scatter(&self, _: &[f32], _: &mut [f32]) -> Result<()> {
+            unreachable!("nobody is there")
+        }
+
+        fn abort(&self, _: i32) -> ! {
+            unreachable!("nobody is there")
+        }
+    }
+
+    #[test]
+    fn every_micro_batch_is_one_ranks_and_none_has_much_more_than_another() {
+        for size in 1..5 {
+            for tokens in [vec![], vec![7], vec![5, 5, 5], vec![100, 3, 50, 51, 49, 2, 1, 98]] {
+                let shares: Vec<Vec<usize>> =
+                    (0..size).map(|rank| Ranks::new(Of(rank, size)).share(&tokens)).collect();
+                let mut all: Vec<usize> = shares.concat();
+                all.sort_unstable();
+                assert_eq!(all, (0..tokens.len()).collect::<Vec<_>>());
+                let loads: Vec<usize> =
+                    shares.iter().map(|it| it.iter().map(|&it| tokens[it]).sum()).collect();
+                let longest = tokens.iter().max().copied().unwrap_or_default();
+                assert!(loads.iter().max().unwrap() - loads.iter().min().unwrap() <= longest, "{loads:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_process_alone_sums_to_itself() {
+        let alone = Ranks::default();
+        assert_eq!(alone.sum([1.5, -2.0]).unwrap(), [1.5, -2.0]);
+        assert!(alone.any(true).unwrap() && !alone.any(false).unwrap());
+        assert_eq!(alone.share(&[3, 9, 4]), [0, 1, 2]);
+        assert!(alone.is_first() && !alone.are_many());
+    }
+}

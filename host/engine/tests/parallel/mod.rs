@@ -1,0 +1,124 @@
+//! Ranks under real launchers: each test starts this very program several times by one.
+//!
+//! `mpirun` is Open MPI's where it is on the path; `FTHOST_TEST_MPICH` names a folder with MPICH's `bin/mpiexec` and `lib`, for its
+//! two binary interfaces. What is not there is skipped, and said so.
+
+mod launch;
+
+use std::time::{Duration, Instant};
+
+use fthost_engine::parallel::{Collective, mpi};
+
+use launch::{Launcher, launchers, under};
+
+/// What every rank checks, started by [`every_operation_does_what_it_says`].
+#[test]
+#[ignore = "a rank: needs a launcher"]
+fn as_a_rank() {
+    let most = std::env::var("FTHOST_TEST_MOST").ok().and_then(|it| it.parse().ok());
+    let ranks = mpi::Mpi::open().unwrap();
+    let ranks = match most {
+        Some(most) => ranks.with_most(most),
+        None => ranks,
+    };
+    let (rank, size) = (ranks.global_rank(), ranks.size());
+    assert_eq!(size.to_string(), std::env::var("FTHOST_TEST_RANKS").unwrap());
+    assert_eq!(ranks.local_rank(), rank, "all are on one machine");
+    for length in [0, 1, 13, 1000, 300_001] {
+        let part = |of: usize| (0..length).map(move |it| (it * 7 + of * 13) as u8);
+        let (own, mut all): (Vec<u8>, _) = (part(rank).collect(), vec![0; length * size]);
+        ranks.all_gather(&own, &mut all).unwrap();
+        assert_eq!(all, (0..size).flat_map(part).collect::<Vec<u8>>(), "{length}");
+        for root in 0..size {
+            let mut bytes = own.clone();
+            ranks.broadcast(&mut bytes, root).unwrap();
+            assert_eq!(bytes, part(root).collect::<Vec<u8>>(), "{length} of {root}");
+        }
+        // Small whole numbers: their sums are exact in any order.
+        let value = |of: usize, at: usize| (at % 1000 + of * 3) as f32;
+        let sum = |at: usize| (0..size).map(|of| value(of, at)).sum::<f32>();
+        let mut values: Vec<f32> = (0..length).map(|it| value(rank, it)).collect();
+        ranks.all_reduce(&mut values).unwrap();
+        assert_eq!(values, (0..length).map(sum).collect::<Vec<f32>>(), "{length}");
+        let all: Vec<f32> = (0..length * size).map(|it| value(rank, it)).collect();
+        let mut own = vec![0.0; length];
+        ranks.reduce_scatter(&all, &mut own).unwrap();
+        assert_eq!(own, (rank * length..(rank + 1) * length).map(sum).collect::<Vec<f32>>(), "{length}");
+    }
+    ranks.barrier().unwrap();
+    if rank == 0 {
+        println!("under {}", ranks.name());
+    }
+}
+
+/// Over shared memory and over TCP, on 1, 2 and 4 ranks, in one message and in parts.
+#[test]
+fn every_operation_does_what_it_says() {
+    for launcher in launchers("every_operation_does_what_it_says") {
+        for (size, most) in [(1, None), (2, None), (4, None), (2, Some("1000")), (3, Some("1000"))] {
+            let mut command = launcher.command(size);
+            most.iter().for_each(|it| {
+                command.env("FTHOST_TEST_MOST", it);
+            });
+            let said = under(command, "parallel::as_a_rank");
+            assert!(said.contains(launcher.library()), "{launcher:?}: {said}");
+        }
+    }
+}
+
+/// A rank that dies while the others wait for it, started by [`a_rank_that_dies_ends_the_others`].
+#[test]
+#[ignore = "a rank: needs a launcher"]
+fn as_a_rank_that_dies() {
+    let ranks = mpi::Mpi::open().unwrap();
+    ranks.barrier().unwrap();
+    if ranks.global_rank() == 1 {
+        match std::env::var("FTHOST_TEST_END").unwrap().as_str() {
+            "abort" => ranks.abort(3),
+            // As the system does when memory is out.
+            _ => drop(
+                std::process::Command::new("kill").args(["-9", &std::process::id().to_string()]).status(),
+            ),
+        }
+        std::thread::sleep(Duration::from_mins(5));
+    }
+    let _ = ranks.barrier();
+    std::thread::sleep(Duration::from_mins(5));
+}
+
+#[test]
+fn a_rank_that_dies_ends_the_others() {
+    for launcher in launchers("a_rank_that_dies_ends_the_others") {
+        for how in ["abort", "kill"] {
+            let mut command = launcher.command(3);
+            command.env("FTHOST_TEST_END", how);
+            let began = Instant::now();
+            let output = launch::run(command, "parallel::as_a_rank_that_dies");
+            assert!(!output.status.success(), "{launcher:?}, {how}");
+            assert!(began.elapsed() < Duration::from_mins(2), "{launcher:?}, {how}: {:?}", began.elapsed());
+        }
+    }
+}
+
+/// Several ranks and no library: what was looked for, and what to do.
+#[test]
+#[ignore = "a rank: needs a launcher's environment"]
+fn as_a_rank_without_mpi() {
+    println!("said: {}", fthost_engine::parallel::open().unwrap_err());
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let asked = |key: &str, library: &str| {
+        let mut command = Launcher::none();
+        command.env(key, "2").env("FTHOST_MPI_LIBRARY", library);
+        under(command, "parallel::as_a_rank_without_mpi")
+    };
+    let said = asked("PMI_SIZE", "libmpi_of_nobody.so");
+    assert!(
+        said.contains("no MPI library could be loaded") && said.contains("libmpi_of_nobody.so"),
+        "{said}"
+    );
+    let said = asked("WORLD_SIZE", "libmpi_of_nobody.so");
+    assert!(said.contains("torchrun started 2 ranks") && said.contains("mpirun -np 2"), "{said}");
+}

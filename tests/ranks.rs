@@ -1,0 +1,235 @@
+//! One run on several ranks, under a real launcher: Open MPI's `mpirun`, or MPICH's in the folder that `FTHOST_TEST_MPICH` names.
+//! What is not there is skipped, and said so.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+
+use crate::support::workplace::{RUN_FILE, run, said, workplace};
+
+/// `mpirun`, if it is there.
+fn mpirun(test: &str) -> Option<Command> {
+    let is_there = |it: &mut Command| it.arg("--version").output().is_ok_and(|it| it.status.success());
+    if is_there(&mut Command::new("mpirun")) {
+        let mut command = Command::new("mpirun");
+        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+        command.args(["--oversubscribe", "--bind-to", "none"]);
+        return Some(command);
+    }
+    let Some(folder) = std::env::var_os("FTHOST_TEST_MPICH").map(PathBuf::from) else {
+        eprintln!("SKIPPED {test}: no `mpirun` on the path, and FTHOST_TEST_MPICH is not set");
+        return None;
+    };
+    let mut command = Command::new(folder.join("bin/mpiexec"));
+    command.env("FTHOST_MPI_LIBRARY", folder.join("lib/libmpi_abi.so.1"));
+    Some(command)
+}
+
+/// `fthost run` of the file at `path` on `size` ranks.
+fn on(mut mpirun: Command, size: usize, path: &Path, more: &[&str]) -> Command {
+    mpirun.args(["-np", &size.to_string(), env!("CARGO_BIN_EXE_fthost"), "run"]).arg(path).args(more);
+    // Ranks share the machine's cores.
+    mpirun.env("RAYON_NUM_THREADS", "1");
+    mpirun
+}
+
+fn done(output: &Output, folder: &Path) {
+    assert!(output.status.success(), "{}", said(output, folder));
+}
+
+/// Lines of a run's metrics.
+fn metrics(folder: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(folder.join("out/metrics.jsonl")).unwrap();
+    text.lines().map(|it| serde_json::from_str(it).unwrap()).collect()
+}
+
+/// The weights that a run has left.
+fn weights(folder: &Path) -> BTreeMap<String, Vec<f32>> {
+    let files = ["out/adapter/adapter_model.safetensors", "out/model/model.safetensors"];
+    let file = files.map(|it| folder.join(it)).into_iter().find(|it| it.exists()).unwrap();
+    let bytes = std::fs::read(file).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let values =
+        |data: &[u8]| data.chunks_exact(4).map(|it| f32::from_le_bytes(it.try_into().unwrap())).collect();
+    tensors.tensors().into_iter().map(|(name, it)| (name, values(it.data()))).collect()
+}
+
+fn rows(folder: &Path, row: impl Fn(usize) -> Value) {
+    let rows: Vec<String> = (0..21).map(|it| row(it).to_string()).collect();
+    std::fs::write(folder.join("rows.jsonl"), rows.join("\n")).unwrap();
+}
+
+fn sum(i: usize) -> Value {
+    json!({"prompt": format!("What is {i} + {}?", i * i), "completion": format!(" It is {}.", i + i * i)})
+}
+
+/// Sections of a run file beside those that all have.
+const KINDS: [(&str, &str); 5] = [
+    ("full", ""),
+    ("lora", "[adapter.lora]\nrank = 4\ndropout = 0.1\n"),
+    ("qlora", "[adapter.lora]\nrank = 4\n[quant.nf4]\n"),
+    ("dpo", "[adapter.lora]\nrank = 4\n[objective.dpo]\n"),
+    ("packed", "[adapter.lora]\nrank = 4\n"),
+];
+
+fn place_of(kind: &str, sections: &str) -> (tempfile::TempDir, PathBuf) {
+    let lora = "[adapter.lora]\nrank = 4\ndropout = 0.1\n";
+    let file = RUN_FILE.replace(lora, sections).replace("learning_rate = 1e-2", "learning_rate = 1e-3");
+    let packing = if kind == "packed" { "packing = true\nmax_length = 64" } else { "packing = false" };
+    let file = file.replace("cache = false", &format!("cache = false\n{packing}"));
+    let (folder, path) = workplace(&file);
+    match kind {
+        "dpo" => rows(
+            folder.path(),
+            |it| json!({"prompt": format!("What is {it} + 1?"), "chosen": format!(" {}.", it + 1), "rejected": " Nobody knows."}),
+        ),
+        _ => rows(folder.path(), sum),
+    }
+    (folder, path)
+}
+
+/// Rows of a step that all share; the last window of an epoch has 5 of 8 rows, which leaves a rank of four with nothing.
+#[test]
+fn ranks_train_what_one_process_does() {
+    for (kind, sections) in KINDS {
+        let (folder, path) = place_of(kind, sections);
+        let place = folder.path();
+        let held_out = ["--set", "data.held_out.rows=3", "--set", "eval.every_steps=6"];
+        done(
+            &run(&path, &[&held_out[..], &["--set", "train.gradient_accumulation_steps=4"]].concat()),
+            place,
+        );
+        let (expected, alone) = (metrics(place), weights(place));
+        for (size, accumulated) in [(2, "2"), (4, "1")] {
+            let Some(mpirun) = mpirun("ranks_train_what_one_process_does") else { return };
+            std::fs::remove_dir_all(place.join("out")).unwrap();
+            let accumulation = format!("train.gradient_accumulation_steps={accumulated}");
+            let more = [&held_out[..], &["--set", &accumulation]].concat();
+            let output = on(mpirun, size, &path, &more).output().unwrap();
+            done(&output, place);
+            // One of them prints.
+            let told = String::from_utf8_lossy(&output.stderr).into_owned()
+                + &String::from_utf8_lossy(&output.stdout);
+            assert_eq!(told.matches("step 12/12").count(), 1, "{told}");
+            let found = metrics(place);
+            assert_eq!(found.len(), expected.len(), "{kind} on {size}");
+            for (found, expected) in found.iter().zip(&expected) {
+                for (name, expected) in expected.as_object().unwrap() {
+                    let (found, expected) = (found[name].as_f64().unwrap(), expected.as_f64().unwrap());
+                    let bound = 1e-6 * expected.abs().max(1.0);
+                    assert!(
+                        (found - expected).abs() <= bound,
+                        "{kind} on {size}: {name} {found} for {expected}"
+                    );
+                }
+            }
+            let found = weights(place);
+            assert!(found.keys().eq(alone.keys()), "{kind} on {size}");
+            for (name, expected) in &alone {
+                let most = found[name].iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(most <= 1e-6, "{kind} on {size}: {name} differs by {most}");
+            }
+        }
+    }
+}
+
+/// The processes that `mpirun` has started.
+fn ranks_of(mpirun: u32) -> Vec<String> {
+    let output = Command::new("pgrep").args(["-P", &mpirun.to_string()]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).lines().map(ToString::to_string).collect()
+}
+
+fn wait_for(what: &str, holds: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_mins(2), "waited for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A run of so many steps on two ranks that has done some.
+fn begun(place: &Path, path: &Path, steps: &str, test: &str) -> Option<std::process::Child> {
+    let mut command = on(mpirun(test)?, 2, path, &["--quiet", "--set", steps]);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines =
+        || std::fs::read_to_string(place.join("out/metrics.jsonl")).map_or(0, |it| it.lines().count());
+    wait_for("some steps", || lines() > 3 && ranks_of(child.id()).len() == 2);
+    Some(child)
+}
+
+/// SIGTERM to the second rank alone: all end after the same step, with a checkpoint that as many go on from as if nothing had
+/// happened, and fewer go on from as well.
+#[test]
+fn a_signal_to_one_rank_saves_all() {
+    let (test, steps) = ("a_signal_to_one_rank_saves_all", "train.steps=300");
+    let (folder, path) = place_of("lora", KINDS[1].1);
+    let (place, out) = (folder.path(), folder.path().join("out"));
+    let Some(child) = begun(place, &path, steps, test) else { return };
+    done(&child.wait_with_output().unwrap(), place);
+    let (all, whole) = (metrics(place), weights(place));
+    std::fs::remove_dir_all(&out).unwrap();
+
+    let child = begun(place, &path, steps, test).unwrap();
+    let rank = ranks_of(child.id()).pop().unwrap();
+    assert!(Command::new("kill").args(["-TERM", &rank]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.matches("checkpoint-").count() == 1, "{told}");
+    let step = metrics(place).last().unwrap()["step"].as_u64().unwrap();
+    assert!(step < 300 && out.join(format!("checkpoint-{step}")).exists(), "{told}");
+    let kept = place.join("kept");
+    assert!(Command::new("cp").arg("-r").args([&out, &kept]).status().unwrap().success());
+
+    let more = ["--resume", "--set", steps];
+    done(&on(mpirun(test).unwrap(), 2, &path, &more).output().unwrap(), place);
+    assert!(metrics(place) == all && weights(place) == whole, "a resumed run ends elsewhere");
+    std::fs::remove_dir_all(&out).unwrap();
+    std::fs::rename(&kept, &out).unwrap();
+    done(&run(&path, &more), place);
+    assert_eq!(metrics(place).last().unwrap()["step"], 300);
+}
+
+/// One that is killed, as the system does when memory is out, ends the other within a bounded time.
+#[test]
+fn a_rank_that_is_killed_ends_the_run() {
+    let (folder, path) = place_of("full", "");
+    let Some(child) = begun(folder.path(), &path, "train.steps=100000", "a_rank_that_is_killed_ends_the_run")
+    else {
+        return;
+    };
+    let ranks = ranks_of(child.id());
+    assert!(Command::new("kill").args(["-KILL", &ranks[1]]).status().unwrap().success());
+    let began = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    assert!(!output.status.success() && began.elapsed() < Duration::from_mins(1));
+    let is_alive = |it: &String| Path::new("/proc").join(it).join("stat").exists();
+    wait_for("the other rank's end", || !ranks.iter().any(is_alive));
+}
+
+/// What is wrong on every rank is said once; what ranks can't do together yet is said by name.
+#[test]
+fn what_is_wrong_is_said_once() {
+    let (folder, path) = place_of("full", "");
+    let bad = |more: &[&str]| {
+        let output = on(mpirun("what_is_wrong_is_said_once")?, 2, &path, more).output().unwrap();
+        assert!(!output.status.success());
+        Some(String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let Some(told) = bad(&["--set", "train.steps=0"]) else { return };
+    assert_eq!(told.matches("train.steps").count(), 1, "{told}");
+    let told = bad(&[
+        "--set",
+        "train.gradient_release=true",
+        "--set",
+        "train.max_grad_norm=0",
+        "--set",
+        "train.gradient_accumulation_steps=1",
+    ])
+    .unwrap();
+    assert!(told.contains("`gradient_release` is not known on several ranks"), "{told}");
+    assert!(!folder.path().join("out/model").exists());
+}
