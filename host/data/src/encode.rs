@@ -68,8 +68,11 @@ pub fn encode_judged(example: &Example, tokenizer: &Tokenizer, max_length: usize
             };
             Ok(vec![one(0..pair.cut, GOOD), one(pair.cut..pair.input_ids.len(), BAD)])
         }
-        Content::PromptCompletion { .. } => {
+        Content::PromptCompletion { completion, .. } => {
             let judgement = if label(&example.columns).map_err(bad)? { GOOD } else { BAD };
+            if completion.is_empty() {
+                return Err(bad("`completion` is empty".into()));
+            }
             Ok(vec![Sequence { judgement, ..encode(example, tokenizer, max_length)? }])
         }
         _ => Err(bad(NOT_JUDGED.into())),

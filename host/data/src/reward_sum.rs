@@ -26,6 +26,11 @@ impl Default for RewardTerm {
 }
 
 impl RewardTerm {
+    /// What a score adds to the sum, gates aside.
+    pub fn part(&self, score: f64) -> f64 {
+        self.weight * self.clip.map_or(score, |[low, high]| score.clamp(low, high))
+    }
+
     /// Every impossible value, with its key.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -56,8 +61,7 @@ pub fn reward_sum<'a>(
             Outcome::Abstain { .. } => {}
             Outcome::Ok(Score { value, .. }) => {
                 open &= term.gate.is_none_or(|gate| *value >= gate);
-                let clipped = term.clip.map_or(*value, |[low, high]| value.clamp(low, high));
-                *sum.get_or_insert(0.0) += term.weight * clipped;
+                *sum.get_or_insert(0.0) += term.part(*value);
             }
         }
     }

@@ -210,6 +210,12 @@ fn a_completion_is_judged_by_its_label_and_a_pair_is_taken_apart() {
         let expected = Sequence { judgement, ..plain.clone() };
         assert_eq!(encoded(&judged(Some(label.into()))).unwrap(), [expected]);
     }
+    let empty = Content::PromptCompletion {
+        prompt: Prompt::Text("Ask: why?\n".into()),
+        completion: Completion::Text(String::new()),
+    };
+    let empty = Example { content: empty, ..judged(Some(true.into())) };
+    assert_eq!(encoded(&empty).unwrap_err().to_string(), "rows.jsonl:3: `completion` is empty");
     let pair = pair("Ask: why?\n", " Because.", " No idea, friend.");
     let apart = encoded(&pair).unwrap();
     assert_eq!(apart[0], Sequence { judgement: GOOD, ..plain });

@@ -463,7 +463,7 @@ mod tests {
         insta::assert_snapshot!(parsed(&format!("{FILE}[train]\nseed = \"x\"\n"), &["eval.before=true"]).unwrap_err(), @r#"`train.seed` (line 8): invalid type: string "x", expected u64"#);
         insta::assert_snapshot!(parsed(FILE, &["train.seed=x"]).unwrap_err(), @r#"`train.seed` (`--set train.seed=x`): invalid type: string "x", expected u64"#);
         insta::assert_snapshot!(parsed(FILE, &["objective.dop.beta=1"]).unwrap_err(), @"`objective` (`--set objective.dop.beta=1`): unknown variant `dop`, expected one of `sft`, `dpo`, `orpo`, `simpo`, `cpo`, `kto`, `reward`, `grpo`, `ppo`");
-        insta::assert_snapshot!(parsed(&format!("{FILE}[objective.dpo]\n[objective.grpo]\n"), &[]).unwrap_err(), @"`objective` (line 7): wanted exactly 1 element, more than 1 element");
+        insta::assert_snapshot!(parsed(&format!("{FILE}[objective.dpo]\n[objective.grpo]\n"), &[]).unwrap_err(), @"`objective` (line 7): one of `dpo`, `grpo` is meant: take the others out");
         insta::assert_snapshot!(parsed(FILE, &["data.held_out=3"]).unwrap_err(), @"`data.held_out` (`--set data.held_out=3`): wanted string or table");
         insta::assert_snapshot!(parsed(FILE, &["model.path.x=3"]).unwrap_err(), @"`--set model.path.x=3`: `path` is not a table");
         insta::assert_snapshot!(parsed(FILE, &["nothing"]).unwrap_err(), @"`--set nothing` must be `key=value`");

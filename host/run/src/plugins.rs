@@ -146,6 +146,12 @@ impl Plugins {
         plugin.map_or_else(RewardTerm::default, |it| it.config().reward)
     }
 
+    /// [`Plugins::term`] of every reward, by its name.
+    pub fn reward_terms(&self) -> BTreeMap<String, RewardTerm> {
+        let name = |it: &dyn Reward| it.identity().name.clone();
+        self.rewards.iter().map(|it| (name(it.as_ref()), self.term(&it.identity().name))).collect()
+    }
+
     /// Role and identity of every plugin, in the order in which they are asked.
     pub fn identities(&self) -> Vec<(&'static str, &PluginIdentity)> {
         let builder = self.builder.iter().map(|it| ("builder", it.identity()));

@@ -95,7 +95,9 @@ pub fn run(
     let mut pace = Pace::start(state.step, plan.steps);
     // Between two steps of one rollout a run can't be left: what is left of the rollout is in no checkpoint.
     let mut whole = true;
-    let mut trouble = Watch::default();
+    let mut trouble = Watch::new(plugins.reward_terms());
+    // What is due in the middle of a rollout waits for its end.
+    let mut is_due = false;
 
     loop {
         if let Some(signal) = signalled(options)?.filter(|_| whole) {
@@ -119,7 +121,9 @@ pub fn run(
                 observe(Event::Evaluated(&evaluation));
             }
         }
-        if whole && course.is_checkpoint_due(state.step, improved) {
+        is_due |= course.is_checkpoint_due(state.step, improved);
+        if whole && is_due {
+            is_due = false;
             pace.pause();
             let checkpoint = course.save(&mut state)?;
             observe(Event::Saved { step: state.step, checkpoint: &checkpoint });
@@ -140,12 +144,13 @@ pub fn run(
         let stepped = stepped(&lesson, [state.step, plan.steps], &course, &mut pace);
         metrics.stepped(&stepped)?;
         observe(Event::Stepped(&stepped));
-        if let Some(sampled) = &lesson.sampled {
-            trouble.look(&stepped, sampled).iter().for_each(|it| observe(Event::Troubled(it)));
-            if config.rollout.is_table_due(sampled.step) {
-                completions::write(sampled, config.rollout.log_completions_format, folder)?;
-                observe(Event::Sampled(sampled));
-            }
+        if config.objective.samples() {
+            let found = trouble.look(&stepped, lesson.sampled.as_ref());
+            found.iter().for_each(|it| observe(Event::Troubled(it)));
+        }
+        if let Some(sampled) = lesson.sampled.as_ref().filter(|it| config.rollout.is_table_due(it.step)) {
+            completions::write(sampled, config.rollout.log_completions_format, folder)?;
+            observe(Event::Sampled(sampled));
         }
     }
 

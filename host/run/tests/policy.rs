@@ -102,6 +102,68 @@ fn resume_equals_uninterrupted() {
     }
 }
 
+/// A checkpoint that is due in the middle of a rollout is saved where nothing is left of it.
+#[test]
+fn a_checkpoint_waits_for_the_end_of_its_rollout() {
+    let place = Workplace::new(6);
+    let overrides = [ROLLOUTS, &["checkpoint.every_steps=3", "checkpoint.keep_last=9"]].concat();
+    run(&place, &overrides, letters);
+    let mut saved: Vec<u64> = std::fs::read_dir(place.path("out"))
+        .unwrap()
+        .filter_map(|it| it.unwrap().file_name().to_str()?.strip_prefix("checkpoint-")?.parse().ok())
+        .collect();
+    saved.sort_unstable();
+    assert_eq!(saved, [4, 8, 12]);
+}
+
+/// Of a run whose reward is always the same: said when it appears, and once.
+#[test]
+fn a_sign_of_trouble_is_told_by_a_run() {
+    for objective in [&["objective.grpo.beta=0.0"][..], &["objective.ppo.kl_coef=0.0"]] {
+        let place = Workplace::new(6);
+        let overrides =
+            [objective, &["rollout.num_generations=2", "rollout.max_completion_length=6", "train.steps=3"]];
+        let (mut plugins, mut told) = (played(Then::Stop, |_, _| ok(1.0)), Vec::new());
+        let mut watch = |event: Event<'_>| {
+            if let Event::Troubled(it) = event {
+                told.push((it.step, it.sign, it.metric.clone()));
+            }
+        };
+        place.watch_with(&mut plugins, &overrides.concat(), &RunOptions::default(), &mut watch).unwrap();
+        let found: Vec<_> = told.iter().filter(|it| it.2 == "reward_std").collect();
+        assert_eq!(found, [&(1, "rewards no longer differ", "reward_std".to_string())], "{told:?}");
+    }
+}
+
+/// Every option of a group-relative objective reaches what is learned, and a resumed run learns the same.
+#[test]
+fn every_option_of_a_group_changes_what_is_learned() {
+    let place = Workplace::new(6);
+    let learned = |more: &[&str]| {
+        let _ = std::fs::remove_dir_all(place.path("out"));
+        // Some completions end before others.
+        run(&place, &[ROLLOUTS, &["rollout.stop=[\"e\", \"a\", \"o\"]"], more].concat(), letters);
+        left(&place.path("out")).1
+    };
+    let plain = learned(&[]);
+    let options: [&[&str]; 9] = [
+        &["objective.grpo.loss_type=grpo"],
+        &["objective.grpo.loss_type=dr_grpo"],
+        &["objective.grpo.importance_sampling_level=sequence"],
+        &["objective.grpo.kl_in_reward=true"],
+        &["objective.grpo.baseline=leave_one_out"],
+        &["objective.grpo.scale_rewards=batch"],
+        &["objective.grpo.scale_rewards=none"],
+        &["objective.grpo.overlong.max_completion_length=6", "objective.grpo.overlong.soft_punish_cache=3"],
+        &["rollout.mask_truncated_completions=true"],
+    ];
+    for option in options {
+        let found = learned(option);
+        assert!(found != plain, "{option:?} changes nothing");
+        assert!(found == learned(option), "{option:?} is not repeated");
+    }
+}
+
 #[test]
 fn a_rollout_is_recorded_with_what_was_sampled() {
     let place = Workplace::new(6);

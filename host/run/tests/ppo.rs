@@ -79,6 +79,10 @@ fn a_resumed_run_of_ppo_equals_the_uninterrupted_one() {
         };
         let whole = left("out");
         assert!(whole.1.iter().all(|it| it.0.contains("lora_")), "no head is in the adapter");
+        // As sampled and as computed again, in the first update after a rollout: the bar is 1e-4.
+        let differences = figures(&workplace.path("out"), "sampling/sampling_logp_difference/max");
+        assert_eq!(differences.iter().map(|it| it.0).collect::<Vec<_>>(), [1, 5, 9]);
+        assert!(differences.iter().all(|it| it.1 < 1e-4), "{differences:?}");
         let coefficients = figures(&workplace.path("out"), "objective/kl_coef");
         assert_eq!(coefficients.iter().map(|it| it.0).collect::<Vec<_>>(), [1, 5, 9]);
         let [first, second, third] = [0, 1, 2].map(|it| coefficients[it].1);

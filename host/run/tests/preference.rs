@@ -1,6 +1,7 @@
 //! Learning from preference pairs.
 
 use fthost_run::train::RunOptions;
+use fthost_run::{Event, Interrupt, RunError};
 
 use crate::support::{Workplace, figures};
 
@@ -61,9 +62,40 @@ fn every_preference_loss_learns() {
     }
 }
 
-/// Bit for bit, and packed as unpacked up to the order of additions.
+/// Every objective over pairs, bit for bit.
 #[test]
-fn pairs_are_learned_from_alike_however_they_are_laid_out_or_resumed() {
+fn a_resumed_run_over_pairs_equals_the_uninterrupted_one() {
+    for objective in [
+        "objective.dpo.beta=0.5",
+        "objective.orpo.beta=0.2",
+        "objective.simpo.beta=2.0",
+        "objective.cpo.cpo_alpha=1.0",
+        "objective.reward.center_rewards_coefficient=0.01",
+    ] {
+        let place = pairs(13);
+        let base = [objective, "data.on_bad_row=skip", "train.steps=6", "optimizer.adamw.learning_rate=1e-2"];
+        let left = |out: &str| {
+            let metrics = std::fs::read_to_string(place.path(out).join("metrics.jsonl")).unwrap();
+            (metrics, std::fs::read(place.path(out).join("adapter/adapter_model.safetensors")).unwrap())
+        };
+        place.run(&base);
+        let parts = [&base[..], &["output.dir=parts"]].concat();
+        let interrupt = Interrupt::none();
+        let options = RunOptions { interrupt: interrupt.clone(), ..RunOptions::default() };
+        let stopped = place.watch(&parts, &options, &mut |event| match event {
+            Event::Stepped(it) if it.step == 3 => interrupt.raise(15),
+            _ => {}
+        });
+        assert!(matches!(stopped, Err(RunError::Interrupted { step: 3, .. })), "{objective}");
+        let options = RunOptions { resume: true, ..RunOptions::default() };
+        place.watch(&parts, &options, &mut |_| ()).unwrap();
+        assert!(left("parts") == left("out"), "{objective}");
+    }
+}
+
+/// Packed as unpacked, up to the order of additions.
+#[test]
+fn pairs_are_learned_from_alike_however_they_are_laid_out() {
     let place = pairs(13);
     let losses = |more: &[&str]| {
         place.run(&[PAIRS, more].concat());

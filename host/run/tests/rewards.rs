@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fthost_data::Then;
 use fthost_run::packages::Packages;
 use fthost_run::replay::{others, replay, rescore};
 use fthost_run::train::RunOptions;
@@ -9,6 +10,7 @@ use fthost_run::{DeviceKind, Plugins, RunError};
 use fthost_sandbox::{LogSink, SearchPath};
 use serde_json::{Value, json};
 
+use crate::policy::{letters, played};
 use crate::support::{Workplace, figures};
 
 /// Pairs of which the longer answer is the better one.
@@ -53,6 +55,16 @@ fn a_reward_model_learns_and_rewards_a_policy() {
     assert_eq!(mean.len(), 3);
     for (mean, scores) in mean.iter().zip(&scores) {
         assert!((2.0 * mean.1 - scores.1).abs() < 1e-5, "the weight counts: {mean:?}, {scores:?}");
+    }
+    // Beside a plugin: both are in the sum, each with its weight.
+    let beside = [&overrides[..6], &["output.dir=both"]].concat();
+    let mut plugins = played(Then::Stop, letters);
+    workplace.watch_with(&mut plugins, &beside, &RunOptions::default(), &mut |_| ()).unwrap();
+    let [longer, played, scores] = ["rewards/longer/mean", "rewards/played/mean", "objective/scores"]
+        .map(|it| figures(&workplace.path("both"), it));
+    assert!(played.iter().any(|it| it.1 != 0.0), "{played:?}");
+    for ((longer, played), scores) in longer.iter().zip(&played).zip(&scores) {
+        assert!((2.0 * longer.1 + played.1 - scores.1).abs() < 1e-5, "{longer:?}, {played:?}, {scores:?}");
     }
     scores_again(&workplace);
     let fails = |overrides: &[&str]| {

@@ -29,7 +29,7 @@ pub struct PolicyBatch {
 
 /// How the new log-probabilities of a step differ from those that were sampled.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-struct Difference {
+pub(super) struct Difference {
     sum: f64,
     count: usize,
     most: f64,
@@ -44,13 +44,22 @@ impl Merge for Difference {
 }
 
 impl Difference {
-    fn add(&mut self, new: &[f32], old: &[f32]) {
+    pub(super) fn add(&mut self, new: &[f32], old: &[f32]) {
         for (new, old) in new.iter().zip(old) {
             let difference = f64::from((new - old).abs());
             self.sum += difference;
             self.count += 1;
             self.most = self.most.max(difference);
         }
+    }
+
+    /// Mean and greatest, by TRL's names; nothing of nothing.
+    pub(super) fn figures(self) -> Vec<(String, f64)> {
+        if self.count == 0 {
+            return Vec::new();
+        }
+        let named = [("mean", self.sum / self.count as f64), ("max", self.most)];
+        named.map(|(of, value)| (format!("sampling/sampling_logp_difference/{of}"), value)).to_vec()
     }
 }
 
@@ -96,10 +105,8 @@ pub fn policy_step(
     let statistics = state.ranks.merged(statistics)?;
     let difference = state.ranks.merged(difference)?;
     done.figures.extend(statistics.metrics().into_iter().map(|(name, value)| (name.to_string(), value)));
-    if is_first && difference.count > 0 {
-        let name = |it: &str| format!("sampling/sampling_logp_difference/{it}");
-        done.figures.push((name("mean"), difference.sum / difference.count as f64));
-        done.figures.push((name("max"), difference.most));
+    if is_first {
+        done.figures.extend(difference.figures());
     }
     Ok(done)
 }

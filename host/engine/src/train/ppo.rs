@@ -5,6 +5,7 @@ use fthost_data::Batch;
 use fthost_kernels::TokenLogps;
 
 use super::logps::{states, step_of_states};
+use super::policy::Difference;
 use super::state::TrainState;
 use super::step::{StepConfig, StepMetrics};
 use crate::error::Result;
@@ -52,7 +53,8 @@ pub fn state_values(state: &TrainState, batch: &Batch) -> Vec<f32> {
 /// One optimizer step over `micro_batches`. Log-probabilities are those under logits divided by `temperature`, at which
 /// completions were sampled.
 ///
-/// Metrics are TRL's: `policy/*`, `val/*`, `loss/*`.
+/// Metrics are TRL's: `policy/*`, `val/*`, `loss/*`; with `is_first`, the first update after a rollout, the difference between
+/// log-probabilities as sampled and as computed again, `sampling/sampling_logp_difference/{mean,max}`.
 ///
 /// # Errors
 /// A loss or gradient that is not finite, the state being as before.
@@ -61,12 +63,13 @@ pub fn ppo_step(
     micro_batches: &[PpoBatch],
     objective: &PpoConfig,
     temperature: f64,
+    is_first: bool,
     config: &StepConfig,
 ) -> Result<StepMetrics> {
     let batches: Vec<Batch> = micro_batches.iter().map(|it| it.batch.clone()).collect();
     let tokens = micro_batches.iter().map(|it| it.old.len()).sum();
-    let mut losses =
-        Losses { micro_batches, objective, tokens, told: StepStatistics::default(), sums: [0.0; 2] };
+    let (told, difference) = (StepStatistics::default(), Difference::default());
+    let mut losses = Losses { micro_batches, objective, tokens, told, difference, sums: [0.0; 2] };
     let has_value_model = state.value_model.is_some();
     let mut done = step_of_states(state, &batches, config, &mut |asked, hidden, heads| {
         let hidden = states(hidden, asked.targets);
@@ -87,10 +90,14 @@ pub fn ppo_step(
         };
         (ppo_loss(policy, value, entropy, objective), Vec::new())
     })?;
-    let Losses { told, sums, .. } = losses;
+    let Losses { told, difference, sums, .. } = losses;
+    let difference = state.ranks.merged(difference)?;
     let told = state.ranks.merged(told)?;
     let [policy, value] = state.ranks.sum(sums)?;
     done.figures.extend(told.metrics().map(|(name, value)| (name.to_string(), value)));
+    if is_first {
+        done.figures.extend(difference.figures());
+    }
     done.figures.extend([("loss/policy_avg".to_string(), policy), ("loss/value_avg".to_string(), value)]);
     Ok(done)
 }
@@ -102,6 +109,7 @@ struct Losses<'a> {
     /// Of the whole step.
     tokens: usize,
     told: StepStatistics,
+    difference: Difference,
     /// The policy's loss and the values', so far.
     sums: [f64; 2],
 }
@@ -111,6 +119,7 @@ impl Losses<'_> {
     fn policy(&mut self, micro_batch: usize, found: TokenLogps) -> (Tensor<1>, Tensor<1>) {
         let (PpoBatch { old, advantages, .. }, TokenLogps { logps, entropy }) =
             (&self.micro_batches[micro_batch], found);
+        self.difference.add(&floats(&logps), old);
         let constants = [old, advantages].map(|it| constant(it, &logps));
         let PolicyLoss { loss, log_ratios } =
             policy_loss(&logps, &constants[0], &constants[1], self.objective.cliprange, self.tokens);

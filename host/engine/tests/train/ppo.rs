@@ -52,7 +52,7 @@ fn learn(state: &mut TrainState, golden: &Value, value_model: ValueModel, step: 
     let mut objective: PpoConfig = serde_json::from_value(golden["objective"].clone()).unwrap();
     objective.value_model = value_model;
     let temperature = golden["temperature"].as_f64().unwrap();
-    ppo_step(state, &rolled(golden, step), &objective, temperature, &config(1e-2)).unwrap()
+    ppo_step(state, &rolled(golden, step), &objective, temperature, step == 0, &config(1e-2)).unwrap()
 }
 
 /// Oracle: torch and PEFT in float64, `tests/golden/generate/ppo_step.py`. As for supervised fine-tuning, a relative 2e-5
@@ -100,7 +100,7 @@ fn a_detached_head_changes_nothing_in_the_trunk() {
         let mut state = begin(&golden, ValueModel::SharedDetached, lora());
         let objective = PpoConfig { vf_coef, ..objective.clone() };
         let unclipped = fthost_engine::train::StepConfig { max_grad_norm: None, ..config(1e-2) };
-        ppo_step(&mut state, &rolled(&golden, 0), &objective, 1.0, &unclipped).unwrap();
+        ppo_step(&mut state, &rolled(&golden, 0), &objective, 1.0, false, &unclipped).unwrap();
         trained(&state)
     };
     for ((name, with), (_, without)) in after(1.0).into_iter().zip(after(0.0)) {

@@ -34,7 +34,7 @@ pub fn parse(text: &str, overrides: &[String], sets: &[String]) -> Result<RunCon
             Ok(_) => return Err(problems),
             Err(error) => {
                 let path = error.span().and_then(|span| find(&table, &span));
-                problems.push(sources.describe(&error, path.as_deref()));
+                problems.push(sources.describe(&error, path.as_deref(), &table));
                 // An unknown key is taken out and the rest read again, so that all are told at once.
                 let unknown = error.message().starts_with("unknown field");
                 let removed = path.filter(|_| unknown).is_some_and(|path| remove(&mut table, &path));
@@ -54,6 +54,21 @@ pub fn plugin_sets(text: &str) -> Vec<String> {
         plugin_sets: Vec<String>,
     }
     toml::from_str::<Named>(text).unwrap_or_default().plugin_sets
+}
+
+/// What the reader says of a table that should have one key, and has more.
+const SEVERAL: &str = "wanted exactly 1 element, more than 1 element";
+
+/// The keys of the table at `path`.
+fn keys_of(table: &DeTable<'_>, path: &[String]) -> Option<Vec<String>> {
+    let Some((first, rest)) = path.split_first() else {
+        return Some(table.keys().map(|it| format!("`{}`", it.get_ref())).collect());
+    };
+    let below = table.iter().find(|it| it.0.get_ref() == first.as_str())?.1;
+    match below.get_ref() {
+        DeValue::Table(below) => keys_of(below, rest),
+        _ => None,
+    }
 }
 
 /// Makes a document of a value.
@@ -100,7 +115,7 @@ impl<'a> Sources<'a> {
     }
 
     /// One line: key, place, and the reader's words.
-    fn describe(&self, error: &Error, path: Option<&[String]>) -> String {
+    fn describe(&self, error: &Error, path: Option<&[String]>, table: &DeTable<'_>) -> String {
         let place = error.span().map(|span| {
             match self.overrides.iter().find(|it| it.span.start <= span.start && span.start <= it.span.end) {
                 Some(source) => format!("`--set {}`", source.pair),
@@ -113,8 +128,12 @@ impl<'a> Sources<'a> {
         // What is missing at the top is missing everywhere.
         let place = place.filter(|_| key.is_some() || !error.message().starts_with("missing field"));
         let told: Vec<String> = [key, place.map(|it| format!("({it})"))].into_iter().flatten().collect();
-        let message = error.message().trim_end();
-        if told.is_empty() { message.to_string() } else { format!("{}: {message}", told.join(" ")) }
+        let several = path.filter(|_| error.message().starts_with(SEVERAL)).and_then(|it| keys_of(table, it));
+        let message = match several {
+            Some(keys) => format!("one of {} is meant: take the others out", keys.join(", ")),
+            None => error.message().trim_end().to_string(),
+        };
+        if told.is_empty() { message } else { format!("{}: {message}", told.join(" ")) }
     }
 }
 

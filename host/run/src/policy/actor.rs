@@ -23,6 +23,8 @@ pub(super) struct ActorCritic<'a> {
 /// What one optimizer step learns from.
 pub(crate) struct ActorStep {
     micro_batches: Vec<PpoBatch>,
+    /// The first update after its rollout.
+    is_first: bool,
 }
 
 /// A completion that is learned from, with what is known of each of its tokens.
@@ -69,9 +71,10 @@ impl<'a> ActorCritic<'a> {
                 returns: tokens(|it| &it.returns),
             }
         };
-        let steps = source.cut(&judged).map(|(step, _)| {
+        let steps = source.cut(&judged).map(|(step, is_first)| {
             let groups = source.layout(step.iter().map(|it| &it.sampled));
-            ActorStep { micro_batches: groups.into_iter().map(|group| micro_batch(step, group)).collect() }
+            let micro_batches = groups.into_iter().map(|group| micro_batch(step, group)).collect();
+            ActorStep { micro_batches, is_first }
         });
         steps.collect()
     }
@@ -124,7 +127,8 @@ impl<'a> ActorCritic<'a> {
         temperature: f64,
         config: &StepConfig,
     ) -> Result<Learned> {
-        let metrics = ppo_step(state, &step.micro_batches, self.objective, temperature, config)?;
+        let ActorStep { micro_batches, is_first } = step;
+        let metrics = ppo_step(state, micro_batches, self.objective, temperature, *is_first, config)?;
         let approxkl = metrics.figure("policy/approxkl_avg").unwrap_or(0.0);
         Ok(Learned { is_enough: kl_is_too_large(approxkl, self.objective.target_kl), metrics })
     }
