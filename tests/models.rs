@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use crate::support::model::sums;
+use crate::support::workplace::{RUN_FILE, run, said as run_said, workplace};
 use crate::support::{fthost, root};
 
 fn golden(path: &str) -> String {
@@ -24,6 +26,15 @@ fn said(output: &Output, place: &Path) -> String {
 fn done(args: &[&str]) {
     let output = fthost(args);
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The tensors of a folder's one file, in bytes.
+fn weights_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let bytes = std::fs::read(folder.join("model.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut all: Vec<_> = file.iter().map(|(name, it)| (name.to_string(), it.data().to_vec())).collect();
+    all.sort();
+    all
 }
 
 fn names(folder: PathBuf) -> Vec<String> {
@@ -85,6 +96,73 @@ fn a_folder_is_packed_and_cut_into_files() {
     ");
 }
 
+/// A file of another project in bits of ours, and bits of ours in such a file: the values are those of the way over a dense folder.
+#[test]
+fn packed_forms_are_made_of_each_other() {
+    let place = tempfile::tempdir().unwrap();
+    let to = |name: &str| at(place.path(), name);
+    let weights = |name: &str| weights_of(&place.path().join(name));
+    done(&["model", "convert", &golden("gguf/tiny.gguf"), "--out", &to("dense")]);
+    done(&["model", "convert", &golden("gguf/tiny.gguf"), "--out", &to("packed"), "--quant", "nf4"]);
+    done(&["model", "convert", &to("dense"), "--out", &to("packed-too"), "--quant", "nf4"]);
+    assert!(weights("packed") == weights("packed-too"));
+    done(&["model", "convert", &to("packed"), "--out", &to("packed.gguf")]);
+    done(&["model", "convert", &to("packed.gguf"), "--out", &to("again")]);
+    done(&["model", "convert", &to("packed"), "--out", &to("widened")]);
+    assert!(weights("again") == weights("widened"));
+    assert!(weights("widened") != weights("dense"), "something was rounded");
+}
+
+/// `--dequantize` folds an adapter into widened weights.
+#[test]
+fn an_adapter_is_merged_into_widened_weights() {
+    let place = tempfile::tempdir().unwrap();
+    let to = |name: &str| at(place.path(), name);
+    done(&["model", "convert", &golden("llama/gqa_tied"), "--out", &to("packed"), "--quant", "nf4"]);
+    done(&["model", "convert", &to("packed"), "--out", &to("widened")]);
+    let adapter = golden("lora");
+    let merge = |model: &str, out: &str, more: &[&str]| {
+        let (model, out) = (to(model), to(out));
+        let args = ["model", "merge", "--model", &model, "--adapter", &adapter, "--out", &out];
+        done(&[&args[..], more].concat());
+    };
+    merge("packed", "merged", &["--dequantize"]);
+    merge("widened", "merged-too", &[]);
+    let weights = |name: &str| weights_of(&place.path().join(name));
+    assert!(weights("merged") == weights("merged-too") && weights("merged") != weights("widened"));
+}
+
+/// Blocks of a file in place, frozen below an adapter: about what is learned on dense weights, and not bit for bit.
+#[test]
+fn an_adapter_learns_on_the_blocks_of_a_gguf_file() {
+    let (folder, path) = workplace(RUN_FILE);
+    let place = folder.path();
+    std::fs::write(place.join("rows.jsonl"), sums(12)).unwrap();
+    let model = at(place, "imported");
+    done(&["model", "convert", &golden("gguf/tiny.gguf"), "--out", &model]);
+    let losses = |model: &str| -> Vec<f64> {
+        let model = format!("model.path={model}");
+        let rate = "optimizer.adamw.learning_rate=1e-3";
+        let output = run(&path, &["--quiet", "--overwrite", "--set", &model, "--set", rate]);
+        assert!(output.status.success(), "{}", run_said(&output, place));
+        let text = std::fs::read_to_string(place.join("out/metrics.jsonl")).unwrap();
+        let loss = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].as_f64();
+        text.lines().filter_map(loss).collect()
+    };
+    let dense = losses("imported");
+    for blocks in ["q8_0", "q4_0", "q4_1"] {
+        let (file, kept) = (at(place, &format!("{blocks}.gguf")), at(place, blocks));
+        done(&["model", "convert", &model, "--out", &file, "--blocks", blocks]);
+        done(&["model", "convert", &file, "--out", &kept, "--keep-blocks"]);
+        assert!(names(place.join(blocks)).contains(&"model.gguf".to_string()));
+        let found = losses(blocks);
+        assert!(found != dense && found.last() < found.first(), "{blocks}: {found:?}");
+        for (found, dense) in found.iter().zip(&dense) {
+            assert!((found - dense).abs() < 0.1 * dense, "{blocks}: {found} beside {dense}");
+        }
+    }
+}
+
 #[test]
 fn a_gguf_file_is_kept_as_a_folders_weights() {
     let place = tempfile::tempdir().unwrap();
@@ -101,13 +179,7 @@ fn a_gguf_file_is_kept_as_a_folders_weights() {
     // Dense again, with the values of the blocks.
     done(&["model", "convert", &out, "--out", &at(place.path(), "dense")]);
     done(&["model", "convert", &golden("gguf/tiny.gguf"), "--out", &at(place.path(), "imported")]);
-    let weights = |name: &str| {
-        let bytes = std::fs::read(place.path().join(name).join("model.safetensors")).unwrap();
-        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        let mut all: Vec<_> = file.iter().map(|(name, it)| (name.to_string(), it.data().to_vec())).collect();
-        all.sort();
-        all
-    };
+    let weights = |name: &str| weights_of(&place.path().join(name));
     assert!(weights("dense") == weights("imported"));
 }
 

@@ -73,6 +73,12 @@ def long_rope(original, **keys):
                     "short_factor": [1.0, 1.25, 1.5], "long_factor": [1.0, 3.0, 9.0], **keys}))
 
 
+def whole_long_rope(original, **keys):
+    """Of heads that are rotated whole, as in Phi-3-mini-128k."""
+    return dict(original_max_position_embeddings=original, rope_parameters=rope("longrope", **{
+        "short_factor": [1.0, 1.25, 1.5, 2.0], "long_factor": [1.0, 3.0, 9.0, 4.0], "factor": 4.0, **keys}))
+
+
 YARN = dict(factor=4.0, original_max_position_embeddings=16, beta_fast=1.5, beta_slow=0.5)
 GLOBAL, LOCAL = rope("linear", 1e6, factor=2.0), rope(theta=1e4)
 # Class, configuration, what moves the logits, what must not.
@@ -108,6 +114,9 @@ CASES = {
         dict(rope_parameters=rope(partial_rotary_factor=0.75)), dict(rope_parameters=rope()),
         long_rope(16, attention_factor=1.0), long_rope(16, short_factor=[1.0, 3.0, 9.0])],
         [long_rope(16, long_factor=[1.0, 1.25, 1.5])]),
+    "llama_long": ("Llama", dict(TINY, **whole_long_rope(8)), [
+        dict(rope_parameters=rope()), whole_long_rope(8, long_factor=[1.0, 1.25, 1.5, 2.0])],
+        [whole_long_rope(8, short_factor=[1.0, 3.0, 9.0, 4.0])]),
     "llama_yarn": ("Llama", dict(TINY, head_dim=16, rope_parameters=rope("yarn", 10.0, **YARN)), [
         dict(rope_parameters=rope(theta=10.0)),
         dict(rope_parameters=rope("yarn", 10.0, **YARN, attention_factor=1.0)),

@@ -123,7 +123,7 @@ fn slerp_matches_that_of_dense_matrices() {
     assert_logits("slerp", folder.path());
 }
 
-/// Of many ranks, by patterns. `FTHOST_TEST_PYTHON` names a Python with torch, transformers and peft.
+/// By every method, of many ranks by patterns. `FTHOST_TEST_PYTHON` names a Python with torch, transformers and peft.
 #[test]
 fn a_combined_adapter_loads_in_peft_with_equal_logits() {
     let Ok(python) = std::env::var("FTHOST_TEST_PYTHON") else {
@@ -132,11 +132,20 @@ fn a_combined_adapter_loads_in_peft_with_equal_logits() {
         );
         return;
     };
-    let folder = combined(&OF_THREE_RANKS, Combination::Cat);
-    let mut model = tiny_model();
-    load_adapter(&mut model, folder.path()).unwrap();
+    let of_peft = cases().map(|(_, weighted, combination)| combined(&weighted, combination));
+    let slerp = combined(&[("first", 1.0), ("wide", 1.0)], Combination::Slerp { t: 0.3 });
+    let folders: Vec<TempDir> = of_peft.into_iter().chain([slerp]).collect();
+    let models: Vec<_> = (folders.iter())
+        .map(|folder| {
+            let mut model = tiny_model();
+            load_adapter(&mut model, folder.path()).unwrap();
+            model
+        })
+        .collect();
     let base = golden("llama/gqa_tied");
-    peft_agrees(&python, &[(&model, &base, folder.path())], &(3..20).collect::<Vec<_>>());
+    let all: Vec<_> =
+        models.iter().zip(&folders).map(|(model, it)| (model, base.as_path(), it.path())).collect();
+    peft_agrees(&python, &all, &(3..20).collect::<Vec<_>>());
 }
 
 /// `cat` of one adapter, of its halves, and linear of one or of quarters: the root of a quarter is a half, on both sides.

@@ -5,9 +5,10 @@ mod init;
 mod kinds;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fthost_data::Tokenizer;
+use fthost_engine::adapters::init::LoraInit;
 use fthost_engine::adapters::merge::{merge_adapter, save_merged};
 use fthost_engine::adapters::peft::{load_adapter, save_adapter};
 use fthost_engine::adapters::{AdapterConfig, LoraConfig, TargetModules, attach_lora};
@@ -165,11 +166,44 @@ fn a_saved_adapter_loads_in_peft_with_equal_logits() {
         eprintln!("SKIPPED a_saved_adapter_loads_in_peft_with_equal_logits: FTHOST_TEST_PYTHON is not set");
         return;
     };
-    let (mut model, config) = adapted();
-    let folder = tempfile::tempdir().unwrap();
-    save_adapter(&mut model, &config, "gqa_tied", folder.path()).unwrap();
-    let base = golden("llama/gqa_tied");
-    peft_agrees(&python, &[(&model, &base, folder.path())], &(3..20).collect::<Vec<_>>());
+    let of_peft = [
+        ("llama/gqa_tied", "lora"),
+        ("llama/gqa_tied", "dora/gqa_tied"),
+        ("llama/bias_untied", "dora/bias_untied"),
+        ("llama/bias_untied", "init/pissa"),
+        ("llama/bias_untied", "init/olora"),
+        ("families/phi3", "families/phi3_lora"),
+        ("families/gpt2", "families/gpt2_lora"),
+        ("families/qwen3_moe", "families/qwen3_moe_lora"),
+        ("families/mixtral", "families/mixtral_lora"),
+    ];
+    let mut all: Vec<(CausalLm, PathBuf, AdapterConfig)> = Vec::new();
+    for (base, adapter) in of_peft {
+        let mut model = load_model(&golden(base), &Device::flex()).unwrap();
+        let config = load_adapter(&mut model, &golden(adapter)).unwrap();
+        all.push((model, golden(base), config));
+    }
+    // Begun here, and moved away from where they begin.
+    for (init_lora_weights, use_rslora) in [LoraInit::Pissa, LoraInit::Olora].into_iter().zip([true, false]) {
+        let base = golden("llama/bias_untied");
+        let mut model = load_model(&base, &Device::flex()).unwrap();
+        let config = LoraConfig { rank: 4, use_rslora, init_lora_weights, ..LoraConfig::default() };
+        attach_lora(&mut model, &config, 1).unwrap();
+        for linear in model.blocks.iter_mut().flat_map(|it| it.linears_mut()) {
+            let Some(lora) = &mut linear.1.lora else { continue };
+            lora.b = lora.b.clone().mul_scalar(1.3);
+        }
+        all.push((model, base, config.into()));
+    }
+    let saved = all.iter_mut().map(|(model, _, config)| {
+        let folder = tempfile::tempdir().unwrap();
+        save_adapter(model, config, "base", folder.path()).unwrap();
+        folder
+    });
+    let saved: Vec<_> = saved.collect();
+    let each =
+        all.iter().zip(&saved).map(|((model, base, _), folder)| (model, base.as_path(), folder.path()));
+    peft_agrees(&python, &each.collect::<Vec<_>>(), &(3..20).collect::<Vec<_>>());
 }
 
 /// An adapter that a whole run made, on a real model: `FTHOST_TEST_ADAPTER` is the quickstart's `adapter` folder,

@@ -17,7 +17,7 @@ use crate::generate::letters;
 use crate::support::{Golden, assert_close, golden, whole};
 
 /// Cases of `tests/golden/generate/families.py`; `true` where it wrote gradients of every weight.
-const CASES: [(&str, bool); 18] = [
+const CASES: [(&str, bool); 19] = [
     ("mistral", true),
     ("mistral_full", false),
     ("qwen2", true),
@@ -30,6 +30,7 @@ const CASES: [(&str, bool); 18] = [
     ("phi3", true),
     ("phi3_long", true),
     ("phi3_short", false),
+    ("llama_long", false),
     ("llama_yarn", true),
     ("olmo2", true),
     ("smollm3", true),

@@ -91,6 +91,7 @@ fn packed_models_are_written_as_transformers_writes_them() {
             found.sort_by(|a, b| a.0.cmp(&b.0));
             found
         };
+        assert_eq!(tensors(out.path()).len(), tensors(&folder).len(), "{case}");
         for (got, expected) in tensors(out.path()).into_iter().zip(tensors(&folder)) {
             if got.0.contains("quant_state") {
                 let json = |it: &[u8]| serde_json::from_slice::<serde_json::Value>(it).unwrap();
@@ -246,8 +247,27 @@ fn merging_widens_packed_weights() {
     let folder = golden("quant/nf4");
     let mut model = load_model(&folder, &Device::flex()).unwrap();
     attach_lora(&mut model, &LoraConfig { rank: 4, ..LoraConfig::default() }, 3).unwrap();
+    for (_, linear) in model.blocks.iter_mut().flat_map(|it| it.linears_mut()) {
+        let lora = linear.lora.as_mut().unwrap();
+        // Any values but zeros: rows of A, or their beginnings.
+        let [out, rank] = lora.b.dims();
+        let width = lora.a.dims()[1];
+        lora.b = lora
+            .a
+            .clone()
+            .reshape([rank * width])
+            .repeat_dim(0, out.div_ceil(width))
+            .narrow(0, 0, out * rank)
+            .reshape([out, rank]);
+    }
+    let batch = whole(&(3..20).collect::<Vec<_>>());
+    let logits = |model: &CausalLm| model.logits(model.hidden(&batch)).try_into_vec_as::<f32>().unwrap();
+    let adapted = logits(&model);
+    let base = logits(&load_model(&folder, &Device::flex()).unwrap());
+    assert!(adapted.iter().zip(&base).any(|(a, b)| (a - b).abs() > 1e-2), "the adapter adds something");
     let out = tempfile::tempdir().unwrap();
     save_merged(&mut model, &folder, out.path()).unwrap();
     let again = load_model(out.path(), &Device::flex()).unwrap();
     assert!(packed(&again).is_empty());
+    assert_close("merged", &logits(&again), &adapted, 1e-4);
 }

@@ -1,11 +1,12 @@
 //! The optimizer's state, and what storing it in 8 bits costs.
 
 use burn::tensor::{Device, Tensor};
+use fthost_engine::adapters::{LoraConfig, attach_lora};
 use fthost_engine::optim::adamw::Moments;
 use fthost_engine::optim::{AdamW, AdamWConfig, MomentStorage};
-use fthost_engine::train::{TrainState, step};
+use fthost_engine::train::{StepConfig, TrainState, step};
 
-use super::support::{batches, config, full, in_blocks, paged, trained};
+use super::support::{batches, config, full, in_blocks, model, paged, trained};
 
 fn losses(mut state: TrainState, steps: usize) -> Vec<f64> {
     (0..steps).map(|it| step(&mut state, &batches(it % 8), &config(1e-2)).unwrap().loss).collect()
@@ -64,4 +65,33 @@ fn a_folder_that_holds_no_pages_is_named() {
     state.optimizer = AdamW::new(MomentStorage::Paged("/no/such/folder".into()));
     let refused = step(&mut state, &batches(0), &config(1e-2)).unwrap_err().to_string();
     assert!(refused.starts_with("can't write the optimizer's pages in `/no/such/folder`"), "{refused}");
+}
+
+/// LoRA+ (<https://arxiv.org/abs/2402.12354>): B moves as many times as far in the first step, whose length under Adam is the
+/// rate's alone, and A as far as it would.
+#[test]
+fn loraplus_multiplies_the_rate_of_b() {
+    let moved = |loraplus_lr_ratio: f64| {
+        let lora = LoraConfig { rank: 4, loraplus_lr_ratio, ..LoraConfig::default() };
+        let mut model = model();
+        attach_lora(&mut model, &lora, 5).unwrap();
+        let mut state = TrainState::new(model, Some(lora.into()));
+        let before = trained(&state);
+        let adamw = AdamWConfig { weight_decay: 0.0, ..AdamWConfig::default() };
+        step(&mut state, &batches(0), &StepConfig { adamw, ..config(1e-3) }).unwrap();
+        let moves = before.into_iter().zip(trained(&state));
+        let moves = moves.map(|((name, before), (_, after))| {
+            let most = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
+            (name, most)
+        });
+        moves.collect::<Vec<_>>()
+    };
+    for ((name, plain), (_, more)) in moved(1.0).into_iter().zip(moved(16.0)) {
+        if name.ends_with("lora_B.weight") {
+            assert!(plain > 0.0 && (more / plain - 16.0).abs() < 1e-2, "{name}: {plain} and {more}");
+        } else {
+            // Nothing reaches A while B is zero.
+            assert_eq!(plain, more, "{name}");
+        }
+    }
 }
