@@ -119,3 +119,31 @@ fn every_kind_is_told_of() {
     }
     insta::assert_snapshot!(told);
 }
+
+/// Whoever takes an adapter to weights it was not trained on is refused: to answer, to judge and to merge.
+#[test]
+fn an_adapter_is_not_put_on_other_weights() {
+    let (folder, path) = place_of(LORA);
+    let place = folder.path();
+    assert!(run(&path, &["--quiet", "--set", "train.steps=1"]).status.success());
+    let weights = place.join("model/model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let last = bytes.len() - 4;
+    bytes[last] ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    let [adapter, model, file] =
+        ["out/adapter", "model", "run.toml"].map(|it| place.join(it).display().to_string());
+    let held_out = "data.held_out.rows=2";
+    let refused = [
+        fthost(&["generate", "--model", &model, "--adapter", &adapter, "--raw", "Hello"]),
+        fthost(&["eval", &file, "--adapter", &adapter, "--set", held_out]),
+        merged(place, &adapter),
+    ];
+    for output in &refused {
+        let told = said(output, place);
+        assert!(
+            !output.status.success() && told.contains("out/adapter") && told.contains("sha256:"),
+            "{told}"
+        );
+    }
+}

@@ -36,7 +36,16 @@ CASES = {
     "LoRA, nf4": (JSON, {"quant.nf4.block_size": 64}),
     "LoRA, nf4, frozen bf16, blocks computed again": (
         JSON, {"quant.nf4.block_size": 64, "train.frozen_dtype": "bf16", "train.activation_checkpointing": "block"}),
+    "LoRA, int8": (JSON, {"quant.int8.skip_modules": []}),
+    "LoRA, embedding and norms trained whole": (
+        JSON, {"adapter": '[adapter.lora]\nrank = 8\nmodules_to_save = ["embed_tokens", "norm"]\n'}),
+    "(IA)^3": (JSON, {"adapter": "[adapter.ia3]\n"}),
+    "prompt tuning": (JSON, {"adapter": "[adapter.prompt_tuning]\nnum_virtual_tokens = 16\n"}),
+    "prefix tuning": (JSON, {"adapter": "[adapter.prefix_tuning]\nnum_virtual_tokens = 16\n"}),
+    "prefix tuning, projected": (
+        JSON, {"adapter": "[adapter.prefix_tuning]\nnum_virtual_tokens = 16\nprefix_projection = true\n"}),
     "every weight": (JSON, {"adapter": None}),
+    "every weight, paged": (JSON, {"adapter": None, "optimizer": "paged_adamw"}),
     "every weight, adamw8bit": (JSON, {"adapter": None, "optimizer": "adamw8bit"}),
     "every weight, gradient release, blocks computed again": (
         JSON, UNPACKED | {"adapter": None, "train.gradient_release": True, "train.max_grad_norm": 0,
@@ -51,7 +60,7 @@ CASES = {
     "PPO, two shots (addition)": ("addition/ppo_two_shot", {}),
     "the embedded model (json-extraction)": ("json-extraction/embedded", {}),
 }
-"""Recipe and keys; `adapter: None` takes the adapter away, `optimizer` renames the optimizer's table."""
+"""Recipe and keys; `adapter` is what stands in the adapter's place, `optimizer` renames the optimizer's table."""
 
 
 def run_file(recipe: str, keys: dict, folder: pathlib.Path) -> pathlib.Path:
@@ -61,7 +70,7 @@ def run_file(recipe: str, keys: dict, folder: pathlib.Path) -> pathlib.Path:
     absolute = lambda it: json.dumps(str(file.parent / it.group(1)))  # noqa: E731
     text = re.sub(r'"((?:\.\./)*[\w./-]*\.jsonl)"', absolute, text)
     if "adapter" in keys:
-        text = re.sub(r"(?ms)^\[adapter\.lora\]\n.*?(?=^\[)", "", text)
+        text = re.sub(r"(?ms)^\[adapter\.lora\]\n.*?(?=^\[)", lambda _: keys["adapter"] or "", text)
     if "optimizer" in keys:
         text = text.replace("[optimizer.adamw]", f"[optimizer.{keys['optimizer']}]")
     changed = folder / "run.toml"

@@ -18,6 +18,8 @@ use fthost_engine::models::CausalLm;
 use fthost_engine::nn::DecodeWeights;
 use fthost_engine::train::{ActivationCheckpointing, Gradients};
 use fthost_engine::{Device, EngineError};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use crate::models::input_ids;
 use crate::support::{Golden, assert_close, golden, tiny_model, whole};
@@ -298,4 +300,49 @@ fn ranks_and_alphas_go_by_pattern() {
     insta::assert_snapshot!(error, @"invalid adapter.lora: `rank_pattern`: `q_proj` and `self_attn.*` both match `model.layers.0.self_attn.q_proj`");
     let zero = LoraConfig { rank_pattern: BTreeMap::from([("q_proj".into(), 0)]), ..LoraConfig::default() };
     assert_eq!(zero.problems(), ["`rank_pattern` of `q_proj` must be > 0, got `0`"]);
+}
+
+/// 1500 folders, each with a few bytes of its configuration or of the header of its weights changed, or cut short: every one is
+/// loaded or refused, and none with a place for more than it has.
+#[test]
+fn adapters_that_lie_are_loaded_or_refused() {
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    let mut refusals = 0;
+    let of = [
+        ("llama/gqa_tied", "lora"),
+        ("llama/gqa_tied", "dora/gqa_tied"),
+        ("families/mixtral", "families/mixtral_lora"),
+        ("llama/gqa_tied", "adapters/ia3/with_module"),
+        ("llama/gqa_tied", "adapters/prompt_tuning/llama"),
+        ("llama/gqa_tied", "adapters/prefix_tuning/llama"),
+    ];
+    for (base, adapter) in of {
+        let base = load_model(&golden(base), &Device::flex()).unwrap();
+        let read = |name: &str| std::fs::read(golden(adapter).join(name)).unwrap();
+        let (config, weights) = (read("adapter_config.json"), read("adapter_model.safetensors"));
+        let header = u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize + 8;
+        let folder = tempfile::tempdir().unwrap();
+        for _ in 0..250 {
+            let (mut config, mut weights) = (config.clone(), weights.clone());
+            for _ in 0..rng.random_range(1..4) {
+                let (bytes, until) = match rng.random_bool(0.5) {
+                    true => (&mut config, usize::MAX),
+                    false => (&mut weights, header),
+                };
+                let at = rng.random_range(0..bytes.len().min(until));
+                bytes[at] = match rng.random_range(0..3) {
+                    0 => rng.random(),
+                    1 => b'0' + rng.random_range(0..10u8),
+                    _ => bytes[at] ^ 1,
+                };
+            }
+            if rng.random_range(0..8) == 0 {
+                weights.truncate(rng.random_range(0..weights.len()));
+            }
+            std::fs::write(folder.path().join("adapter_config.json"), config).unwrap();
+            std::fs::write(folder.path().join("adapter_model.safetensors"), weights).unwrap();
+            refusals += usize::from(load_adapter(&mut base.clone(), folder.path()).is_err());
+        }
+    }
+    assert!(refusals > 500, "{refusals} of 1500");
 }
