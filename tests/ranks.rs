@@ -68,12 +68,22 @@ fn sum(i: usize) -> Value {
 }
 
 /// Sections of a run file beside those that all have.
-const KINDS: [(&str, &str); 5] = [
+const KINDS: [(&str, &str); 7] = [
     ("full", ""),
     ("lora", "[adapter.lora]\nrank = 4\ndropout = 0.1\n"),
     ("qlora", "[adapter.lora]\nrank = 4\n[quant.nf4]\n"),
     ("dpo", "[adapter.lora]\nrank = 4\n[objective.dpo]\n"),
     ("packed", "[adapter.lora]\nrank = 4\n"),
+    (
+        "grpo",
+        "[adapter.lora]\nrank = 4\n[objective.grpo]\nbeta = 0.04\n[plugins.length-band.config]\nmax = 3\nfalloff = 8\n\
+         [rollout]\nnum_generations = 2\nmax_completion_length = 6\nsteps_per_generation = 2\nstop = [\"a\", \"e\"]\n",
+    ),
+    (
+        "ppo",
+        "[adapter.lora]\nrank = 4\n[objective.ppo]\nvalue_model = \"copy\"\n[plugins.length-band.config]\nmax = 3\nfalloff = 8\n\
+         [rollout]\nnum_generations = 1\nmax_completion_length = 6\nnum_iterations = 2\nstop = [\"a\", \"e\"]\n",
+    ),
 ];
 
 fn place_of(kind: &str, sections: &str) -> (tempfile::TempDir, PathBuf) {
@@ -98,12 +108,21 @@ fn ranks_train_what_one_process_does() {
     for (kind, sections) in KINDS {
         let (folder, path) = place_of(kind, sections);
         let place = folder.path();
-        let held_out = ["--set", "data.held_out.rows=3", "--set", "eval.every_steps=6"];
+        let held_out = [
+            "--set",
+            "data.held_out.rows=3",
+            "--set",
+            "eval.every_steps=6",
+            "--set",
+            "eval.generation.max_new_tokens=8",
+        ];
         done(
             &run(&path, &[&held_out[..], &["--set", "train.gradient_accumulation_steps=4"]].concat()),
             place,
         );
         let (expected, alone) = (metrics(place), weights(place));
+        let norms = expected.iter().filter_map(|it| it["grad_norm"].as_f64());
+        assert!(norms.filter(|it| *it > 1e-4).count() > 6, "{kind} learns");
         for (size, accumulated) in [(2, "2"), (4, "1")] {
             let Some(mpirun) = mpirun("ranks_train_what_one_process_does") else { return };
             std::fs::remove_dir_all(place.join("out")).unwrap();

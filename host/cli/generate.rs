@@ -42,6 +42,7 @@ fn config(args: &GenerateArgs) -> GenerateConfig {
         stop: args.stop.clone(),
         seed: args.seed.unwrap_or(usual.seed),
         completions_per_prompt: args.n.unwrap_or(usual.completions_per_prompt),
+        first_prompt: 0,
     }
 }
 

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use fthost_data::{Batch, Finish, IGNORED, Sequence, Tokenizer};
 use fthost_engine::checkpoint::training::Penalty;
 use fthost_engine::device::DeviceKind;
-use fthost_engine::generate::Completion;
+use fthost_engine::generate::{Completion, GenerateConfig};
 use fthost_engine::models::CausalLm;
 use fthost_engine::objectives::segments::parts;
+use fthost_engine::parallel::Ranks;
 use fthost_engine::train::policy::completion_logps;
 use fthost_engine::train::{StepConfig, StepMetrics, TrainState};
 
@@ -141,11 +142,11 @@ impl<'a> Policy<'a> {
         figures.extend(of_choice);
         let mini_batches = match learner {
             Learner::Group(group) => {
-                let steps = group.steps(source, sampled, &sizes, &mut figures);
+                let steps = group.steps(source, &state.ranks, sampled, &sizes, &mut figures)?;
                 steps.into_iter().map(MiniBatch::Group).collect()
             }
             Learner::Actor(actor) => {
-                let steps = actor.steps(source, state, sampled, &mut figures);
+                let steps = actor.steps(source, state, sampled, &mut figures)?;
                 steps.into_iter().map(MiniBatch::Actor).collect()
             }
         };
@@ -179,7 +180,7 @@ impl Source<'_> {
         &self.config.rollout
     }
 
-    /// A rollout of `questions`, after `batch` others for the same step.
+    /// A rollout of `questions`, after `batch` others for the same step; of several ranks each samples and scores its part.
     ///
     /// # Errors
     /// As [`roll_out`].
@@ -190,9 +191,10 @@ impl Source<'_> {
         questions: &[(u64, &Question)],
         batch: u64,
     ) -> Result<Rollout> {
-        let config = self.rollout();
+        let (config, own) = (self.rollout(), state.ranks.part(questions.len()));
+        let generation = config.generation(self.config.train.seed, state.step, batch);
         let settings = RolloutSettings {
-            generation: config.generation(self.config.train.seed, state.step, batch),
+            generation: GenerateConfig { first_prompt: own.start, ..generation },
             batch_size: config.batch_size,
             tokenizer: self.tokenizer,
             step: state.step,
@@ -206,7 +208,8 @@ impl Source<'_> {
             judges: &self.config.judges,
             device: self.device,
         })?;
-        roll_out(&state.model, plugins, questions, &settings)
+        let rollout = roll_out(&state.model, plugins, &questions[own], &settings)?;
+        Ok(state.ranks.merged(rollout)?)
     }
 
     /// Every completion, in order.
@@ -242,16 +245,28 @@ impl Source<'_> {
     }
 
     /// What `of_batch` says of each completion's tokens.
-    fn of_each(&self, sampled: &[Sampled], mut of_batch: impl FnMut(&Batch) -> Vec<f32>) -> Vec<Vec<f32>> {
+    ///
+    /// # Errors
+    /// A rank that can't be reached.
+    fn of_each(
+        &self,
+        ranks: &Ranks,
+        sampled: &[Sampled],
+        mut of_batch: impl FnMut(&Batch) -> Vec<f32>,
+    ) -> Result<Vec<Vec<f32>>> {
         let mut all = vec![Vec::new(); sampled.len()];
-        for group in self.layout(sampled) {
-            let values = of_batch(&Batch::shared(group.iter().map(|&it| &sampled[it].sequence)));
+        let groups = self.layout(sampled);
+        let batches = groups.iter().map(|group| Batch::shared(group.iter().map(|&it| &sampled[it].sequence)));
+        let batches: Vec<Batch> = batches.collect();
+        let tokens: Vec<usize> = batches.iter().map(|it| it.input_ids.len()).collect();
+        let said = ranks.each(&tokens, |it| of_batch(&batches[it]))?;
+        for (group, values) in groups.into_iter().zip(said) {
             let lengths: Vec<usize> = group.iter().map(|&it| sampled[it].old.len()).collect();
             for (&index, values) in group.iter().zip(parts(&values, &lengths)) {
                 all[index] = values.to_vec();
             }
         }
-        all
+        Ok(all)
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use fthost_data::{Group, Occasion, Outcome, Purpose, RewardTerm, Tokenizer, reward_sum};
 use fthost_engine::generate::{Completion, GenerateConfig, generate_groups};
 use fthost_engine::models::CausalLm;
+use fthost_engine::parallel::Merge;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -97,6 +98,7 @@ impl RolloutConfig {
             stop: self.stop.clone(),
             seed: u64::from_le_bytes(hash[..8].try_into().expect("eight bytes")),
             completions_per_prompt: self.num_generations,
+            first_prompt: 0,
         }
     }
 
@@ -146,7 +148,7 @@ impl RolloutConfig {
 }
 
 /// A prompt with what was sampled for it and what rewards say of that.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RolledGroup {
     /// As the model reads it.
     pub prompt_ids: Vec<u32>,
@@ -157,7 +159,7 @@ pub struct RolledGroup {
 }
 
 /// Where the time of a rollout went.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolloutTimes {
     /// Until the last completion was done.
     pub generate: Duration,
@@ -168,7 +170,7 @@ pub struct RolloutTimes {
 }
 
 /// One rollout of a window of prompts.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
     /// In the window's order.
     pub groups: Vec<RolledGroup>,
@@ -187,6 +189,20 @@ impl Rollout {
         self.times.generate += times.generate;
         self.times.reward += times.reward;
         self.times.wait += times.wait;
+    }
+}
+
+/// The groups of further prompts, which another rank has sampled meanwhile.
+impl Merge for Rollout {
+    fn merge(&mut self, other: Self) {
+        let (mine, theirs) = (self.times, other.times);
+        self.append(other);
+        let longer = |of: fn(&RolloutTimes) -> Duration| of(&mine).max(of(&theirs));
+        self.times = RolloutTimes {
+            generate: longer(|it| it.generate),
+            reward: longer(|it| it.reward),
+            wait: longer(|it| it.wait),
+        };
     }
 }
 

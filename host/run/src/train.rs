@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use fthost_data::{Example, Preview};
-use fthost_engine::EngineError;
 use fthost_engine::adapters::merge::save_merged;
 use fthost_engine::adapters::peft;
 use fthost_engine::device::DeviceKind;
@@ -59,7 +58,6 @@ pub fn run(
     let mut config = models::found(config)?;
     config.train.data_parallel = options.ranks.size();
     let (config, ranks) = (&config, &options.ranks);
-    rolls_out_alone(config, ranks)?;
     let base_digest = ModelDigest::start(config.model.folder());
     let Prepared { tokenizer, mut rows, mut state, reference, plan, settings, notes } =
         prepare(config, plugins, options.device)?;
@@ -149,7 +147,9 @@ pub fn run(
             found.iter().for_each(|it| observe(Event::Troubled(it)));
         }
         if let Some(sampled) = lesson.sampled.as_ref().filter(|it| config.rollout.is_table_due(it.step)) {
-            completions::write(sampled, config.rollout.log_completions_format, folder)?;
+            if ranks.is_first() {
+                completions::write(sampled, config.rollout.log_completions_format, folder)?;
+            }
             observe(Event::Sampled(sampled));
         }
     }
@@ -194,15 +194,6 @@ fn signalled(options: &RunOptions) -> Result<Option<i32>> {
         return Ok(None);
     }
     Ok(Some(own.unwrap_or(signal_hook::consts::SIGTERM)))
-}
-
-/// Ranks share the micro-batches of a step, not yet the completions of a rollout.
-fn rolls_out_alone(config: &RunConfig, ranks: &Ranks) -> Result<()> {
-    if !ranks.are_many() || !config.objective.samples() {
-        return Ok(());
-    }
-    let problem = format!("`{}` samples its completions in one process: start one", config.objective.name());
-    Err(EngineError::Invalid { what: "objective".into(), problems: vec![problem] }.into())
 }
 
 /// Goes on from the newest checkpoint, or makes the output `folder` of a run that begins; gives where metrics go.

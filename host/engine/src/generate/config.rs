@@ -25,6 +25,9 @@ pub struct GenerateConfig {
     pub seed: u64,
     /// Completions a prompt.
     pub completions_per_prompt: usize,
+    /// The position of the first prompt, where those before it are another rank's.
+    #[serde(skip)]
+    pub first_prompt: usize,
 }
 
 impl Default for GenerateConfig {
@@ -39,6 +42,7 @@ impl Default for GenerateConfig {
             stop: Vec::new(),
             seed: 0,
             completions_per_prompt: 1,
+            first_prompt: 0,
         }
     }
 }
@@ -95,6 +99,7 @@ mod tests {
             stop: vec!["###".into(), String::new()],
             seed: 0,
             completions_per_prompt: 0,
+            first_prompt: 0,
         };
         insta::assert_snapshot!(config.problems().join("\n"), @r"
         `max_new_tokens` must be > 0, got `0`

@@ -19,6 +19,7 @@ use std::collections::VecDeque;
 use burn::tensor::Tensor;
 use fthost_data::{Finish, Tokenizer};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use self::cache::PAGE;
 use self::cache::{KvCache, Row};
@@ -34,7 +35,7 @@ use crate::models::causal_lm::ids_tensor;
 pub(crate) const PREFILL_TOKENS: usize = 1024;
 
 /// What was sampled for one prompt.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Completion {
     /// The tokens, without the end token; where a stop string ended it, with the tokens that hold it.
     pub token_ids: Vec<u32>,
@@ -50,7 +51,7 @@ pub struct Completion {
 }
 
 /// The token that ended a completion.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct EndToken {
     /// One of the tokenizer's `eos_ids`.
     pub id: u32,

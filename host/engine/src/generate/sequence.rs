@@ -50,7 +50,7 @@ impl<'a> Sampler<'a> {
     /// A sequence that holds its prompt alone.
     pub(super) fn begin(&self, prompt: usize, completion: usize, ids: &[u32]) -> Sequence {
         let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
-        rng.set_stream((prompt as u64) << 32 | completion as u64);
+        rng.set_stream(((self.config.first_prompt + prompt) as u64) << 32 | completion as u64);
         let (ids, prompt_length) = (ids.to_vec(), ids.len());
         Sequence { prompt, completion, ids, prompt_length, logps: Vec::new(), rng }
     }

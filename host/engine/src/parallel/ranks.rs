@@ -1,11 +1,12 @@
 //! What a training step asks of its ranks.
 
 use std::env;
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::mpi::Mpi;
 use super::{Collective, Single};
@@ -18,6 +19,16 @@ const BUCKET: usize = 4 << 20;
 pub trait Merge: Serialize + DeserializeOwned {
     /// Adds what `other` tells.
     fn merge(&mut self, other: Self);
+}
+
+/// Numbers beside their positions.
+#[derive(Serialize, Deserialize)]
+struct Each(Vec<(usize, Vec<f32>)>);
+
+impl Merge for Each {
+    fn merge(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
 }
 
 /// The ranks of a run; one alone unless set.
@@ -70,6 +81,23 @@ impl Ranks {
         }
         own.sort_unstable();
         own
+    }
+
+    /// Which of `count` things, in their order, are this rank's: a run of them, and none has more than one more than another.
+    pub fn part(&self, count: usize) -> Range<usize> {
+        let begin = |rank: usize| rank * count / self.size();
+        begin(self.global_rank())..begin(self.global_rank() + 1)
+    }
+
+    /// What `of` says of each of several things of so many `tokens`; each rank asks about its [`Ranks::share`].
+    ///
+    /// # Errors
+    /// As [`Collective::barrier`].
+    pub fn each(&self, tokens: &[usize], mut of: impl FnMut(usize) -> Vec<f32>) -> Result<Vec<Vec<f32>>> {
+        let own = self.share(tokens).into_iter().map(|it| (it, of(it))).collect();
+        let mut all = self.merged(Each(own))?.0;
+        all.sort_unstable_by_key(|it| it.0);
+        Ok(all.into_iter().map(|it| it.1).collect())
     }
 
     /// The sums of all ranks' `values`, in the order of ranks, in f64.
@@ -273,11 +301,24 @@ mod tests {
     }
 
     #[test]
+    fn parts_are_all_there_is_in_order() {
+        for (size, count) in [(1, 7), (3, 7), (4, 2), (5, 0)] {
+            let parts = (0..size).map(|rank| Ranks::new(Of(rank, size)).part(count));
+            let parts: Vec<Range<usize>> = parts.collect();
+            assert_eq!(parts.iter().cloned().flatten().collect::<Vec<_>>(), (0..count).collect::<Vec<_>>());
+            let lengths = || parts.iter().map(ExactSizeIterator::len);
+            assert!(lengths().max().unwrap() - lengths().min().unwrap() <= 1, "{parts:?}");
+        }
+    }
+
+    #[test]
     fn a_process_alone_sums_to_itself() {
         let alone = Ranks::default();
         assert_eq!(alone.sum([1.5, -2.0]).unwrap(), [1.5, -2.0]);
         assert!(alone.any(true).unwrap() && !alone.any(false).unwrap());
         assert_eq!(alone.share(&[3, 9, 4]), [0, 1, 2]);
+        assert_eq!(alone.part(5), 0..5);
+        assert_eq!(alone.each(&[3, 9], |it| vec![it as f32]).unwrap(), [[0.0], [1.0]]);
         assert!(alone.is_first() && !alone.are_many());
     }
 }

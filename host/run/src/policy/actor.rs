@@ -57,9 +57,9 @@ impl<'a> ActorCritic<'a> {
         state: &TrainState,
         sampled: Vec<Sampled>,
         figures: &mut Vec<(String, f64)>,
-    ) -> Vec<ActorStep> {
+    ) -> Result<Vec<ActorStep>> {
         let kept: Vec<Sampled> = sampled.into_iter().filter(|it| it.reward.is_some()).collect();
-        let judged = self.judged(source, state, kept, figures);
+        let judged = self.judged(source, state, kept, figures)?;
         let micro_batch = |step: &[Judged], group: Vec<usize>| {
             let of_group = || group.iter().map(|&it| &step[it]);
             let tokens = |of: fn(&Judged) -> &Vec<f32>| of_group().flat_map(of).copied().collect();
@@ -76,7 +76,7 @@ impl<'a> ActorCritic<'a> {
             let micro_batches = groups.into_iter().map(|group| micro_batch(step, group)).collect();
             ActorStep { micro_batches, is_first }
         });
-        steps.collect()
+        Ok(steps.collect())
     }
 
     fn judged(
@@ -85,17 +85,17 @@ impl<'a> ActorCritic<'a> {
         state: &TrainState,
         sampled: Vec<Sampled>,
         figures: &mut Vec<(String, f64)>,
-    ) -> Vec<Judged> {
+    ) -> Result<Vec<Judged>> {
         let objective = self.objective;
         let lengths: Vec<usize> = sampled.iter().map(|it| it.old.len()).collect();
         let ended: Vec<bool> = sampled.iter().map(|it| it.finish == Finish::Stop).collect();
         let scores: Vec<f32> = sampled.iter().filter_map(|it| it.reward).collect();
         let scores = shape_scores(&scores, &ended, objective);
         let old: Vec<f32> = sampled.iter().flat_map(|it| it.old.iter().copied()).collect();
-        let reference = objective
-            .needs_reference()
-            .then(|| source.of_each(&sampled, |batch| source.reference_logps(batch)).concat());
-        let values = source.of_each(&sampled, |batch| state_values(state, batch)).concat();
+        let ranks = &state.ranks;
+        let asked = || source.of_each(ranks, &sampled, |batch| source.reference_logps(batch));
+        let reference = objective.needs_reference().then(asked).transpose()?.map(|it| it.concat());
+        let values = source.of_each(ranks, &sampled, |batch| state_values(state, batch))?.concat();
         let (coef, estimator) = (self.controller.coef, objective.kl_estimator);
         let earned = token_rewards(&old, reference.as_deref(), &lengths, &scores, coef, estimator);
         let found = advantages(&earned.rewards, &values, &lengths, objective);
@@ -111,9 +111,13 @@ impl<'a> ActorCritic<'a> {
         let each = |of: &[f32]| -> Vec<Vec<f32>> { parts(of, &lengths).map(<[f32]>::to_vec).collect() };
         let (advantages, values, returns) = (each(&found.advantages), each(&values), each(&found.returns));
         let judged = sampled.into_iter().zip(advantages).zip(values).zip(returns);
-        judged
-            .map(|(((sampled, advantages), values), returns)| Judged { sampled, advantages, values, returns })
-            .collect()
+        let judged = judged.map(|(((sampled, advantages), values), returns)| Judged {
+            sampled,
+            advantages,
+            values,
+            returns,
+        });
+        Ok(judged.collect())
     }
 
     /// One optimizer step; it is enough where the policy has moved too far from the one that sampled.

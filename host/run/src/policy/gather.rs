@@ -75,7 +75,9 @@ pub(super) fn gather<'q>(
     }
     let figures = choice.map_or_else(Vec::new, |it| all.figures(it.wanted));
     let gathered = all.gathered(prompts, figures);
-    gathered.rollout.scores.write(&source.config.output.dir)?;
+    if state.ranks.is_first() {
+        gathered.rollout.scores.write(&source.config.output.dir)?;
+    }
     if !is_scored {
         let outcomes = gathered.rollout.scores.outcome_counts();
         return Err(RunError::NothingScored { step: state.step + 1, outcomes });

@@ -3,6 +3,7 @@
 use fthost_data::Batch;
 use fthost_engine::objectives::GrpoConfig;
 use fthost_engine::objectives::grpo::{GroupTotals, group_advantages};
+use fthost_engine::parallel::Ranks;
 use fthost_engine::train::{PolicyBatch, StepConfig, StepMetrics, TrainState, policy_step};
 
 use super::{Sampled, Source};
@@ -32,29 +33,32 @@ impl GroupRelative<'_> {
     pub(super) fn steps(
         &self,
         source: &Source<'_>,
+        ranks: &Ranks,
         sampled: Vec<Sampled>,
         sizes: &[usize],
         figures: &mut Vec<(String, f64)>,
-    ) -> Vec<GroupStep> {
-        let judged = self.judged(source, sampled, sizes, figures);
-        source.cut(&judged).map(|(step, is_first)| self.group_step(source, step, is_first)).collect()
+    ) -> Result<Vec<GroupStep>> {
+        let judged = self.judged(source, ranks, sampled, sizes, figures)?;
+        source.cut(&judged).map(|(step, is_first)| self.group_step(source, ranks, step, is_first)).collect()
     }
 
     /// The completions that are learned from, in order, with their advantages.
     fn judged(
         &self,
         source: &Source<'_>,
+        ranks: &Ranks,
         sampled: Vec<Sampled>,
         sizes: &[usize],
         figures: &mut Vec<(String, f64)>,
-    ) -> Vec<Judged> {
+    ) -> Result<Vec<Judged>> {
         let overlong = |it: &Sampled| self.objective.overlong.map_or(0.0, |of| of.punishment(it.old.len()));
         let scores: Vec<Option<f32>> =
             sampled.iter().map(|it| it.reward.map(|reward| reward + overlong(it))).collect();
         let in_reward = self.objective.kl_in_reward && self.objective.needs_reference();
-        let kl: Option<Vec<f32>> = in_reward.then(|| {
+        let asked = || source.of_each(ranks, &sampled, |batch| source.reference_logps(batch));
+        let reference = in_reward.then(asked).transpose()?;
+        let kl: Option<Vec<f32>> = reference.map(|reference| {
             // k1, summed over the tokens of a completion.
-            let reference = source.of_each(&sampled, |batch| source.reference_logps(batch));
             let of_each = sampled.iter().zip(&reference);
             of_each.map(|(it, reference)| it.old.iter().zip(reference).map(|(a, b)| a - b).sum()).collect()
         });
@@ -62,30 +66,41 @@ impl GroupRelative<'_> {
         figures.extend(found.metrics().into_iter().map(|(name, value)| (name.to_string(), value)));
         let judged = sampled.into_iter().zip(found.advantages).zip(scores);
         let kept = judged.filter(|it| it.1.is_some());
-        kept.map(|((sampled, advantage), _)| Judged { sampled, advantage }).collect()
+        Ok(kept.map(|((sampled, advantage), _)| Judged { sampled, advantage }).collect())
     }
 
-    fn group_step(&self, source: &Source<'_>, judged: &[Judged], is_first: bool) -> GroupStep {
+    fn group_step(
+        &self,
+        source: &Source<'_>,
+        ranks: &Ranks,
+        judged: &[Judged],
+        is_first: bool,
+    ) -> Result<GroupStep> {
         let in_loss = self.objective.needs_reference() && !self.objective.kl_in_reward;
         let micro_batch = |group: Vec<usize>| {
             let of_group = || group.iter().map(|&it| &judged[it]);
             let batch = Batch::shared(of_group().map(|it| &it.sampled.sequence));
             PolicyBatch {
-                reference: in_loss.then(|| source.reference_logps(&batch)),
+                reference: None,
                 batch,
                 old: of_group().flat_map(|it| it.sampled.old.iter().copied()).collect(),
                 advantages: of_group().map(|it| it.advantage).collect(),
             }
         };
         let groups = source.layout(judged.iter().map(|it| &it.sampled));
-        let micro_batches: Vec<PolicyBatch> = groups.into_iter().map(micro_batch).collect();
+        let mut micro_batches: Vec<PolicyBatch> = groups.into_iter().map(micro_batch).collect();
+        if in_loss {
+            let tokens: Vec<usize> = micro_batches.iter().map(|it| it.batch.input_ids.len()).collect();
+            let said = ranks.each(&tokens, |it| source.reference_logps(&micro_batches[it].batch))?;
+            micro_batches.iter_mut().zip(said).for_each(|(it, said)| it.reference = Some(said));
+        }
         let totals = GroupTotals {
             completions: judged.len(),
             tokens: judged.iter().map(|it| it.sampled.old.len()).sum(),
             micro_batches: micro_batches.len(),
             max_completion_length: source.rollout().max_completion_length,
         };
-        GroupStep { micro_batches, totals, is_first }
+        Ok(GroupStep { micro_batches, totals, is_first })
     }
 
     /// One optimizer step.
