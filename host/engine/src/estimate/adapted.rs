@@ -24,7 +24,8 @@ impl ModelShape {
                 let (matches, before) = (targets.matcher()?, Ends::of(ia3.feedforward_modules.as_ref())?);
                 for linear in self.blocks.iter_mut().flat_map(BlockWeights::linears_mut) {
                     if matches(&linear.path) {
-                        linear.ia3 = if before.matches(&linear.path) { linear.width } else { linear.out };
+                        linear.is_before = before.matches(&linear.path);
+                        linear.ia3 = if linear.is_before { linear.width } else { linear.out };
                     }
                 }
                 return self.with_saved(&ia3.modules_to_save, false);

@@ -155,9 +155,14 @@ impl Stages<'_> {
         self.scaled(linears, output, false);
     }
 
-    /// DoRA's factors, of outputs that are kept for them.
+    /// Whether outputs of `linears` are multiplied, by DoRA's factors or (IA)^3's.
+    fn are_scaled(&self, linears: &[LinearShape]) -> bool {
+        self.use_dora && ranks(linears) > 0 || linears.iter().any(|it| it.ia3 > 0 && !it.is_before)
+    }
+
+    /// Factors of outputs, which are kept for them.
     fn scaled(&mut self, linears: &[LinearShape], output: u64, joins: bool) {
-        if self.use_dora && ranks(linears) > 0 {
+        if self.are_scaled(linears) {
             self.all.push(Stage { input: output, output, joins, ..Stage::default() });
         }
     }
@@ -166,9 +171,14 @@ impl Stages<'_> {
     fn onto_stream(&mut self, linear: &LinearShape, gated: bool, has_norm: bool) {
         let (inner, width) = (linear.width as u64, self.width());
         let linears = std::slice::from_ref(linear);
-        let is_scaled = self.use_dora && linear.rank > 0;
+        let is_scaled = self.are_scaled(linears);
+        let given = if gated { 2 * inner } else { inner };
+        if linear.ia3 > 0 && linear.is_before {
+            // (IA)^3 multiplies what stands before the gate: the value, and the gate by ones.
+            self.all.push(Stage { input: given, output: given, ..Stage::default() });
+        }
         self.all.push(Stage {
-            input: if gated { 2 * inner } else { inner },
+            input: given,
             saved: ranks(linears),
             output: width,
             forward: if gated { inner } else { 0 },

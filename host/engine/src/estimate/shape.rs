@@ -59,6 +59,8 @@ pub struct LinearShape {
     pub origin: usize,
     /// Factors of its output or its input; 0 where it has none.
     pub ia3: usize,
+    /// Whether that factor is of what it is given.
+    pub is_before: bool,
 }
 
 impl LinearShape {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fthost_data::{Batch, Origin, Sequence};
 use fthost_engine::Device;
-use fthost_engine::adapters::{LoraConfig, attach_lora};
+use fthost_engine::adapters::{AdapterConfig, Ia3Config, LoraConfig, attach_ia3, attach_lora};
 use fthost_engine::checkpoint::{LoadConfig, init_model, load_model_as};
 use fthost_engine::estimate::{BatchTokens, ModelShape, StepShape, pass, step};
 use fthost_engine::models::CausalLm;
@@ -71,12 +71,14 @@ fn tokens_of(batch: &Batch) -> BatchTokens {
 struct Way {
     lora: bool,
     dora: bool,
+    ia3: bool,
     checkpointing: ActivationCheckpointing,
     release: bool,
     micro_batches: usize,
 }
 
-const PLAIN: Way = Way { lora: true, dora: false, checkpointing: Off, release: false, micro_batches: 1 };
+const PLAIN: Way =
+    Way { lora: true, dora: false, ia3: false, checkpointing: Off, release: false, micro_batches: 1 };
 
 /// Bytes at the peak of a step over `tokens` tokens, beside what is there between steps, and the estimate.
 fn peaks(mut model: CausalLm, tokens: usize, way: Way) -> (isize, u64) {
@@ -86,7 +88,14 @@ fn peaks(mut model: CausalLm, tokens: usize, way: Way) -> (isize, u64) {
         attach_lora(&mut model, &lora, 1).unwrap();
         shape = shape.with_lora(&lora).unwrap();
     }
-    let mut state = TrainState::new(model, way.lora.then(|| lora.into()));
+    let mut adapter: Option<AdapterConfig> = way.lora.then(|| lora.into());
+    if way.ia3 {
+        attach_ia3(&mut model, &Ia3Config::default()).unwrap();
+        let ia3 = AdapterConfig::Ia3(Ia3Config::default());
+        shape = shape.with_adapter(&ia3).unwrap();
+        adapter = Some(ia3);
+    }
+    let mut state = TrainState::new(model, adapter);
     let batches = vec![batch_of(tokens); way.micro_batches];
     let config = StepConfig {
         adamw: AdamWConfig::default(),
@@ -172,6 +181,8 @@ fn what_changes_gradients_and_adapters_changes_the_estimate() {
         Way { micro_batches: 3, ..PLAIN },
         Way { dora: true, ..PLAIN },
         Way { dora: true, checkpointing: Block, ..PLAIN },
+        Way { lora: false, ia3: true, ..PLAIN },
+        Way { lora: false, ia3: true, checkpointing: Block, ..PLAIN },
     ] {
         let (found, estimated) = peaks(model("llama_yarn"), TOKENS, way);
         assert_within(&format!("{way:?}"), found, estimated, 0.05);
