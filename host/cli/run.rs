@@ -1,6 +1,7 @@
 //! `fthost run`: a run file, trained.
 
 use std::io::{IsTerminal, stderr, stdout};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use fthost_run::prepare::plan;
@@ -15,19 +16,28 @@ use crate::stop::Stop;
 /// How long ranks wait for the first to say what ends them all.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Exit code of a program that panicked.
+const PANICKED: i32 = 101;
+
 /// Trains, or says what would be done, with the ranks that a launcher has started. The first alone prints.
 pub fn run(args: &RunArgs) -> std::result::Result<(), Stop> {
     let ranks = parallel::open().map_err(RunError::from)?;
-    let done = on_ranks(args, &ranks);
-    match &done {
-        // All have stopped after the same step.
-        Err(RunError::Interrupted { .. }) if !ranks.is_first() => {
-            done.map_err(|error| Stop { message: None, ..Stop::from(error) })
+    if !ranks.are_many() {
+        return Ok(on_ranks(args, &ranks)?);
+    }
+    // A panic has said what it is; the others would wait for this rank.
+    let done = catch_unwind(AssertUnwindSafe(|| on_ranks(args, &ranks)));
+    match done.unwrap_or_else(|_| ranks.abort(PANICKED)) {
+        // All have stopped after the same step. A launcher may end the first as soon as another has left.
+        Err(error @ RunError::Interrupted { .. }) => {
+            if ranks.is_first() {
+                eprintln!("error: {error}");
+            }
+            let _ = ranks.barrier();
+            Err(Stop { message: None, ..Stop::from(error) })
         }
-        Err(error) if ranks.are_many() && !matches!(error, RunError::Interrupted { .. }) => {
-            end_all(error, &ranks)
-        }
-        _ => done.map_err(Stop::from),
+        Err(error) => end_all(&error, &ranks),
+        Ok(()) => Ok(()),
     }
 }
 
@@ -43,8 +53,7 @@ fn end_all(error: &RunError, ranks: &Ranks) -> ! {
 }
 
 fn on_ranks(args: &RunArgs, ranks: &Ranks) -> Result<()> {
-    let mut config = plugin::config(&args.file)?;
-    config.train.data_parallel = ranks.size();
+    let config = plugin::config(&args.file)?;
     let mut plugins = plugin::load(&config, &args.file.file, args.locked)?;
     let mut renderer = if !ranks.is_first() {
         Renderer::quiet()

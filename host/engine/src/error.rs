@@ -91,13 +91,27 @@ pub enum EngineError {
     },
     /// A launcher whose ranks can't find each other here.
     #[error(
-        "{launcher} started {size} ranks, which find each other by NCCL alone; on CPU they need MPI\nhint: start them with `mpirun -np {size}`"
+        "{launcher} started {size} ranks, and ranks find each other by MPI here\nhint: start them with `mpirun -np {size}`"
     )]
     Launcher {
         /// Who started this process.
         launcher: &'static str,
         /// How many it says that it started.
         size: usize,
+    },
+    /// Ranks that would not do the same run.
+    #[error(
+        "rank {rank} has another {what} than the first: {own}, not {first}\nhint: all ranks read the same files: put them on a file system that all see, and name a revision that does not move"
+    )]
+    RanksDiffer {
+        /// What differs.
+        what: &'static str,
+        /// Where.
+        rank: usize,
+        /// Its value.
+        own: String,
+        /// The first rank's.
+        first: String,
     },
     /// A call of MPI failed.
     #[error("{call} failed{}: {reason}", rank.map(|it| format!(" on rank {it}")).unwrap_or_default())]

@@ -246,6 +246,7 @@ impl RunConfig {
             named.iter().map(|name| found.document(name)).collect::<std::result::Result<Vec<_>, _>>()?;
         let mut config = parse::parse(&text, overrides, &below).map_err(fail)?;
         config.plugin_sets = named;
+        config.train.data_parallel = fthost_engine::parallel::launched().map_or(1, |it| it.1);
         let problems = config.problems();
         if !problems.is_empty() {
             return Err(fail(problems));

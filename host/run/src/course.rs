@@ -137,9 +137,9 @@ impl Course {
             return Ok(self.folder.join(training::folder_of(state.step)));
         }
         let path = training::save(&self.folder, state, &self.progress, &self.base)?;
-        state.ranks.barrier()?;
         let best = self.progress.best.as_ref().filter(|_| self.checkpoint.keep_best);
         prune(&self.folder, self.checkpoint.keep_last, best.map(|it| it.step))?;
+        state.ranks.barrier()?;
         Ok(path)
     }
 

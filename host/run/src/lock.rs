@@ -30,7 +30,7 @@ pub fn write(
     base_digest: &str,
     result: &Path,
 ) -> Result<()> {
-    let lock = json!({
+    let mut lock = json!({
         "version": 1,
         "fthost": env!("CARGO_PKG_VERSION"),
         "contract": CONTRACT_VERSION,
@@ -41,6 +41,10 @@ pub fn write(
         "plugins": plugins.loaded.iter().map(plugin).collect::<Vec<Value>>(),
         "result": {"digest": digest::of_model(result)?},
     });
+    // One says nothing.
+    if config.train.data_parallel > 1 {
+        lock["ranks"] = config.train.data_parallel.into();
+    }
     let path = config.output.dir.join(FILE);
     let temporary = config.output.dir.join(format!(".{FILE}"));
     std::fs::write(&temporary, format!("{lock:#}\n"))

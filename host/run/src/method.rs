@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use fthost_engine::models::CausalLm;
 use fthost_engine::objectives::{KtoConfig, RewardConfig};
+use fthost_engine::parallel::Ranks;
 use fthost_engine::train::{
     KtoReference, PreferenceLoss, StepConfig, StepMetrics, TrainState, evaluate, evaluate_kto,
     evaluate_preferences, evaluate_rewards, kto_divergence, kto_step, preference_step, reward_step, step,
@@ -69,11 +70,11 @@ impl Method {
             Self::Sft | Self::Rollouts => Ok(step(state, batches, config)?),
             Self::Reward(objective) => Ok(reward_step(state, batches, objective, config)?),
             Self::Preference { loss, reference } => {
-                let references = said_of(laid, reference.as_deref());
+                let references = said_of(laid, reference.as_deref(), &state.ranks)?;
                 Ok(preference_step(state, batches, &references, loss, config)?)
             }
             Self::Kto { objective, reference } => {
-                let (logps, kl) = held_against(state, laid, objective, reference.as_deref());
+                let (logps, kl) = held_against(state, laid, objective, reference.as_deref())?;
                 let reference = KtoReference { logps: &logps, kl };
                 Ok(kto_step(state, batches, reference, objective, config)?)
             }
@@ -96,11 +97,11 @@ impl Method {
                 named.map(|(name, value)| (name.to_string(), value)).to_vec()
             }),
             Self::Preference { loss, reference } => {
-                let references = said_of(laid, reference.as_deref());
+                let references = said_of(laid, reference.as_deref(), &state.ranks)?;
                 evaluate_preferences(&state.model, batches, &references, loss)
             }
             Self::Kto { objective, reference } => {
-                let (logps, kl) = held_against(state, laid, objective, reference.as_deref());
+                let (logps, kl) = held_against(state, laid, objective, reference.as_deref())?;
                 evaluate_kto(&state.model, batches, KtoReference { logps: &logps, kl }, objective)
             }
             Self::Reward(objective) => evaluate_rewards(&state.model, batches, objective),
@@ -112,13 +113,16 @@ impl Method {
     }
 }
 
+/// Log-probabilities of each micro-batch's supervised tokens.
+type Said<'a> = Cow<'a, [Vec<f32>]>;
+
 /// What the reference says of each micro-batch: as it is known, or asked now; nothing where there is none.
-fn said_of<'a>(laid: &'a Laid, reference: Option<&Reference>) -> Cow<'a, [Vec<f32>]> {
-    match (&laid.references, reference) {
+fn said_of<'a>(laid: &'a Laid, reference: Option<&Reference>, ranks: &Ranks) -> Result<Said<'a>> {
+    Ok(match (&laid.references, reference) {
         (Some(known), _) => Cow::Borrowed(known),
-        (None, Some(reference)) => Cow::Owned(reference.logps(&laid.batches)),
+        (None, Some(reference)) => Cow::Owned(reference.logps(&laid.batches, ranks)?),
         (None, None) => Cow::Borrowed(&[]),
-    }
+    })
 }
 
 /// What the reference says of rows that were judged alone, and how far the policy is from it, where that is asked.
@@ -127,10 +131,11 @@ fn held_against<'a>(
     laid: &'a Laid,
     objective: &KtoConfig,
     reference: Option<&Reference>,
-) -> (Cow<'a, [Vec<f32>]>, Option<f32>) {
-    let divergence = |reference: &Reference| {
-        kto_divergence(&state.model, &laid.mismatched, &reference.logps(&laid.mismatched))
+) -> Result<(Said<'a>, Option<f32>)> {
+    let divergence = |reference: &Reference| -> Result<f32> {
+        let said = reference.logps(&laid.mismatched, &state.ranks)?;
+        Ok(kto_divergence(&state.model, &laid.mismatched, &said))
     };
-    let kl = reference.filter(|_| objective.needs_divergence()).map(divergence);
-    (said_of(laid, reference), kl)
+    let kl = reference.filter(|_| objective.needs_divergence()).map(divergence).transpose()?;
+    Ok((said_of(laid, reference, &state.ranks)?, kl))
 }

@@ -16,7 +16,12 @@ pub(crate) fn remove_oldest(folder: &Path, extension: &str, kept: usize) -> std:
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         if path.extension().is_some_and(|it| it == extension) {
-            files.push((std::fs::metadata(&path).and_then(|it| it.modified())?, path));
+            match std::fs::metadata(&path).and_then(|it| it.modified()) {
+                Ok(used) => files.push((used, path)),
+                // Another run was faster.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     files.sort();

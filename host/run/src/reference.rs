@@ -10,6 +10,7 @@ use fthost_data::{Batch, Layout, MappedRow, TokenRow, TokenRows};
 use fthost_engine::device::DeviceKind;
 use fthost_engine::models::CausalLm;
 use fthost_engine::objectives::segments::parts;
+use fthost_engine::parallel::Ranks;
 use fthost_engine::train::reference_logps;
 use serde::Serialize;
 use serde_json::json;
@@ -39,9 +40,13 @@ impl Reference {
         Self { model }
     }
 
-    /// Log-probabilities of the supervised tokens of each batch, end to end.
-    pub(crate) fn logps(&self, batches: &[Batch]) -> Vec<Vec<f32>> {
-        batches.iter().map(|it| reference_logps(&self.model, it)).collect()
+    /// Log-probabilities of the supervised tokens of each batch, end to end; each of the ranks computes some.
+    ///
+    /// # Errors
+    /// A rank that can't be reached.
+    pub(crate) fn logps(&self, batches: &[Batch], ranks: &Ranks) -> Result<Vec<Vec<f32>>> {
+        let tokens: Vec<usize> = batches.iter().map(|it| it.input_ids.len()).collect();
+        Ok(ranks.each(&tokens, |it| reference_logps(&self.model, &batches[it]))?)
     }
 }
 

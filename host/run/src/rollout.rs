@@ -136,7 +136,8 @@ impl RolloutConfig {
         }
         vec![format!(
             "`rollout.num_generations` = {group} must divide the completions of a rollout, `train.micro_batch_size` * \
-             `train.gradient_accumulation_steps` * `rollout.steps_per_generation` = {}",
+             `train.gradient_accumulation_steps` * `rollout.steps_per_generation`{} = {}",
+            if train.data_parallel > 1 { " * ranks" } else { "" },
             step * self.steps_per_generation
         )]
     }

@@ -36,11 +36,16 @@ impl Settings {
         });
         let rewards: Vec<Value> =
             config.rewards.iter().map(|(name, it)| json!({"name": name, "term": it.term()})).collect();
-        Ok(Self(json!({
+        let mut settings = json!({
             "rewards": rewards, "data": data, "plugins": plugins, "adapter": adapter, "quant": config.quant, "objective": config.objective,
             "rollout": config.rollout, "optimizer": config.optimizer, "schedule": config.schedule, "train": config.train,
             "eval": config.eval, "early_stop": config.early_stop, "plugin_settings": config.plugins,
-        })))
+        });
+        // Passes over the rows are as many steps as ranks make of them.
+        if config.train.epochs.is_some() && config.train.data_parallel > 1 {
+            settings["ranks"] = config.train.data_parallel.into();
+        }
+        Ok(Self(settings))
     }
 
     /// `sha256:<hex>`.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use fthost_data::{Example, Preview};
+use fthost_engine::EngineError;
 use fthost_engine::adapters::merge::save_merged;
 use fthost_engine::adapters::peft;
 use fthost_engine::device::DeviceKind;
@@ -15,8 +16,8 @@ use crate::config::RunConfig;
 use crate::course::Course;
 use crate::digest::ModelDigest;
 use crate::error::{Result, RunError};
-use crate::evaluate::HeldOutRows;
-use crate::event::{Event, Stepped};
+use crate::evaluate::{Evaluation, HeldOutRows};
+use crate::event::{Event, Plan, Stepped};
 use crate::interrupt::Interrupt;
 use crate::judge::{Judge, JudgeSettings};
 use crate::lessons::{Lesson, Lessons};
@@ -58,6 +59,7 @@ pub fn run(
     let mut config = models::found(config)?;
     config.train.data_parallel = options.ranks.size();
     let (config, ranks) = (&config, &options.ranks);
+    known_on_ranks(config, options)?;
     let base_digest = ModelDigest::start(config.model.folder());
     let Prepared { tokenizer, mut rows, mut state, reference, plan, settings, notes } =
         prepare(config, plugins, options.device)?;
@@ -72,6 +74,7 @@ pub fn run(
     let folder = &config.output.dir;
     let base_digest = base_digest.wait()?;
     let mut course = Course::new(config, &settings, plan.rows, base_digest.clone());
+    agree(ranks, &plan, &settings, &base_digest)?;
     let mut metrics = begin(&mut course, &mut state, &settings, options, folder, observe)?;
     let known = Known::before_training(config, &rows, &reference, &base_digest, options, observe)?;
     let examples = std::mem::take(&mut rows.examples);
@@ -107,12 +110,10 @@ pub fn run(
             pace.pause();
             observe(Event::Evaluating { rows: held_out.examples.len() });
             if let Some(mut evaluation) = held_out.evaluate(&state, &method)? {
-                if let Some(judgement) = judge.judge(plugins, &state.model, state.step)? {
-                    if ranks.is_first() {
-                        judgement.write(folder)?;
-                    }
-                    metrics.judged(state.step, &judgement.usage)?;
-                    evaluation.add(&judgement);
+                // What the first says decides; plugins, which may ask others, judge there alone.
+                evaluation.decide(ranks)?;
+                if ranks.is_first() {
+                    add_judgement(&mut evaluation, &mut judge, plugins, &state, &mut metrics, folder)?;
                 }
                 improved = course.judge(&evaluation);
                 metrics.evaluated(&evaluation, course.epoch())?;
@@ -185,6 +186,45 @@ fn stepped(lesson: &Lesson, [step, steps]: [u64; 2], course: &Course, pace: &mut
         rollout: lesson.rollout,
         peak_rss_bytes: peak_rss_bytes(),
     }
+}
+
+/// Ranks do the same run, or none.
+fn agree(ranks: &Ranks, plan: &Plan, settings: &Settings, base_digest: &str) -> Result<()> {
+    Ok(ranks.agree(&[
+        ("version of fthost", env!("CARGO_PKG_VERSION").to_string()),
+        ("base model", base_digest.to_string()),
+        ("data", plan.data_digest.clone()),
+        ("configuration", settings.digest()),
+        ("number of steps", plan.steps.to_string()),
+    ])?)
+}
+
+/// What plugins say of the model's answers, where there are any.
+fn add_judgement(
+    evaluation: &mut Evaluation,
+    judge: &mut Judge<'_>,
+    plugins: &mut Plugins,
+    state: &TrainState,
+    metrics: &mut MetricSink,
+    folder: &Path,
+) -> Result<()> {
+    if let Some(judgement) = judge.judge(plugins, &state.model, state.step)? {
+        judgement.write(folder)?;
+        metrics.judged(state.step, &judgement.usage)?;
+        evaluation.add(&judgement);
+    }
+    Ok(())
+}
+
+/// What several ranks can't do yet, told before anything is read.
+fn known_on_ranks(config: &RunConfig, options: &RunOptions) -> Result<()> {
+    let unknown = match options.ranks.are_many() {
+        true if config.train.gradient_release => "`train.gradient_release`: gradients are summed first",
+        true if options.device == DeviceKind::Cuda => "`--device cuda`: all would take the same one",
+        _ => return Ok(()),
+    };
+    let problems = vec![format!("not known on several ranks: {unknown}")];
+    Err(EngineError::Invalid { what: "run".into(), problems }.into())
 }
 
 /// A signal that came to any rank: all stop after the same step.

@@ -135,7 +135,7 @@ fn a_sign_of_trouble_is_told_by_a_run() {
     }
 }
 
-/// Every option of a group-relative objective reaches what is learned, and a resumed run learns the same.
+/// Every option of a group-relative objective reaches what is learned, and the same run learns the same.
 #[test]
 fn every_option_of_a_group_changes_what_is_learned() {
     let place = Workplace::new(6);

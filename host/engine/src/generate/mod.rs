@@ -96,7 +96,7 @@ pub fn generate_groups(
         return Err(EngineError::Invalid { what: "generate".into(), problems });
     }
     for (index, prompt) in prompts.iter().enumerate() {
-        check_prompt(model, index, prompt)?;
+        check_prompt(model, config.first_prompt + index, prompt)?;
     }
     let mut batch = LiveBatch::new(model, tokenizer, prompts, config, max_batch.max(1));
     // On a worker, where a parallel loop begins at once: from outside each of them, thousands a second, would wake one.

@@ -59,7 +59,7 @@ impl<'a> Sampler<'a> {
     pub(super) fn advance(&self, sequence: &mut Sequence, logits: &[f32]) -> Result<Option<Completion>> {
         let choice = choose(logits, &sequence.ids, self.config, &mut sequence.rng);
         let Choice { id, logp } = choice.ok_or_else(|| EngineError::Prompt {
-            index: sequence.prompt,
+            index: self.config.first_prompt + sequence.prompt,
             reason: format!("the model's logits after {} tokens are not finite", sequence.ids.len()),
         })?;
         if self.tokenizer.eos_ids.contains(&id) {

@@ -3,14 +3,14 @@
 //! Every rank makes the same calls in the same order. [`Collective`] is what they do together; who does it is another
 //! library's business: [`Single`] is a process alone, [`mpi`] whatever MPI the launcher belongs to.
 //!
-//! What is summed is summed in an order that depends on the number of ranks alone: a run is repeated bit for bit on as many.
+//! What is summed has one result on all ranks, and in one library, on one placement, the same again: a run is repeated bit for bit.
 
 pub mod mpi;
 mod ranks;
 
 use std::fmt::Debug;
 
-pub use ranks::{Merge, Ranks, launched, open};
+pub use ranks::{LAUNCHERS, Merge, Ranks, launched, open};
 
 use crate::error::Result;
 

@@ -31,6 +31,16 @@ impl Merge for Each {
     }
 }
 
+/// What each rank says, in their order.
+#[derive(Serialize, Deserialize)]
+struct Told(Vec<Vec<String>>);
+
+impl Merge for Told {
+    fn merge(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+}
+
 /// The ranks of a run; one alone unless set.
 #[derive(Debug, Clone)]
 pub struct Ranks(Arc<dyn Collective>);
@@ -146,6 +156,30 @@ impl Ranks {
             .unwrap_or(own))
     }
 
+    /// What the first rank says, on all.
+    ///
+    /// # Errors
+    /// As [`Collective::barrier`].
+    pub fn of_first(&self, value: f64) -> Result<f64> {
+        let mut bytes = value.to_le_bytes();
+        self.broadcast(&mut bytes, 0)?;
+        Ok(f64::from_le_bytes(bytes))
+    }
+
+    /// Refuses to go on where ranks differ in one of the values, each beside its name.
+    ///
+    /// # Errors
+    /// [`EngineError::RanksDiffer`] on a rank whose value is not the first's; as [`Collective::barrier`].
+    pub fn agree(&self, values: &[(&'static str, String)]) -> Result<()> {
+        let told = self.merged(Told(vec![values.iter().map(|it| it.1.clone()).collect()]))?.0;
+        let Some(first) = told.first() else { return Ok(()) };
+        let differing = values.iter().zip(first).find(|((_, own), first)| own != *first);
+        differing.map_or(Ok(()), |((what, own), first)| {
+            let (rank, own, first) = (self.global_rank(), own.clone(), first.clone());
+            Err(EngineError::RanksDiffer { what, rank, own, first })
+        })
+    }
+
     /// Whether any rank says so.
     ///
     /// # Errors
@@ -207,15 +241,20 @@ impl Ranks {
 
 /// How many processes the launcher of this one says that it has started, and which launcher that is.
 pub fn launched() -> Option<(&'static str, usize)> {
-    let sizes = [
-        ("mpirun", "OMPI_COMM_WORLD_SIZE"),
-        ("mpiexec", "PMI_SIZE"),
-        ("srun", "SLURM_STEP_NUM_TASKS"),
-        ("torchrun", "WORLD_SIZE"),
-    ];
     let size = |key: &str| env::var(key).ok()?.parse().ok();
-    sizes.into_iter().find_map(|(launcher, key)| Some((launcher, size(key)?)))
+    // One may have started another, a single time.
+    let told = LAUNCHERS.into_iter().filter_map(|(launcher, key)| Some((launcher, size(key)?)));
+    told.reduce(|most, it| if it.1 > most.1 { it } else { most })
 }
+
+/// Launchers, and the variable in which each says how many processes there are.
+pub const LAUNCHERS: [(&str, &str); 5] = [
+    ("mpirun", "OMPI_COMM_WORLD_SIZE"),
+    ("mpiexec", "PMI_SIZE"),
+    ("mpirun_rsh", "MV2_COMM_WORLD_SIZE"),
+    ("srun", "SLURM_STEP_NUM_TASKS"),
+    ("torchrun", "WORLD_SIZE"),
+];
 
 /// The ranks that a launcher has started; without one, this process alone.
 ///

@@ -303,7 +303,7 @@ fn ranks_and_alphas_go_by_pattern() {
 }
 
 /// 1500 folders, each with a few bytes of its configuration or of the header of its weights changed, or cut short: every one is
-/// loaded or refused, and none with a place for more than it has.
+/// loaded or refused.
 #[test]
 fn adapters_that_lie_are_loaded_or_refused() {
     let mut rng = ChaCha8Rng::seed_from_u64(11);

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use fthost_engine::parallel::LAUNCHERS;
+
 /// One way to start ranks.
 #[derive(Debug, Clone)]
 pub enum Launcher {
@@ -39,7 +41,11 @@ impl Launcher {
 
     /// No launcher: this program alone.
     pub fn none() -> Command {
-        Command::new("env")
+        let mut command = Command::new("env");
+        LAUNCHERS.iter().for_each(|it| {
+            command.env_remove(it.1);
+        });
+        command
     }
 
     /// What the library calls itself.

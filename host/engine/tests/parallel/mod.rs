@@ -7,7 +7,7 @@ mod launch;
 
 use std::time::{Duration, Instant};
 
-use fthost_engine::parallel::{Collective, mpi};
+use fthost_engine::parallel::{Collective, Ranks, mpi};
 
 use launch::{Launcher, launchers, under};
 
@@ -45,6 +45,16 @@ fn as_a_rank() {
         ranks.reduce_scatter(&all, &mut own).unwrap();
         assert_eq!(own, (rank * length..(rank + 1) * length).map(sum).collect::<Vec<f32>>(), "{length}");
     }
+    let ranks = Ranks::new(ranks);
+    assert_eq!(ranks.of_first(rank as f64 + 0.5).unwrap(), 0.5);
+    assert!(ranks.any(rank == size - 1).unwrap() && !ranks.any(false).unwrap());
+    assert_eq!(ranks.sum([1.0, rank as f64]).unwrap(), [size as f64, (size * (size - 1) / 2) as f64]);
+    ranks.agree(&[("model", "a".into())]).unwrap();
+    let differs =
+        ranks.agree(&[("model", "a".into()), ("step", rank.to_string())]).map_err(|it| it.to_string());
+    let expected = format!("rank {rank} has another step than the first: {rank}, not 0");
+    assert_eq!(differs.is_ok(), rank == 0);
+    assert!(differs.err().is_none_or(|it| it.starts_with(&expected)));
     ranks.barrier().unwrap();
     if rank == 0 {
         println!("under {}", ranks.name());
@@ -121,4 +131,9 @@ fn what_is_missing_is_named() {
     );
     let said = asked("WORLD_SIZE", "libmpi_of_nobody.so");
     assert!(said.contains("torchrun started 2 ranks") && said.contains("mpirun -np 2"), "{said}");
+    // Of one launcher inside of another the greater number counts.
+    let mut command = Launcher::none();
+    command.env("SLURM_STEP_NUM_TASKS", "1").env("WORLD_SIZE", "4");
+    let said = under(command, "parallel::as_a_rank_without_mpi");
+    assert!(said.contains("torchrun started 4 ranks"), "{said}");
 }

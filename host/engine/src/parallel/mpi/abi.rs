@@ -5,8 +5,8 @@
 
 use std::ffi::c_int;
 
-/// A handle, wide enough for all of them: an `int` is passed in the low half of a register, and one that is written to a zeroed
-/// place of this size on a little-endian machine reads the same.
+/// A handle, wide enough for all of them: on the machines that `library` asserts, an `int` is passed in the low half of a register
+/// or of a place on the stack, and one that is written to a zeroed place of this size reads the same.
 pub(super) type Handle = usize;
 
 /// Which interface a library has.

@@ -4,6 +4,7 @@
 //! length is the count that goes with it.
 
 use std::ffi::{c_char, c_int, c_void};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use libloading::os::unix::{Library as Loaded, RTLD_GLOBAL, RTLD_NOW};
@@ -13,6 +14,12 @@ use crate::error::{EngineError, Result};
 
 /// Bytes of the longest text that any of the libraries writes.
 const TEXT: usize = 8192;
+
+/// What libraries with MPICH's interface call themselves.
+const MPICHS: [&str; 4] = ["mpich", "intel", "mvapich", "cray"];
+
+// A handle of another interface is passed and written as a number of this width: see `Handle`.
+const _: () = assert!(cfg!(target_endian = "little") && size_of::<Handle>() == 8);
 
 /// MPI can be initialised once in a process, and not again after its end.
 static IS_INITIALISED: AtomicBool = AtomicBool::new(false);
@@ -70,10 +77,11 @@ impl Library {
             loaded.get::<*mut c_void>(name.as_bytes()).map(|it| it.into_raw() as Handle)
         };
         let has = |name: &str| symbol(name).is_ok();
+        let file = Path::new(name).file_name().unwrap_or_default().to_string_lossy();
         let abi = match () {
+            // First: what is found in a library may be in one that it depends on, and MPICH has the function in both of its own.
+            () if has("MPI_Abi_get_version") && file.contains("mpi_abi") => Abi::Standard,
             () if has("ompi_mpi_comm_world") => Abi::OpenMpi,
-            // MPICH has the function in both of its libraries: the name says which one this is.
-            () if has("MPI_Abi_get_version") && name.contains("mpi_abi") => Abi::Standard,
             () => Abi::Mpich,
         };
         let constants = match abi {
@@ -82,7 +90,15 @@ impl Library {
             Abi::Standard => Constants::STANDARD,
         };
         let functions = Functions::of(&loaded).map_err(|it| it.to_string())?;
-        Ok(Self { functions, constants, _loaded: loaded })
+        let library = Self { functions, constants, _loaded: loaded };
+        // It may be asked before the beginning; a wrong guess would hand over numbers that mean nothing, or anything.
+        let version = library.version();
+        let is_known = abi != Abi::Mpich || MPICHS.iter().any(|it| version.to_lowercase().contains(it));
+        if is_known {
+            Ok(library)
+        } else {
+            Err(format!("`{version}` has a binary interface that is not known"))
+        }
     }
 
     /// Initialises MPI, whose errors are from then on told to whoever calls.

@@ -132,7 +132,8 @@ impl Collective for Mpi {
         if own.is_empty() {
             return Ok(());
         }
-        if own.len() <= self.most {
+        // Some libraries count what all have together in an `int`, too.
+        if own.len() <= (self.most / self.size).max(1) {
             return self.call("MPI_Allgather", |it| it.all_gather(own, all));
         }
         // Parts of a part lie apart, and MPI says how far in an `int`, too: each rank sends its own, one after the other.
