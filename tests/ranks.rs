@@ -9,19 +9,16 @@ use std::time::{Duration, Instant};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
+use crate::support;
 use crate::support::workplace::{RUN_FILE, run, said, workplace};
 
 /// `mpirun`, if it is there.
 fn mpirun(test: &str) -> Option<Command> {
-    let version = Command::new("mpirun").arg("--version").output();
-    if !version.is_ok_and(|it| it.stdout.starts_with(b"mpirun (Open MPI)")) {
+    let found = support::mpirun::mpirun();
+    if found.is_none() {
         eprintln!("SKIPPED {test}: Open MPI's `mpirun` is not on the path");
-        return None;
     }
-    let mut command = Command::new("mpirun");
-    command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-    command.args(["--oversubscribe", "--bind-to", "none"]);
-    Some(command)
+    found
 }
 
 /// `fthost run` of the file at `path` on `size` ranks.

@@ -111,6 +111,20 @@ fn a_table_is_for_people() {
         0      2    2.000      6 length  What is 2 + 1 + 1 + 1?
     ... 5 more: `--limit` shows them
     ");
+    // The same table while a run goes on, where it is due.
+    let out = format!("output.dir={:?}", folder.path().join("shown"));
+    let sets = ["--set", "train.steps=1", "--set", "rollout.log_completions_every=1", "--set", &out];
+    let shown = run(&path, &sets);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned() + &String::from_utf8_lossy(&shown.stderr);
+    assert!(shown.contains("reward tokens end     prompt") && shown.contains(" length  What is"), "{shown}");
+    let count = |more: &[&str]| {
+        let (text, code) = told(folder.path(), &[&["rollouts", "out", "--json"], more].concat());
+        assert_eq!(code, Some(0), "{text}");
+        text.lines().filter(|it| it.starts_with('{')).count()
+    };
+    let all = count(&[]);
+    assert!(all > 0 && count(&["--max-reward", "1.9"]) + count(&["--min-reward", "1.9"]) == all);
+    assert_eq!([count(&["--plugin", "judge", "--outcome", "ok"]), count(&["--outcome", "trap"])], [all, 0]);
     let (text, code) = told(folder.path(), &["rollouts", "out", "--step", "9"]);
     assert_eq!((text.lines().count(), code), (1, Some(0)), "{text}");
     std::fs::remove_dir_all(folder.path().join("out/scores")).unwrap();

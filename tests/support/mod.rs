@@ -1,6 +1,7 @@
 //! Shared by the modules of this binary: where the repository is, what git tracks, how the program is run.
 
 pub mod model;
+pub mod mpirun;
 pub mod registry;
 pub mod workplace;
 

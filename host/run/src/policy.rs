@@ -252,14 +252,13 @@ impl Source<'_> {
         &self,
         ranks: &Ranks,
         sampled: &[Sampled],
-        mut of_batch: impl FnMut(&Batch) -> Vec<f32>,
+        of_batch: impl FnMut(&Batch) -> Vec<f32>,
     ) -> Result<Vec<Vec<f32>>> {
         let mut all = vec![Vec::new(); sampled.len()];
         let groups = self.layout(sampled);
         let batches = groups.iter().map(|group| Batch::shared(group.iter().map(|&it| &sampled[it].sequence)));
         let batches: Vec<Batch> = batches.collect();
-        let tokens: Vec<usize> = batches.iter().map(|it| it.input_ids.len()).collect();
-        let said = ranks.each(&tokens, |it| of_batch(&batches[it]))?;
+        let said = ranks.each(&batches, of_batch)?;
         for (group, values) in groups.into_iter().zip(said) {
             let lengths: Vec<usize> = group.iter().map(|&it| sampled[it].old.len()).collect();
             for (&index, values) in group.iter().zip(parts(&values, &lengths)) {

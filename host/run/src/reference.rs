@@ -45,8 +45,7 @@ impl Reference {
     /// # Errors
     /// A rank that can't be reached.
     pub(crate) fn logps(&self, batches: &[Batch], ranks: &Ranks) -> Result<Vec<Vec<f32>>> {
-        let tokens: Vec<usize> = batches.iter().map(|it| it.input_ids.len()).collect();
-        Ok(ranks.each(&tokens, |it| reference_logps(&self.model, &batches[it]))?)
+        Ok(ranks.each(batches, |it| reference_logps(&self.model, it))?)
     }
 }
 

@@ -179,6 +179,16 @@ fn a_rollout_is_recorded_with_what_was_sampled() {
         assert_eq!(sums, scores);
         assert!(rollout.groups.iter().all(|it| it.group.completions.iter().all(|it| it.token_count <= 6)));
     }
+    // Where the time of a rollout went, beside the step that follows it.
+    let performance = std::fs::read_to_string(place.path("out/performance.jsonl")).unwrap();
+    let performance = performance.lines().map(|it| serde_json::from_str::<serde_json::Value>(it).unwrap());
+    for line in performance {
+        let is_first = line["step"].as_u64().unwrap() % 4 == 1;
+        for name in ["generate", "reward", "train", "wait"] {
+            let time = line[format!("time/{name}_s")].as_f64();
+            assert_eq!(time.is_some_and(|it| it >= 0.0), is_first, "{name}: {line}");
+        }
+    }
     // As sampled and as computed again: the bar is 1e-4.
     let differences = figures(&place.path("out"), "sampling/sampling_logp_difference/max");
     assert_eq!(differences.len(), 3);

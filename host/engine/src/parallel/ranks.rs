@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use fthost_data::Batch;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use super::mpi::Mpi;
 use super::{Collective, Single};
@@ -21,23 +22,10 @@ pub trait Merge: Serialize + DeserializeOwned {
     fn merge(&mut self, other: Self);
 }
 
-/// Numbers beside their positions.
-#[derive(Serialize, Deserialize)]
-struct Each(Vec<(usize, Vec<f32>)>);
-
-impl Merge for Each {
+/// One after the other.
+impl<T: Serialize + DeserializeOwned> Merge for Vec<T> {
     fn merge(&mut self, other: Self) {
-        self.0.extend(other.0);
-    }
-}
-
-/// What each rank says, in their order.
-#[derive(Serialize, Deserialize)]
-struct Told(Vec<Vec<String>>);
-
-impl Merge for Told {
-    fn merge(&mut self, other: Self) {
-        self.0.extend(other.0);
+        self.extend(other);
     }
 }
 
@@ -75,9 +63,14 @@ impl Ranks {
         self.global_rank() == 0
     }
 
-    /// Which of the micro-batches of a step, of so many `tokens` each, are this rank's, in their order: the longest first, each goes
-    /// to the rank that has least to do so far.
-    pub fn share(&self, tokens: &[usize]) -> Vec<usize> {
+    /// Which of the micro-batches of a step are this rank's, in their order: the longest first, each goes to the rank that has
+    /// least to do so far.
+    pub fn share<'b>(&self, batches: impl IntoIterator<Item = &'b Batch>) -> Vec<usize> {
+        self.share_of(&batches.into_iter().map(Batch::len).collect::<Vec<usize>>())
+    }
+
+    /// As [`Ranks::share`], of so many tokens each.
+    fn share_of(&self, tokens: &[usize]) -> Vec<usize> {
         let mut by_length: Vec<usize> = (0..tokens.len()).collect();
         by_length.sort_by_key(|&it| (std::cmp::Reverse(tokens[it]), it));
         let mut loads = vec![0; self.size()];
@@ -99,13 +92,18 @@ impl Ranks {
         begin(self.global_rank())..begin(self.global_rank() + 1)
     }
 
-    /// What `of` says of each of several things of so many `tokens`; each rank asks about its [`Ranks::share`].
+    /// What `of` says of each of `batches`, in their order; each rank asks about its share of them.
     ///
     /// # Errors
     /// As [`Collective::barrier`].
-    pub fn each(&self, tokens: &[usize], mut of: impl FnMut(usize) -> Vec<f32>) -> Result<Vec<Vec<f32>>> {
-        let own = self.share(tokens).into_iter().map(|it| (it, of(it))).collect();
-        let mut all = self.merged(Each(own))?.0;
+    pub fn each<'b>(
+        &self,
+        batches: impl IntoIterator<Item = &'b Batch>,
+        mut of: impl FnMut(&Batch) -> Vec<f32>,
+    ) -> Result<Vec<Vec<f32>>> {
+        let batches: Vec<&Batch> = batches.into_iter().collect();
+        let own = self.share(batches.iter().copied()).into_iter().map(|it| (it, of(batches[it])));
+        let mut all = self.merged(own.collect::<Vec<_>>())?;
         all.sort_unstable_by_key(|it| it.0);
         Ok(all.into_iter().map(|it| it.1).collect())
     }
@@ -171,7 +169,7 @@ impl Ranks {
     /// # Errors
     /// [`EngineError::RanksDiffer`] on a rank whose value is not the first's; as [`Collective::barrier`].
     pub fn agree(&self, values: &[(&'static str, String)]) -> Result<()> {
-        let told = self.merged(Told(vec![values.iter().map(|it| it.1.clone()).collect()]))?.0;
+        let told = self.merged(vec![values.iter().map(|it| it.1.clone()).collect::<Vec<_>>()])?;
         let Some(first) = told.first() else { return Ok(()) };
         let differing = values.iter().zip(first).find(|((_, own), first)| own != *first);
         differing.map_or(Ok(()), |((what, own), first)| {
@@ -274,6 +272,8 @@ pub fn open() -> Result<Ranks> {
 
 #[cfg(test)]
 mod tests {
+    use fthost_data::{Origin, Sequence};
+
     use super::*;
 
     /// One of several ranks, of which nobody else is there.
@@ -327,7 +327,7 @@ mod tests {
         for size in 1..5 {
             for tokens in [vec![], vec![7], vec![5, 5, 5], vec![100, 3, 50, 51, 49, 2, 1, 98]] {
                 let shares: Vec<Vec<usize>> =
-                    (0..size).map(|rank| Ranks::new(Of(rank, size)).share(&tokens)).collect();
+                    (0..size).map(|rank| Ranks::new(Of(rank, size)).share_of(&tokens)).collect();
                 let mut all: Vec<usize> = shares.concat();
                 all.sort_unstable();
                 assert_eq!(all, (0..tokens.len()).collect::<Vec<_>>());
@@ -350,14 +350,21 @@ mod tests {
         }
     }
 
+    fn batch_of(tokens: usize) -> Batch {
+        let origin = Arc::new(Origin { source: "rows".into(), line: 1 });
+        let (input_ids, labels) = (vec![1; tokens], vec![1; tokens]);
+        Batch::new([&Sequence { input_ids, labels, cut: 0, judgement: 0.0, origin }])
+    }
+
     #[test]
     fn a_process_alone_sums_to_itself() {
         let alone = Ranks::default();
         assert_eq!(alone.sum([1.5, -2.0]).unwrap(), [1.5, -2.0]);
         assert!(alone.any(true).unwrap() && !alone.any(false).unwrap());
-        assert_eq!(alone.share(&[3, 9, 4]), [0, 1, 2]);
+        assert_eq!(alone.share_of(&[3, 9, 4]), [0, 1, 2]);
         assert_eq!(alone.part(5), 0..5);
-        assert_eq!(alone.each(&[3, 9], |it| vec![it as f32]).unwrap(), [[0.0], [1.0]]);
+        let batches = [3, 9].map(batch_of);
+        assert_eq!(alone.each(&batches, |it| vec![it.len() as f32]).unwrap(), [[3.0], [9.0]]);
         assert!(alone.is_first() && !alone.are_many());
     }
 }

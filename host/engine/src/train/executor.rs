@@ -259,7 +259,7 @@ fn graph_of(model: &CausalLm, index: usize, x: Tensor<2>, context: &BlockContext
     let leaf = x.autodiff();
     let leaf = if index > 0 || model.trains_below_blocks() { leaf.require_grad() } else { leaf };
     let encoded = context.encoded.as_ref().map(|it| it.clone().autodiff().require_grad());
-    let context = BlockContext { encoded: encoded.clone(), ..context.clone() };
-    let output = block.forward(leaf.clone(), &context);
+    let tracked = encoded.clone().map(|it| BlockContext { encoded: Some(it), ..context.clone() });
+    let output = block.forward(leaf.clone(), tracked.as_ref().unwrap_or(context));
     Kept::Graph { block, leaf, encoded, output }
 }

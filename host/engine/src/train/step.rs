@@ -59,8 +59,7 @@ pub(super) fn dropped(state: &TrainState, micro_batch: usize) -> Option<CausalLm
 
 /// Which of `micro_batches` are this rank's.
 pub(super) fn own(state: &TrainState, micro_batches: &[Batch]) -> Vec<usize> {
-    let tokens: Vec<usize> = micro_batches.iter().map(|it| it.input_ids.len()).collect();
-    state.ranks.share(&tokens)
+    state.ranks.share(micro_batches)
 }
 
 /// The sums of all ranks' `gradients`, in the order of [`TrainState::visit_trained`]; none is that of a rank without a micro-batch.

@@ -225,6 +225,15 @@ fn by_hand() -> ModelShape {
     ModelShape::of(&DecoderConfig::read(&path).unwrap())
 }
 
+/// A step over one micro-batch.
+const PLAIN: StepShape = StepShape {
+    checkpointing: ActivationCheckpointing::Off,
+    gradient_release: false,
+    accumulates: false,
+    by_logps: false,
+    is_scored: false,
+};
+
 /// Matrices: q 8 x 8, k and v 4 x 8, o 8 x 8, gate, up and down 12 x 8: 480 values. Three tokens see 6 pairs, of 8 values each.
 /// The head has 16 x 8.
 #[test]
@@ -237,26 +246,19 @@ fn operations_are_those_counted_by_hand() {
     assert_eq!(forward_flops(&shape, 1, &next, 1), 2 * 480 + 2 * (2 * 4 * 8) + 2 * 16 * 8);
 
     let batch = BatchTokens { tokens: 3, supervised: 3, sequences: 1 };
-    let how = StepShape {
-        checkpointing: ActivationCheckpointing::Off,
-        gradient_release: false,
-        accumulates: false,
-        by_logps: false,
-        is_scored: false,
-    };
     // Gradients of inputs and of weights are a product each; attention's backward is five; the head's are two.
     let forward = linears + 2 * attention;
     let full = forward + 2 * linears + 5 * attention + 3 * head;
-    assert_eq!(step_flops(&shape, &how, batch, &whole), full);
-    let block = StepShape { checkpointing: ActivationCheckpointing::Block, ..how };
+    assert_eq!(step_flops(&shape, &PLAIN, batch, &whole), full);
+    let block = StepShape { checkpointing: ActivationCheckpointing::Block, ..PLAIN };
     assert_eq!(step_flops(&shape, &block, batch, &whole), full + forward);
 
     // Rank 1: pairs of 16, 12, 12, 16, 20, 20 and 20 values. Nothing is learned below queries, keys and values.
     let lora = shape.with_lora(&LoraConfig { rank: 1, ..LoraConfig::default() }).unwrap();
     let (pairs, below) = (2 * 3 * 116, 2 * 3 * (480 - 128));
     let adapted = forward + pairs + below + (2 * pairs - 2 * 3 * 24) + 5 * attention + 2 * head;
-    assert_eq!(step_flops(&lora, &how, batch, &whole), adapted);
-    let by_logps = StepShape { by_logps: true, ..how };
+    assert_eq!(step_flops(&lora, &PLAIN, batch, &whole), adapted);
+    let by_logps = StepShape { by_logps: true, ..PLAIN };
     assert_eq!(step_flops(&lora, &by_logps, batch, &whole), adapted + head);
 }
 
@@ -266,15 +268,9 @@ fn operations_are_those_counted_by_hand() {
 fn operations_of_what_else_is_trained_are_counted() {
     let (whole, head) = ([Segment { before: 0, tokens: 3 }], 2 * 3 * 16 * 8);
     let batch = BatchTokens { tokens: 3, supervised: 3, sequences: 1 };
-    let how = StepShape {
-        checkpointing: ActivationCheckpointing::Off,
-        gradient_release: false,
-        accumulates: false,
-        by_logps: false,
-        is_scored: false,
+    let step = |adapter: AdapterConfig| {
+        step_flops(&by_hand().with_adapter(&adapter).unwrap(), &PLAIN, batch, &whole)
     };
-    let step =
-        |adapter: AdapterConfig| step_flops(&by_hand().with_adapter(&adapter).unwrap(), &how, batch, &whole);
     let attention = 7 * 2 * (3 + 6 + 6) * 8;
     let prompt = PromptTuningConfig { num_virtual_tokens: 2, ..PromptTuningConfig::default() };
     assert_eq!(step(AdapterConfig::PromptTuning(prompt)), 2 * (2 * 5 * 480) + attention + 2 * head);

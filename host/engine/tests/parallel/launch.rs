@@ -5,6 +5,8 @@ use std::process::{Command, Output};
 
 use fthost_engine::parallel::LAUNCHERS;
 
+use super::mpirun::mpirun;
+
 /// One way to start ranks.
 #[derive(Debug, Clone)]
 pub enum Launcher {
@@ -19,10 +21,7 @@ impl Launcher {
     pub fn command(&self, size: usize) -> Command {
         let mut command = match self {
             Self::OpenMpi { tcp } => {
-                let mut command = Command::new("mpirun");
-                // More ranks than cores, and as root where the tests are.
-                command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-                command.args(["--oversubscribe", "--bind-to", "none"]);
+                let mut command = mpirun().expect("it was found");
                 if *tcp {
                     command.args(["--mca", "pml", "ob1", "--mca", "btl", "self,tcp"]);
                     command.args(["--mca", "btl_tcp_if_include", "lo"]);
@@ -60,11 +59,7 @@ impl Launcher {
 /// Every launcher that is at hand; `test` says so where none is.
 pub fn launchers(test: &str) -> Vec<Launcher> {
     let mut found = Vec::new();
-    if Command::new("mpirun")
-        .arg("--version")
-        .output()
-        .is_ok_and(|it| it.stdout.starts_with(b"mpirun (Open MPI)"))
-    {
+    if mpirun().is_some() {
         found.extend([Launcher::OpenMpi { tcp: false }, Launcher::OpenMpi { tcp: true }]);
     }
     if let Some(folder) = std::env::var_os("FTHOST_TEST_MPICH").map(PathBuf::from) {

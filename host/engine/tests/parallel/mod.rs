@@ -4,6 +4,8 @@
 //! two binary interfaces. What is not there is skipped, and said so.
 
 mod launch;
+#[path = "../../../../tests/support/mpirun.rs"]
+mod mpirun;
 
 use std::time::{Duration, Instant};
 

@@ -90,8 +90,8 @@ impl GroupRelative<'_> {
         let groups = source.layout(judged.iter().map(|it| &it.sampled));
         let mut micro_batches: Vec<PolicyBatch> = groups.into_iter().map(micro_batch).collect();
         if in_loss {
-            let tokens: Vec<usize> = micro_batches.iter().map(|it| it.batch.input_ids.len()).collect();
-            let said = ranks.each(&tokens, |it| source.reference_logps(&micro_batches[it].batch))?;
+            let batches = micro_batches.iter().map(|it| &it.batch);
+            let said = ranks.each(batches, |it| source.reference_logps(it))?;
             micro_batches.iter_mut().zip(said).for_each(|(it, said)| it.reference = Some(said));
         }
         let totals = GroupTotals {
