@@ -1,6 +1,6 @@
 //! What packed weights cost: while they are made, and in a step.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fthost_engine::Device;
 use fthost_engine::adapters::{LoraConfig, attach_lora};
@@ -23,8 +23,8 @@ const DENSE: isize = (HIDDEN * WIDE * size_of::<f32>()) as isize;
 /// What is widened at a time.
 const TILE: isize = 1 << 20;
 
-/// A folder with a model of random weights.
-fn folder(dtype: StoredDtype) -> tempfile::TempDir {
+/// A folder with a model of random weights, in files of so many bytes at most.
+fn folder(dtype: StoredDtype, max_shard_bytes: Option<u64>) -> tempfile::TempDir {
     let config = serde_json::json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
         "hidden_size": HIDDEN, "intermediate_size": WIDE, "num_hidden_layers": 3,
@@ -35,7 +35,7 @@ fn folder(dtype: StoredDtype) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
     let mut model = init_model(folder.path(), 1, &Device::flex()).unwrap();
-    let save = SaveConfig { dtype, ..Default::default() };
+    let save = SaveConfig { dtype, max_shard_bytes, ..Default::default() };
     save_model(&mut model, folder.path(), folder.path(), &save).unwrap();
     folder
 }
@@ -59,6 +59,12 @@ fn packed_bytes(model: &mut CausalLm) -> isize {
     bytes as isize
 }
 
+/// The files of a model's weights.
+fn weights_of(folder: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(folder).unwrap().map(|it| it.unwrap().path());
+    files.filter(|it| it.extension().is_some_and(|it| it == "safetensors")).collect()
+}
+
 /// Kilobytes of a file's pages that count as memory of this process.
 #[cfg(target_os = "linux")]
 fn resident(file: &Path) -> usize {
@@ -75,13 +81,22 @@ fn resident(file: &Path) -> usize {
     rss.sum()
 }
 
-/// From files of either type: what is packed, and one weight at a time in f32 where the file holds another type. The pages
-/// that were read are given back.
+/// From files of either type, one or several: what is packed, and one weight at a time in f32 where the file holds another type.
+/// The pages that were read are given back.
 #[test]
 fn packing_takes_one_weight_at_a_time() {
     let _alone = alone();
-    for dtype in [StoredDtype::F32, StoredDtype::Bf16] {
-        let folder = folder(dtype);
+    let shard = Some(3 * DENSE as u64);
+    let ways = [
+        (StoredDtype::F32, None),
+        (StoredDtype::F32, shard),
+        (StoredDtype::Bf16, None),
+        (StoredDtype::Bf16, shard),
+    ];
+    for (dtype, max_shard_bytes) in ways {
+        let folder = folder(dtype, max_shard_bytes);
+        let files = weights_of(folder.path());
+        assert_eq!(files.len() > 1, max_shard_bytes.is_some(), "{files:?}");
         drop(load(folder.path(), nf4()));
         let before = live();
         restart_peak();
@@ -98,9 +113,10 @@ fn packing_takes_one_weight_at_a_time() {
         #[cfg(target_os = "linux")]
         {
             // A page that is read brings its neighbours, 64 kB in all.
-            let (file, around) = (folder.path().join("model.safetensors"), 64);
+            let around = 64;
             let held = (VOCAB * HIDDEN * size_of::<f32>()) >> 10;
-            let (found, whole) = (resident(&file), file.metadata().unwrap().len() as usize >> 10);
+            let found = files.iter().map(|it| resident(it)).sum::<usize>();
+            let whole = files.iter().map(|it| it.metadata().unwrap().len() as usize >> 10).sum::<usize>();
             let allowed = held + 16 * around;
             assert!(
                 found < allowed && allowed < whole / 2,
@@ -114,7 +130,7 @@ fn packing_takes_one_weight_at_a_time() {
 #[test]
 fn a_step_widens_a_tile_and_never_a_weight() {
     let _alone = alone();
-    let folder = folder(StoredDtype::F32);
+    let folder = folder(StoredDtype::F32, None);
     let batch = rows_of(TOKENS, VOCAB);
     let targets = batch.targets();
     for checkpointing in [Off, Block] {
