@@ -95,9 +95,9 @@ fn a_killed_run_goes_on_from_its_last_checkpoint() {
     assert!(left(folder.path()) == whole);
 }
 
-/// The second signal does not wait for a step, nor for a checkpoint.
+/// SIGINT after another signal does not wait for a step, nor for a checkpoint; SIGTERM, of which a cluster sends several, does.
 #[test]
-fn a_second_signal_ends_the_program_at_once() {
+fn a_second_interrupt_ends_the_program_at_once() {
     let (folder, path) = long_workplace();
     // One step of this run takes longer than both signals.
     let long = [
@@ -128,10 +128,13 @@ fn a_second_signal_ends_the_program_at_once() {
     while !folder.path().join("out/metrics.jsonl").exists() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    signal(&child, "TERM");
-    std::thread::sleep(std::time::Duration::from_millis(50));
-    signal(&child, "TERM");
-    assert_eq!(child.wait().unwrap().code(), Some(143));
+    for name in ["USR1", "TERM", "TERM"] {
+        signal(&child, name);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert_eq!(child.try_wait().unwrap(), None, "the step in work goes on");
+    }
+    signal(&child, "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(
         std::fs::read(folder.path().join("out/metrics.jsonl")).unwrap().is_empty(),
         "no step was finished"
