@@ -334,12 +334,16 @@ fn every_set_names_plugins_that_exist() {
     }
 }
 
+/// Paths of the images that Kubeflow's mpi-operator runs: the same on every machine.
+const PATHS_OF_IMAGES: [&str; 2] = ["/home/mpiuser", "/root/.ssh"];
+
 #[test]
 fn no_file_holds_a_path_of_one_machine() {
     let personal = ["root", "home", "work", "Users"].map(|it| format!("/{it}/"));
     for path in files() {
         // Binary goldens are no text; they hold no paths.
         let Ok(text) = std::fs::read_to_string(root().join(&path)) else { continue };
+        let text = PATHS_OF_IMAGES.iter().fold(text, |text, it| text.replace(it, ""));
         for (number, line) in text.lines().enumerate() {
             let found = personal.iter().find(|it| {
                 line.match_indices(it.as_str()).any(|(at, _)| {

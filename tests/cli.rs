@@ -142,6 +142,7 @@ fn help_names_verbs_and_exit_codes() {
       run          Train as a run file says
       check        Check a run file without loading or training anything
       estimate     Say what a run would take in memory and operations, without starting it
+      launch       Write a Slurm script or a Kubernetes MPIJob that starts a run; nothing is submitted
       generate     Print a model's answers to prompts
       eval         Judge a model, or one with an adapter, on the held-out rows of a run file
       data         Look at data as training sees it

@@ -12,6 +12,7 @@ mod estimate;
 mod generate;
 mod hub;
 mod interrupt;
+mod launch;
 mod models;
 mod output;
 mod plugins;

@@ -1,6 +1,7 @@
 //! The command line, as typed.
 
 mod author;
+mod launch;
 mod model;
 mod share;
 
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use fthost_run::models::combine::Weighted;
 
 pub use author::{AuthorVerb, BenchArgs, BuildArgs, NewArgs, PackageArgs, TestArgs, TryArgs};
+pub use launch::LaunchArgs;
 pub use model::{CombineArgs, ConvertArgs, InitArgs, InspectArgs, MergeArgs, ModelVerb, PullArgs};
 pub use share::{KeyVerb, PullPackageArgs, PushArgs, ShareVerb, UpdateArgs, VerifyArgs};
 
@@ -36,6 +38,11 @@ pub enum Verb {
     ///
     /// Plugins that make rows are run where that is quick; weights are not loaded.
     Estimate(EstimateArgs),
+    /// Write a Slurm script or a Kubernetes MPIJob that starts a run; nothing is submitted
+    ///
+    /// Nodes, ranks, cores and all that a cluster wants to know stand in `[launch]` of the run file, or after `--set`. The run file
+    /// is checked as it will be on its ranks. A job that is started again goes on from its newest checkpoint.
+    Launch(LaunchArgs),
     /// Print a model's answers to prompts
     Generate(Box<GenerateArgs>),
     /// Judge a model, or one with an adapter, on the held-out rows of a run file

@@ -8,6 +8,7 @@ mod doctor;
 mod estimate;
 mod eval;
 mod generate;
+mod launch;
 mod model;
 mod plugin;
 mod render;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args),
         Verb::Check(args) => check::run(&args).map_err(Stop::from),
         Verb::Estimate(args) => estimate::run(&args).map_err(Stop::from),
+        Verb::Launch(args) => launch::run(&args).map_err(Stop::from),
         Verb::Generate(args) => generate::run(&args).map_err(Stop::from),
         Verb::Data(DataVerb::Preview(args)) => data::preview(&args).map_err(Stop::from),
         Verb::Eval(args) => eval::run(&args).map_err(Stop::from),

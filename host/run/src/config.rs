@@ -1,8 +1,10 @@
 //! The run file. Composes what is configured beside the code it configures; nothing else does.
 
 mod checkpoint;
+mod eval;
 mod objective;
 mod parse;
+mod paths;
 mod train;
 
 use std::path::{Path, PathBuf};
@@ -11,9 +13,8 @@ use fthost_engine::adapters::{
     AdapterConfig, Ia3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig, peft,
 };
 use fthost_engine::checkpoint::LoadConfig;
-use fthost_engine::generate::GenerateConfig;
 use fthost_engine::models::DecoderConfig;
-use fthost_engine::nn::{DecodeWeights, FloatDtype};
+use fthost_engine::nn::FloatDtype;
 use fthost_engine::optim::{AdamWConfig, MomentStorage, ScheduleConfig};
 use fthost_engine::quant::QuantConfig;
 use fthost_engine::train::early_stop::EarlyStopConfig;
@@ -21,11 +22,13 @@ use fthost_sandbox::PluginTable;
 use serde::{Deserialize, Serialize};
 
 pub use self::checkpoint::CheckpointConfig;
+pub use self::eval::EvalConfig;
 pub use self::objective::Objective;
 pub use self::train::TrainConfig;
-use crate::dataset::{DataConfig, HeldOut};
+use crate::dataset::DataConfig;
 use crate::error::{Result, RunError};
-use crate::judges::{JudgeConfig, Judges};
+use crate::judges::Judges;
+use crate::launch::LaunchConfig;
 pub use crate::models::ModelConfig;
 use crate::packages::Packages;
 use crate::reward_model::RewardModels;
@@ -85,6 +88,9 @@ pub struct RunConfig {
     pub rewards: RewardModels,
     /// Where results go.
     pub output: OutputConfig,
+    /// How a cluster starts the run: of no effect on what it computes, so it stands in no digest and no lock file.
+    #[serde(default, skip_serializing)]
+    pub launch: LaunchConfig,
 }
 
 /// `[adapter.<kind>]`.
@@ -175,49 +181,6 @@ impl Default for Optimizer {
     }
 }
 
-/// `[eval]`: when the rows of `data.held_out` are looked at.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EvalConfig {
-    /// After every so many steps; 0 is never between the first and the last.
-    pub every_steps: u64,
-    /// Before the first step.
-    pub before: bool,
-    /// After the last step.
-    pub after: bool,
-    /// How answers are generated, where plugins score or judge them.
-    pub generation: GenerateConfig,
-    /// Answers that grow at one time.
-    pub batch_size: usize,
-    /// What answers are generated with: `bf16` and `int8` are copies, made anew for each evaluation, that are read in
-    /// less time. The loss on held-out rows is that of the model as it is.
-    pub weights: DecodeWeights,
-}
-
-impl Default for EvalConfig {
-    fn default() -> Self {
-        Self {
-            every_steps: 0,
-            before: true,
-            after: true,
-            generation: GenerateConfig::default(),
-            batch_size: 16,
-            weights: DecodeWeights::default(),
-        }
-    }
-}
-
-impl EvalConfig {
-    /// Whether to evaluate after `step` steps of `total`.
-    pub fn is_due(&self, step: u64, total: u64) -> bool {
-        match step {
-            0 => self.before,
-            step if step >= total => self.after,
-            step => self.every_steps > 0 && step.is_multiple_of(self.every_steps),
-        }
-    }
-}
-
 /// `[output]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -235,45 +198,32 @@ impl RunConfig {
     /// # Errors
     /// Unknown keys and wrong types with their lines, every impossible value at once, and a plugin set that is not found.
     pub fn read(path: &Path, overrides: &[String], sets: &[String]) -> Result<Self> {
-        let fail = |problems| RunError::Config { path: path.display().to_string(), problems };
-        let text = std::fs::read_to_string(path).map_err(|error| fail(vec![error.to_string()]))?;
-        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut config = Self::as_typed(path, overrides, sets)?;
+        config.train.data_parallel = fthost_engine::parallel::launched().map_or(1, |it| it.1);
+        let problems = config.problems();
+        if !problems.is_empty() {
+            return Err(invalid(path, problems));
+        }
+        config.stand_in(folder_of(path));
+        Ok(config)
+    }
+
+    /// As [`RunConfig::read`], of values that were not looked at and paths as the file has them.
+    ///
+    /// # Errors
+    /// Unknown keys and wrong types with their lines, and a plugin set that is not found.
+    pub(crate) fn as_typed(path: &Path, overrides: &[String], sets: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| invalid(path, vec![error.to_string()]))?;
+        let folder = folder_of(path);
         let search = standard::search_path(folder)?;
         let named = if sets.is_empty() { parse::plugin_sets(&text) } else { sets.to_vec() };
         let packages = Packages::around(folder)?;
         let found = packages.sets(&search);
         let below =
             named.iter().map(|name| found.document(name)).collect::<std::result::Result<Vec<_>, _>>()?;
-        let mut config = parse::parse(&text, overrides, &below).map_err(fail)?;
+        let mut config =
+            parse::parse(&text, overrides, &below).map_err(|problems| invalid(path, problems))?;
         config.plugin_sets = named;
-        config.train.data_parallel = fthost_engine::parallel::launched().map_or(1, |it| it.1);
-        let problems = config.problems();
-        if !problems.is_empty() {
-            return Err(fail(problems));
-        }
-        for (_, plugin) in &mut config.plugins.0 {
-            plugin.component = plugin.component.take().map(|it| folder.join(it));
-            let granted = plugin.grants.resources.values_mut();
-            granted.for_each(|it| it.file = folder.join(&it.file));
-        }
-        for judge in config.judges.values_mut() {
-            if let JudgeConfig::Folder { path } = judge {
-                *path = folder.join(&path);
-            }
-        }
-        for reward in config.rewards.values_mut() {
-            reward.path = folder.join(&reward.path);
-            reward.base = reward.base.take().map(|it| folder.join(it));
-        }
-        config.model.path = config.model.path.map(|it| folder.join(it));
-        if let Some(Adapter::Peft { path }) = &mut config.adapter {
-            *path = folder.join(&path);
-        }
-        config.output.dir = folder.join(&config.output.dir);
-        config.data.files.iter_mut().for_each(|file| *file = folder.join(&file));
-        if let Some(HeldOut::Files(files)) = &mut config.data.held_out {
-            files.iter_mut().for_each(|file| *file = folder.join(&file));
-        }
         Ok(config)
     }
 
@@ -292,7 +242,7 @@ impl RunConfig {
     }
 
     /// Every impossible value, each with its full key.
-    fn problems(&self) -> Vec<String> {
+    pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut under = |section: &str, found: Vec<String>| {
             problems.extend(found.iter().map(|it| it.replacen('`', &format!("`{section}."), 1)));
@@ -323,6 +273,7 @@ impl RunConfig {
         if let Some(early_stop) = &self.early_stop {
             under("early_stop", early_stop.problems());
         }
+        under("launch", self.launch.problems());
         if self.eval.batch_size == 0 {
             problems.push("`eval.batch_size` must be > 0, got `0`".into());
         }
@@ -397,9 +348,20 @@ impl RunConfig {
     }
 }
 
+/// The folder of the run file at `path`.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+/// That the run file at `path` has `problems`.
+pub(crate) fn invalid(path: &Path, problems: Vec<String>) -> RunError {
+    RunError::Config { path: path.display().to_string(), problems }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::HeldOut;
 
     const FILE: &str = "[model]\npath = \"model\"\n[data]\nfiles = [\"a.jsonl\"]\n[output]\ndir = \"out\"\n";
 

@@ -221,6 +221,12 @@ pub enum RunError {
         /// The folder.
         folder: PathBuf,
     },
+    /// A job's file is to be written where one stands, which somebody may have changed.
+    #[error("`{}` is already there\nhint: replace it with `--force`, or give another file with `--out`", path.display())]
+    JobInTheWay {
+        /// The file.
+        path: PathBuf,
+    },
     /// A folder is to be replaced that holds something else.
     #[error("`{}` is no model's folder, so it is not replaced\nhint: give another folder with `--out`", folder.display())]
     NoModelInTheWay {
@@ -347,6 +353,7 @@ impl RunError {
             | Self::DamagedScores { .. }
             | Self::CheckpointsInTheWay { .. }
             | Self::ModelInTheWay { .. }
+            | Self::JobInTheWay { .. }
             | Self::MergesPacked { .. }
             | Self::NoBlocks { .. }
             | Self::OtherBase { .. }

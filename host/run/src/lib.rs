@@ -20,6 +20,7 @@ pub mod interrupt;
 pub mod judge;
 pub mod judges;
 mod kept;
+pub mod launch;
 mod lessons;
 pub mod lock;
 mod method;

@@ -218,13 +218,22 @@ fn add_judgement(
 
 /// What several ranks can't do yet, told before anything is read.
 fn known_on_ranks(config: &RunConfig, options: &RunOptions) -> Result<()> {
-    let unknown = match options.ranks.are_many() {
-        true if config.train.gradient_release => "`train.gradient_release`: gradients are summed first",
-        true if options.device == DeviceKind::Cuda => "`--device cuda`: all would take the same one",
-        _ => return Ok(()),
+    let unknown = unknown_on_ranks(config, options.device).filter(|_| options.ranks.are_many());
+    let problems: Vec<String> = unknown.into_iter().collect();
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(EngineError::Invalid { what: "run".into(), problems }.into()),
+    }
+}
+
+/// What a run on `device` asks for that several ranks can't do yet.
+pub(crate) fn unknown_on_ranks(config: &RunConfig, device: DeviceKind) -> Option<String> {
+    let unknown = match device {
+        _ if config.train.gradient_release => "`train.gradient_release`: gradients are summed first",
+        DeviceKind::Cuda => "`--device cuda`: all would take the same one",
+        DeviceKind::Cpu => return None,
     };
-    let problems = vec![format!("not known on several ranks: {unknown}")];
-    Err(EngineError::Invalid { what: "run".into(), problems }.into())
+    Some(format!("not known on several ranks: {unknown}"))
 }
 
 /// A signal that came to any rank: all stop after the same step.
