@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use crate::support::model::sums;
 use crate::support::root;
@@ -95,49 +96,51 @@ fn a_killed_run_goes_on_from_its_last_checkpoint() {
     assert!(left(folder.path()) == whole);
 }
 
+/// Starts a run whose first step takes long, and signals it `delay` after its files are there. `None` where it had not begun with
+/// the step yet: it ends then with a checkpoint of none.
+fn met_in_its_first_step(path: &Path, delay: Duration) -> Option<Child> {
+    let long = [
+        "train.gradient_accumulation_steps=10000",
+        "data.packing=false",
+        "train.steps=2",
+        "eval.before=false",
+    ];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fthost"))
+        .arg("run")
+        .arg(path)
+        .args(["--quiet", "--overwrite"])
+        .args(long.iter().flat_map(|it| ["--set", it]))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let out = path.with_file_name("out");
+    while !out.join("metrics.jsonl").exists() {
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(child.try_wait().unwrap(), None, "the run ended before its first step");
+    }
+    std::thread::sleep(delay);
+    for name in ["USR1", "TERM", "TERM"] {
+        signal(&child, name);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    if child.try_wait().unwrap().is_none() {
+        return Some(child);
+    }
+    std::fs::remove_dir_all(out).unwrap();
+    None
+}
+
 /// SIGINT after another signal does not wait for a step, nor for a checkpoint; SIGTERM, of which a cluster sends several, does.
 #[test]
 fn a_second_interrupt_ends_the_program_at_once() {
     let (folder, path) = long_workplace();
-    // One step of this run takes longer than both signals.
-    let long = [
-        "--set",
-        "train.gradient_accumulation_steps=4000",
-        "--set",
-        "data.packing=false",
-        "--set",
-        "train.steps=2",
-    ];
-    let rows = sums(20_000);
-    std::fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_fthost"))
-        .arg("run")
-        .arg(&path)
-        .args(long)
-        .args(["--set", "eval.before=false", "--json"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("\"preview\"") {
-        line.clear();
-        assert!(lines.read_line(&mut line).unwrap() > 0, "the run ended before its first step");
-    }
-    while !folder.path().join("out/metrics.jsonl").exists() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    for name in ["USR1", "TERM", "TERM"] {
-        signal(&child, name);
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        assert_eq!(child.try_wait().unwrap(), None, "the step in work goes on");
-    }
+    std::fs::write(folder.path().join("rows.jsonl"), sums(20_000)).unwrap();
+    let delays = [100, 500, 2000, 5000].map(Duration::from_millis);
+    let met = delays.into_iter().find_map(|it| met_in_its_first_step(&path, it));
+    let mut child = met.expect("a step that takes long is met in some seconds");
     signal(&child, "INT");
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(
-        std::fs::read(folder.path().join("out/metrics.jsonl")).unwrap().is_empty(),
-        "no step was finished"
-    );
+    let metrics = std::fs::read(folder.path().join("out/metrics.jsonl")).unwrap();
+    assert!(metrics.is_empty(), "no step was finished");
     assert!(!folder.path().join("out/checkpoint-1").exists());
 }
