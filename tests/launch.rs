@@ -358,7 +358,7 @@ fn texts(map: &Value) -> BTreeMap<String, String> {
 }
 
 /// Schema: <https://github.com/kubeflow/mpi-operator>, `pkg/apis/kubeflow/v2beta1/types.go` (fields),
-/// `manifests/base/kubeflow.org_mpijobs.yaml` (the definition that the API server checks, version 0.5 or newer for
+/// `manifests/base/kubeflow.org_mpijobs.yaml` (the definition that the API server checks; older ones lack
 /// `launcherCreationPolicy`) and `pkg/apis/kubeflow/validation/validation.go` (what the operator refuses); pods are those of
 /// Kubernetes' core/v1.
 #[test]
