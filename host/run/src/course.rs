@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use fthost_engine::checkpoint::training::{self, Best, DataPosition, Progress, latest, prune, read_progress};
+use fthost_engine::parallel::Collective;
 use fthost_engine::train::TrainState;
 use fthost_engine::train::early_stop::{EarlyStopConfig, Verdict, judge};
 

@@ -191,7 +191,7 @@ impl Source<'_> {
         questions: &[(u64, &Question)],
         batch: u64,
     ) -> Result<Rollout> {
-        let (config, own) = (self.rollout(), state.ranks.part(questions.len()));
+        let (config, own) = (self.rollout(), state.ranks.stretch(questions.len()));
         let generation = config.generation(self.config.train.seed, state.step, batch);
         let settings = RolloutSettings {
             generation: GenerateConfig { first_prompt: own.start, ..generation },

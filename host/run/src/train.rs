@@ -7,7 +7,7 @@ use fthost_engine::EngineError;
 use fthost_engine::adapters::merge::save_merged;
 use fthost_engine::adapters::peft;
 use fthost_engine::device::DeviceKind;
-use fthost_engine::parallel::Ranks;
+use fthost_engine::parallel::{Collective, Ranks};
 use fthost_engine::train::memory::peak_rss_bytes;
 use fthost_engine::train::{StepConfig, TrainState};
 

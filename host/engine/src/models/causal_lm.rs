@@ -20,6 +20,7 @@ use super::trained::Trained;
 use crate::nn::precision::cast;
 use crate::nn::{DecodeWeights, FloatDtype, Rope};
 use crate::quant::QuantConfig;
+use crate::shard::Shards;
 
 /// A model: embedding, blocks, final norm, and a head unless the embedding serves as one.
 #[derive(Debug, Clone)]
@@ -44,6 +45,8 @@ pub struct CausalLm {
     pub score: Option<ScoreHead>,
     /// Which weights are.
     pub trained: Trained,
+    /// What this rank has of a model that is shared with others.
+    pub shards: Option<Arc<Shards>>,
     /// What the blocks compute in; what is trained of them is f32.
     pub compute_dtype: FloatDtype,
 }
@@ -55,6 +58,15 @@ pub struct TokenHead {
     pub weight: Tensor<2>,
     /// Bound of the logits.
     pub softcap: Option<f64>,
+}
+
+/// What stands on the trunk, as a loss is given it: tracked where it is trained.
+#[derive(Debug, Clone)]
+pub struct Heads {
+    /// What predicts tokens.
+    pub tokens: TokenHead,
+    /// The scalar head, where there is one.
+    pub score: Option<ScoreHead>,
 }
 
 impl TokenHead {
@@ -113,11 +125,9 @@ impl CausalLm {
         BlockContext { ropes, cu_seqlens, parents, encoded: self.encoded_prefix() }
     }
 
-    /// Hidden states after the final norm, `[T, D]`.
+    /// As [`CausalLm::forward`], the hidden states alone.
     pub fn hidden(&self, batch: &Batch) -> Tensor<2> {
-        let (context, x) = (self.context(batch), self.embed_batch(batch));
-        let x = self.blocks.iter().fold(x, |x, block| block.forward(x, &context));
-        self.final_norm(self.without_prompt(x))
+        self.forward(batch).0
     }
 
     /// The norm after the last block, `[T, D]` to `[T, D]`, in f32: the head and the loss are.
@@ -133,6 +143,11 @@ impl CausalLm {
     /// What predicts tokens.
     pub fn token_head(&self) -> TokenHead {
         TokenHead { weight: self.head_weight(), softcap: self.config.final_logit_softcapping }
+    }
+
+    /// What stands on the trunk.
+    pub(crate) fn heads(&self) -> Heads {
+        Heads { tokens: self.token_head(), score: self.score.clone() }
     }
 
     /// `[T, D]` to `[T, V]`.
@@ -221,7 +236,7 @@ impl CausalLm {
     /// The model as it generates: its linear weights and its head in `weights`. What is packed stays so. Embedding, norms and
     /// adapters, and all of it for [`DecodeWeights::F32`], are shared with `self`.
     pub fn for_decoding(&self, weights: DecodeWeights) -> Self {
-        let mut model = self.clone();
+        let mut model = self.whole();
         for (_, linear) in model.blocks.iter_mut().flat_map(|it| it.linears_mut()) {
             // They do not change while a model decodes.
             linear.fix_norms();

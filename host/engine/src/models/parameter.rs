@@ -12,7 +12,7 @@ pub enum Parameter<'a> {
     /// Weights, embeddings and adapters.
     Matrix(&'a mut Tensor<2>),
     /// The weight of a linear that is stored in fewer bits and is frozen: it is counted and saved, never trained.
-    Packed(&'a Arc<Packed>),
+    Packed(&'a mut Arc<Packed>),
 }
 
 impl<'a> Parameter<'a> {

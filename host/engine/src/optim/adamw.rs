@@ -130,7 +130,8 @@ impl AdamW {
             updates: self.updates,
         };
         // Taken out, so that moments are held once and are updated where they stand.
-        let moments = self.moments.remove(name).unwrap_or_else(|| self.fresh(&value));
+        let moments =
+            self.moments.remove(name).unwrap_or_else(|| self.fresh(&value, value.shape().num_elements()));
         let (value, moments) = match moments {
             Moments::F32(moments) => {
                 let (value, moments) = adamw(value, gradient, moments, &step);
@@ -149,28 +150,28 @@ impl AdamW {
         value
     }
 
-    /// Makes the moments of a parameter that has none yet. Those in files are made here alone.
+    /// Makes the moments of a parameter that has none yet, or of a piece of one that has `whole` values. Those in files are made
+    /// here alone.
     ///
     /// # Errors
     /// Files that can't be made.
-    pub fn reserve<const D: usize>(&mut self, name: &str, value: &Tensor<D>) -> Result<()> {
+    pub fn reserve<const D: usize>(&mut self, name: &str, value: &Tensor<D>, whole: usize) -> Result<()> {
         if !self.moments.contains_key(name) {
             let moments = match &self.storage {
                 MomentStorage::Paged(folder) => {
                     Moments::Paged(PagedMoments::zeros(value.shape().num_elements(), folder)?)
                 }
-                _ => self.fresh(value),
+                _ => self.fresh(value, whole),
             };
             self.moments.insert(name.to_string(), moments);
         }
         Ok(())
     }
 
-    fn fresh<const D: usize>(&self, value: &Tensor<D>) -> Moments {
-        let length = value.shape().num_elements();
+    fn fresh<const D: usize>(&self, value: &Tensor<D>, whole: usize) -> Moments {
         match self.storage {
-            MomentStorage::Blocks { min_8bit_size } if length >= min_8bit_size => {
-                Moments::Blocks(BlockMoments::zeros(length))
+            MomentStorage::Blocks { min_8bit_size } if whole >= min_8bit_size => {
+                Moments::Blocks(BlockMoments::zeros(value.shape().num_elements()))
             }
             _ => Moments::F32(fthost_kernels::Moments::zeros(value)),
         }

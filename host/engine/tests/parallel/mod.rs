@@ -6,6 +6,7 @@
 mod launch;
 #[path = "../../../../tests/support/mpirun.rs"]
 mod mpirun;
+mod shard;
 
 use std::time::{Duration, Instant};
 
@@ -28,8 +29,10 @@ fn as_a_rank() {
     assert_eq!(ranks.local_rank(), rank, "all are on one machine");
     for length in [0, 1, 13, 1000, 300_001] {
         let part = |of: usize| (0..length).map(move |it| (it * 7 + of * 13) as u8);
-        let (own, mut all): (Vec<u8>, _) = (part(rank).collect(), vec![0; length * size]);
-        ranks.all_gather(&own, &mut all).unwrap();
+        let own: Vec<u8> = part(rank).collect();
+        let mut all = vec![0; length * size];
+        all[rank * length..][..length].copy_from_slice(&own);
+        ranks.all_gather(&mut all).unwrap();
         assert_eq!(all, (0..size).flat_map(part).collect::<Vec<u8>>(), "{length}");
         for root in 0..size {
             let mut bytes = own.clone();

@@ -116,7 +116,7 @@ fn shared_prefix_equals_unshared() {
                 let mut sums = Gradients::default();
                 batches.iter().for_each(|it| sums.add(&state.model, it, ActivationCheckpointing::Off));
                 let gradients: Vec<Vec<f32>> =
-                    sums.values.into_iter().map(|it| it.try_into_vec_as().unwrap()).collect();
+                    sums.sums.values().into_iter().map(|it| it.try_into_vec_as().unwrap()).collect();
                 (logps, [sums.loss_sum, sums.entropy_sum, sums.correct], sums.supervised_tokens, gradients)
             });
             let [shared, apart] = found;
