@@ -96,6 +96,37 @@ fn place_of(kind: &str, sections: &str) -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
+/// The metrics and the weights of `found` are those of `expected`, to the last digits of a sum.
+fn assert_equal_runs(
+    what: &str,
+    (found, weights): (&[Value], &BTreeMap<String, Vec<f32>>),
+    (expected, alone): (&[Value], &BTreeMap<String, Vec<f32>>),
+) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (found, expected) in found.iter().zip(expected) {
+        for (name, expected) in expected.as_object().unwrap() {
+            let (found, expected) = (found[name].as_f64().unwrap(), expected.as_f64().unwrap());
+            let bound = 1e-6 * expected.abs().max(1.0);
+            assert!((found - expected).abs() <= bound, "{what}: {name} {found} for {expected}");
+        }
+    }
+    assert!(weights.keys().eq(alone.keys()), "{what}");
+    for (name, expected) in alone {
+        let most = weights[name].iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(most <= 1e-6, "{what}: {name} differs by {most}");
+    }
+}
+
+/// Ranks that have everything, and ranks that share it: how many there are, how many micro-batches each takes, and what of
+/// `[parallel]` says so.
+const MESHES: [(usize, &str, &[&str]); 5] = [
+    (2, "2", &[]),
+    (4, "1", &[]),
+    (2, "2", &["data_parallel_shard=-1", "data_parallel_replicate=1"]),
+    (4, "1", &["data_parallel_shard=-1", "data_parallel_replicate=1", "offload=optimizer"]),
+    (4, "1", &["data_parallel_shard=2", "zero=2"]),
+];
+
 /// Rows of a step that all share; the last window of an epoch has 5 of 8 rows, which leaves a rank of four with nothing.
 #[test]
 fn ranks_train_what_one_process_does() {
@@ -117,35 +148,22 @@ fn ranks_train_what_one_process_does() {
         let (expected, alone) = (metrics(place), weights(place));
         let norms = expected.iter().filter_map(|it| it["grad_norm"].as_f64());
         assert!(norms.filter(|it| *it > 1e-4).count() > 6, "{kind} learns");
-        for (size, accumulated) in [(2, "2"), (4, "1")] {
+        for (size, accumulated, parallel) in MESHES {
             let Some(mpirun) = mpirun("ranks_train_what_one_process_does") else { return };
             std::fs::remove_dir_all(place.join("out")).unwrap();
             let accumulation = format!("train.gradient_accumulation_steps={accumulated}");
-            let more = [&held_out[..], &["--set", &accumulation]].concat();
+            let parallel: Vec<String> = parallel.iter().map(|it| format!("parallel.{it}")).collect();
+            let parallel = parallel.iter().flat_map(|it| ["--set", it.as_str()]);
+            let more: Vec<&str> =
+                held_out.into_iter().chain(["--set", &accumulation]).chain(parallel).collect();
             let output = on(mpirun, size, &path, &more).output().unwrap();
             done(&output, place);
             // One of them prints.
             let told = String::from_utf8_lossy(&output.stderr).into_owned()
                 + &String::from_utf8_lossy(&output.stdout);
             assert_eq!(told.matches("step 12/12").count(), 1, "{told}");
-            let found = metrics(place);
-            assert_eq!(found.len(), expected.len(), "{kind} on {size}");
-            for (found, expected) in found.iter().zip(&expected) {
-                for (name, expected) in expected.as_object().unwrap() {
-                    let (found, expected) = (found[name].as_f64().unwrap(), expected.as_f64().unwrap());
-                    let bound = 1e-6 * expected.abs().max(1.0);
-                    assert!(
-                        (found - expected).abs() <= bound,
-                        "{kind} on {size}: {name} {found} for {expected}"
-                    );
-                }
-            }
-            let found = weights(place);
-            assert!(found.keys().eq(alone.keys()), "{kind} on {size}");
-            for (name, expected) in &alone {
-                let most = found[name].iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-                assert!(most <= 1e-6, "{kind} on {size}: {name} differs by {most}");
-            }
+            let (found, left) = (metrics(place), weights(place));
+            assert_equal_runs(&format!("{kind}: {more:?} on {size}"), (&found, &left), (&expected, &alone));
         }
     }
 }

@@ -16,6 +16,7 @@ use fthost_engine::models::DecoderConfig;
 use fthost_engine::nn::{DecodeWeights, FloatDtype};
 use fthost_engine::optim::{AdamWConfig, MomentStorage, ScheduleConfig};
 use fthost_engine::quant::QuantConfig;
+use fthost_engine::shard::{Offload, ParallelConfig};
 use fthost_engine::train::early_stop::EarlyStopConfig;
 use fthost_sandbox::PluginTable;
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,9 @@ pub struct RunConfig {
     /// How long and how much at a time.
     #[serde(default)]
     pub train: TrainConfig,
+    /// What ranks share of the model.
+    #[serde(default)]
+    pub parallel: ParallelConfig,
     /// How completions are sampled that an objective learns from.
     #[serde(default)]
     pub rollout: RolloutConfig,
@@ -160,8 +164,9 @@ impl Optimizer {
     }
 
     /// What its moments are stored in, for a run that writes to `output`.
-    pub fn storage(&self, output: &Path) -> MomentStorage {
+    pub fn storage(&self, output: &Path, offload: Offload) -> MomentStorage {
         match self {
+            Self::Adamw(_) if offload == Offload::Optimizer => MomentStorage::Host,
             Self::Adamw(_) => MomentStorage::F32,
             Self::Adamw8bit(_) => MomentStorage::BLOCKS,
             Self::PagedAdamw(_) => MomentStorage::Paged(output.to_path_buf()),
@@ -319,6 +324,7 @@ impl RunConfig {
         }
         under(&format!("objective.{}", self.objective.name()), self.objective.problems());
         under("train", self.train.problems(self.data.max_length));
+        under("parallel", self.parallel.problems());
         under("rollout", self.rollout.problems());
         if let Some(early_stop) = &self.early_stop {
             under("early_stop", early_stop.problems());
@@ -338,6 +344,9 @@ impl RunConfig {
         if let Some(quant) = self.quant.as_ref().filter(|_| self.adapter.is_none()) {
             let name = quant.name();
             problems.push(format!("`quant.{name}` needs an adapter: weights in so few bits are not trained"));
+        }
+        if self.train.gradient_release && self.parallel.data_parallel_shard != 1 {
+            problems.push("`train.gradient_release` needs `parallel.data_parallel_shard` = 1: of what is shared gradients are let go of in any case".into());
         }
         if self.train.gradient_release && self.data.packing {
             problems.push("`train.gradient_release` needs `data.packing` = false: a packed step may be several micro-batches".into());

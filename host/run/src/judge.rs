@@ -118,6 +118,11 @@ impl<'a> Judge<'a> {
         Ok(Self { tokenizer, settings, questions })
     }
 
+    /// Whether anything is asked that somebody judges.
+    pub fn asks(&self) -> bool {
+        !self.questions.is_empty()
+    }
+
     /// Generates, scores and judges; `None` where nothing is asked or nobody judges.
     ///
     /// # Errors

@@ -3,10 +3,11 @@
 use fthost_data::sampler::Windows;
 use fthost_data::{MappedRow, Tokenizer};
 use fthost_engine::EngineError;
-use fthost_engine::checkpoint::load_model_as;
+use fthost_engine::checkpoint::{load_model_as, load_shared};
 use fthost_engine::device::{self, DeviceKind};
-use fthost_engine::models::{CausalLm, Parameter};
+use fthost_engine::models::{CausalLm, Parameter, Trained};
 use fthost_engine::optim::AdamW;
+use fthost_engine::shard::Mesh;
 use fthost_engine::train::{TrainState, attach_reward_head, attach_value_model};
 
 use crate::adapter_base::load_adapter;
@@ -26,7 +27,7 @@ const SKIPPED_SHOWN: usize = 5;
 /// # Errors
 /// Everything that stops a run before its first step.
 pub fn plan(config: &RunConfig, plugins: &mut Plugins, device: DeviceKind) -> Result<Plan> {
-    prepare(&models::found(config)?, plugins, device).map(|it| it.plan)
+    prepare(&models::found(config)?, plugins, device, None).map(|it| it.plan)
 }
 
 /// A run before its first step.
@@ -42,7 +43,12 @@ pub(crate) struct Prepared {
     pub(crate) notes: Vec<String>,
 }
 
-pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceKind) -> Result<Prepared> {
+pub(crate) fn prepare(
+    config: &RunConfig,
+    plugins: &mut Plugins,
+    device: DeviceKind,
+    mesh: Option<&Mesh>,
+) -> Result<Prepared> {
     // Opened first: a device that is not there is told before anything is read.
     let opened = device::open(device)?;
     reward_model::open(config, plugins, device)?;
@@ -50,7 +56,13 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
         return Err(RunError::NoReward { objective: config.objective.name() });
     }
     let tokenizer = Tokenizer::load(config.model.folder())?;
-    let load = || load_model_as(config.model.folder(), &opened, &config.load_config());
+    // A model that is there as a whole for a while is shared behind that.
+    let at_once = |adapter: &Adapter| adapter.fresh().is_some_and(|it| !it.begins_from_weights());
+    let at_once = config.adapter.as_ref().is_none_or(at_once) && !plugins.ask_while_data_is_made();
+    let load = || match mesh.filter(|_| at_once) {
+        Some(mesh) => load_shared(config.model.folder(), &opened, &config.load_config(), mesh),
+        None => load_model_as(config.model.folder(), &opened, &config.load_config()),
+    };
     // Rows come first, because most of what can be wrong is in them; unless plugins ask the model while they make them.
     let mut early = None;
     if plugins.ask_while_data_is_made() {
@@ -75,7 +87,7 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
         // Of a reward model whatever predicts tokens is gone on with.
         model.score = None;
     }
-    let reference = model.clone();
+    let mut reference = model.clone();
     let fresh = config.adapter.as_ref().and_then(Adapter::fresh);
     if let Some(adapter) = &fresh {
         adapter.attach(&mut model, config.train.seed, &tokenizer)?;
@@ -87,8 +99,15 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
     }
     let mut state = TrainState::new(model, adapter);
     attach_heads(config, &mut state);
+    if let Some(mesh) = mesh {
+        if !at_once {
+            reference.trained = Trained::Adapter([].into());
+            reference.share(mesh);
+        }
+        state.share(mesh);
+    }
     let trainable_parameters = count_parameters(|visit| state.visit_trained(visit));
-    state.optimizer = AdamW::new(config.optimizer.storage(&config.output.dir));
+    state.optimizer = AdamW::new(config.optimizer.storage(&config.output.dir, config.parallel.offload));
     state.seed = config.train.seed;
     let plan = planned_run(config, plugins, &rows, [parameters, trainable_parameters]);
     Ok(Prepared { tokenizer, rows, state, reference, plan, settings, notes })

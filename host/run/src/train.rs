@@ -19,7 +19,7 @@ use crate::error::{Result, RunError};
 use crate::evaluate::{Evaluation, HeldOutRows};
 use crate::event::{Event, Plan, Stepped};
 use crate::interrupt::Interrupt;
-use crate::judge::{Judge, JudgeSettings};
+use crate::judge::{Judge, JudgeSettings, Judgement};
 use crate::lessons::{Lesson, Lessons};
 use crate::method::Method;
 use crate::metrics::MetricSink;
@@ -58,11 +58,14 @@ pub fn run(
 ) -> Result<Summary> {
     let mut config = models::found(config)?;
     config.train.data_parallel = options.ranks.size();
+    known_on_ranks(&config, options)?;
+    let mesh = config.parallel.mesh(&options.ranks)?;
+    let ranks = mesh.as_ref().map_or_else(|| options.ranks.clone(), |it| it.ranks(&options.ranks));
+    let options = &RunOptions { ranks, ..options.clone() };
     let (config, ranks) = (&config, &options.ranks);
-    known_on_ranks(config, options)?;
     let base_digest = ModelDigest::start(config.model.folder());
     let Prepared { tokenizer, mut rows, mut state, reference, plan, settings, notes } =
-        prepare(config, plugins, options.device)?;
+        prepare(config, plugins, options.device, mesh.as_ref())?;
     state.ranks = ranks.clone();
     notes.iter().for_each(|it| observe(Event::Noted(it)));
     observe(Event::Planned(&plan));
@@ -79,7 +82,7 @@ pub fn run(
     let known = Known::before_training(config, &rows, &reference, &base_digest, options, observe)?;
     let examples = std::mem::take(&mut rows.examples);
     let held_out = HeldOutRows::new(examples, &rows.held_out, config.laying(), known.held_out.as_ref());
-    let asked = plugins.ask_the_reference().then(|| reference.clone());
+    let asked = plugins.ask_the_reference().then(|| reference.whole()).filter(|_| ranks.is_first());
     let asking = JudgeSettings {
         eval: &config.eval,
         judges: &config.judges,
@@ -112,8 +115,12 @@ pub fn run(
             if let Some(mut evaluation) = held_out.evaluate(&state, &method)? {
                 // What the first says decides; plugins, which may ask others, judge there alone.
                 evaluation.decide(ranks)?;
-                if ranks.is_first() {
-                    add_judgement(&mut evaluation, &mut judge, plugins, &state, &mut metrics, folder)?;
+                if judge.asks() {
+                    let model = state.model.whole();
+                    if ranks.is_first() {
+                        let judged = judge.judge(plugins, &model, state.step)?;
+                        add_judgement(&mut evaluation, judged, &mut metrics, folder)?;
+                    }
                 }
                 improved = course.judge(&evaluation);
                 metrics.evaluated(&evaluation, course.epoch())?;
@@ -199,18 +206,16 @@ fn agree(ranks: &Ranks, plan: &Plan, settings: &Settings, base_digest: &str) -> 
     ])?)
 }
 
-/// What plugins say of the model's answers, where there are any.
+/// Adds what plugins say of the model's answers, where there are any.
 fn add_judgement(
     evaluation: &mut Evaluation,
-    judge: &mut Judge<'_>,
-    plugins: &mut Plugins,
-    state: &TrainState,
+    judged: Option<Judgement>,
     metrics: &mut MetricSink,
     folder: &Path,
 ) -> Result<()> {
-    if let Some(judgement) = judge.judge(plugins, &state.model, state.step)? {
+    if let Some(judgement) = judged {
         judgement.write(folder)?;
-        metrics.judged(state.step, &judgement.usage)?;
+        metrics.judged(evaluation.step, &judgement.usage)?;
         evaluation.add(&judgement);
     }
     Ok(())
@@ -283,14 +288,16 @@ fn save(state: &mut TrainState, config: &RunConfig) -> Result<PathBuf> {
     if let Some(lora) = state.adapter.clone() {
         let folder = config.output.dir.join("adapter");
         let reference = config.model.reference();
+        let mut model = state.model.with_trained();
         if is_first {
-            peft::save_adapter(&mut state.model, &lora, &reference, &folder)?;
+            peft::save_adapter(&mut model, &lora, &reference, &folder)?;
             adapter_base::write(&folder, base, reference)?;
         }
         return Ok(folder);
     }
     let folder = config.output.dir.join("model");
-    if is_first {
+    // Of a model that ranks share all take part.
+    if is_first || state.model.is_hollow() {
         save_merged(&mut state.model, base, &folder)?;
     }
     Ok(folder)

@@ -7,6 +7,9 @@ pub mod load;
 mod moments;
 pub mod safetensors;
 mod save;
+mod shards;
+mod stretches;
+mod trained;
 pub mod training;
 pub mod write;
 

@@ -14,6 +14,7 @@ use super::block::{Block, BlockContext, RopeTables};
 use super::decoder::DecoderConfig;
 use super::norm::Norm;
 use super::parameter::Parameter;
+use super::part::Part;
 use super::prefix::PrefixEncoder;
 use super::score::ScoreHead;
 use super::trained::Trained;
@@ -167,11 +168,7 @@ impl CausalLm {
     /// Every weight that is trained: the adapter's where there is one and what is trained with it, otherwise all; and a scalar
     /// head's, last.
     pub fn visit_trained(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
-        self.visit_trained_embedding(visit);
-        for layer in 0..self.blocks.len() {
-            self.visit_trained_block(layer, visit);
-        }
-        self.visit_trained_head(visit);
+        Part::all(self.blocks.len()).for_each(|part| part.visit_trained(self, visit));
     }
 
     /// What is trained of the `layer`th block.
@@ -225,12 +222,7 @@ impl CausalLm {
 
     /// Every base weight with its Hugging Face name, in a fixed order; adapters and a scalar head apart.
     pub fn visit_base(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
-        self.visit_embedding(visit);
-        let blocks = self.config.names.blocks;
-        for (layer, block) in self.blocks.iter_mut().enumerate() {
-            block.visit_base(&format!("{blocks}.{layer}"), visit);
-        }
-        self.visit_head(visit);
+        Part::all(self.blocks.len()).for_each(|part| part.visit_base(self, visit));
     }
 
     /// The model as it generates: its linear weights and its head in `weights`. What is packed stays so. Embedding, norms and

@@ -30,6 +30,18 @@ impl Part {
         }
     }
 
+    /// The base's weights of this part of `model`, in a fixed order.
+    pub fn visit_base(self, model: &mut CausalLm, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+        match self {
+            Self::Head => model.visit_head(visit),
+            Self::Embedding => model.visit_embedding(visit),
+            Self::Block(index) => {
+                let path = model.block_path(index);
+                model.blocks[index].visit_base(&path, visit);
+            }
+        }
+    }
+
     /// What is frozen of this part of `model`, in a fixed order.
     pub fn visit_frozen(self, model: &mut CausalLm, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
         let trained = model.trained.clone();

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use burn::tensor::Tensor;
+use fthost_kernels::adamw::adamw_on_host;
 use fthost_kernels::{AdamWStep, BlockMoments, adamw, adamw8bit};
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +67,8 @@ pub enum MomentStorage {
     },
     /// Four bytes each, in mapped files of this folder.
     Paged(PathBuf),
+    /// Four bytes each, in the memory of the host whatever the parameter's device.
+    Host,
 }
 
 impl MomentStorage {
@@ -83,6 +86,8 @@ pub enum Moments {
     Blocks(BlockMoments),
     /// On the host, and on its disk where memory is wanted.
     Paged(PagedMoments),
+    /// On the host.
+    Host([Vec<f32>; 2]),
 }
 
 /// The optimizer: moments by parameter name, made when a parameter is first updated unless [`AdamW::reserve`] was before.
@@ -145,6 +150,10 @@ impl AdamW {
                 let value = moments.update(value, gradient, &step);
                 (value, Moments::Paged(moments))
             }
+            Moments::Host(mut moments) => {
+                let value = adamw_on_host(value, gradient, moments.each_mut().map(Vec::as_mut_slice), &step);
+                (value, Moments::Host(moments))
+            }
         };
         self.moments.insert(name.to_string(), moments);
         value
@@ -173,6 +182,7 @@ impl AdamW {
             MomentStorage::Blocks { min_8bit_size } if whole >= min_8bit_size => {
                 Moments::Blocks(BlockMoments::zeros(value.shape().num_elements()))
             }
+            MomentStorage::Host => Moments::Host([(); 2].map(|()| vec![0.0; value.shape().num_elements()])),
             _ => Moments::F32(fthost_kernels::Moments::zeros(value)),
         }
     }
@@ -183,6 +193,7 @@ impl AdamW {
             Moments::F32(it) => 2 * size_of::<f32>() * it.first.shape().num_elements(),
             Moments::Blocks(it) => it.bytes(),
             Moments::Paged(it) => it.bytes(),
+            Moments::Host(it) => it.iter().map(|it| size_of_val(it.as_slice())).sum(),
         };
         self.moments.values().map(of).sum()
     }

@@ -109,6 +109,9 @@ impl ParallelConfig {
                     .map(|it| format!("`{}` is for `data_parallel_shard` other than 1", it.0)),
             );
         }
+        if self.data_parallel_shard == 1 && self.offload == Offload::All {
+            problems.push("`offload` = \"all\" is for `data_parallel_shard` other than 1".into());
+        }
         if self.zero != Zero::Three && !self.reshard_after_forward {
             problems.push("`reshard_after_forward` is for `zero` = 3".into());
         }
@@ -132,7 +135,8 @@ impl ParallelConfig {
             return Ok(degrees);
         }
         let problem = format!(
-            "`data_parallel_replicate` = {replicate} and `data_parallel_shard` = {shard} are not the degrees of {size} rank{}",
+            "`data_parallel_replicate` = {replicate} and `data_parallel_shard` = {shard} are not the degrees of {size} rank{}: \
+             start as many as their product, or set one to -1",
             if size == 1 { "" } else { "s" }
         );
         Err(EngineError::Invalid { what: "parallel".into(), problems: vec![problem] })
@@ -169,6 +173,15 @@ impl Mesh {
     /// Whether weights are shared.
     pub fn shares_weights(&self) -> bool {
         self.config.zero == Zero::Three
+    }
+
+    /// `ranks` as they train on it: what is shared in every pass has all of them make as many.
+    #[must_use]
+    pub fn ranks(&self, ranks: &Ranks) -> Ranks {
+        match self.config.zero {
+            Zero::One => ranks.clone(),
+            Zero::Two | Zero::Three => ranks.clone().in_lockstep(),
+        }
     }
 }
 

@@ -18,7 +18,9 @@ pub(super) struct Frozen {
 /// A rank's stretch of a trained parameter: whoever trains it meets a vector, or a matrix of one row.
 #[derive(Debug, Clone)]
 pub(super) struct Piece {
-    pub name: String,
+    name: String,
+    /// Its first value, of the parameter's.
+    begin: usize,
     /// Where it begins in what the rank has.
     offset: usize,
     value: PieceValue,
@@ -176,10 +178,11 @@ impl Frozen {
 }
 
 impl Trained {
-    /// As [`Frozen::new`].
+    /// As [`Frozen::new`]; pieces are on `device`, or on the parameter's.
     pub fn new(
         layout: FlatLayout,
         rank: usize,
+        device: Option<&Device>,
         visit_all: impl FnOnce(&mut dyn FnMut(&str, Parameter<'_>)),
     ) -> Self {
         let (mut pieces, mut index) = (Vec::new(), 0);
@@ -188,18 +191,20 @@ impl Trained {
             if let Some(it) = stretches.next_if(|it| it.entry == index) {
                 let (length, mut values) = (it.words.len(), vec![0.0; it.words.len()]);
                 copy(&parameter, it.words.start, &mut values);
+                let on = |own: Device| device.cloned().unwrap_or_else(|| own.inner());
                 let value = match &parameter {
-                    Parameter::Vector(whole) => PieceValue::Vector(Tensor::from_data(
-                        TensorData::new(values, [length]),
-                        &whole.device().inner(),
-                    )),
+                    Parameter::Vector(whole) => {
+                        let data = TensorData::new(values, [length]);
+                        PieceValue::Vector(Tensor::from_data(data, &on(whole.device())))
+                    }
                     Parameter::Matrix(whole) => {
                         let data = TensorData::new(values, [1, length]);
-                        PieceValue::Matrix(Tensor::from_data(data, &whole.device().inner()))
+                        PieceValue::Matrix(Tensor::from_data(data, &on(whole.device())))
                     }
                     Parameter::Packed(_) => unreachable!("{}", crate::models::parameter::FROZEN),
                 };
-                pieces.push(Piece { name: name.to_string(), offset: it.offset, value });
+                let (name, begin, offset) = (name.to_string(), it.words.start, it.offset);
+                pieces.push(Piece { name, begin, offset, value });
             }
             index += 1;
         });
@@ -221,14 +226,14 @@ impl Trained {
         })
     }
 
-    /// This rank's piece of every parameter of which it has one.
-    pub fn visit(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+    /// This rank's piece of every parameter of which it has one, with the place of its first value.
+    pub fn visit(&mut self, visit: &mut dyn FnMut(&str, usize, Parameter<'_>)) {
         for piece in &mut self.pieces {
             let parameter = match &mut piece.value {
                 PieceValue::Vector(it) => Parameter::Vector(it),
                 PieceValue::Matrix(it) => Parameter::Matrix(it),
             };
-            visit(&piece.name, parameter);
+            visit(&piece.name, piece.begin, parameter);
         }
     }
 
@@ -244,14 +249,14 @@ impl Trained {
     }
 
     /// What `own`, this rank's stretch of something, has for each piece.
-    pub fn cut(&self, own: &[f32], device: &Device) -> Vec<Tensor<1>> {
+    pub fn cut(&self, own: &[f32]) -> Vec<Tensor<1>> {
         let cut = |piece: &Piece| {
-            let length = match &piece.value {
-                PieceValue::Vector(it) => it.dims()[0],
-                PieceValue::Matrix(it) => it.dims()[1],
+            let (length, device) = match &piece.value {
+                PieceValue::Vector(it) => (it.dims()[0], it.device()),
+                PieceValue::Matrix(it) => (it.dims()[1], it.device()),
             };
             let values = own[piece.offset..][..length].to_vec();
-            Tensor::from_data(TensorData::new(values, [length]), device)
+            Tensor::from_data(TensorData::new(values, [length]), &device)
         };
         self.pieces.iter().map(cut).collect()
     }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
-use super::config::{Mesh, Zero};
+use super::config::{Mesh, Offload, Zero};
 use super::group::{Coming, Frozen, Trained, Whole, fill, hollow, layout_of};
 use crate::models::{Block, CausalLm, Parameter, Part};
 use crate::parallel::{Collective, Pending};
@@ -87,7 +87,8 @@ impl Shards {
                 })
             }
         };
-        let trained = Trained::new(trained, rank, |visit| part.visit_trained(model, visit));
+        let host = (self.mesh.config.offload == Offload::All).then(Device::flex);
+        let trained = Trained::new(trained, rank, host.as_ref(), |visit| part.visit_trained(model, visit));
         if shares_weights {
             part.visit_trained(model, &mut |_, it| hollow(it));
             part.visit_frozen(model, &mut |_, it| hollow(it));
@@ -131,7 +132,7 @@ impl Shards {
     }
 
     /// This rank's piece of everything that is trained, in the order of [`CausalLm::visit_trained`].
-    pub(crate) fn visit_trained(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+    fn visit_trained(&mut self, visit: &mut dyn FnMut(&str, usize, Parameter<'_>)) {
         self.parts.values_mut().for_each(|it| it.trained.visit(visit));
     }
 
@@ -143,13 +144,23 @@ impl Shards {
     }
 
     /// What this rank's stretch of sums of a part has for each of its pieces.
-    pub(crate) fn cut(&self, model: &CausalLm, part: Part, own: &[f32]) -> Vec<Tensor<1>> {
-        self.part(part).trained.cut(own, &model.device())
+    pub(crate) fn cut(&self, part: Part, own: &[f32]) -> Vec<Tensor<1>> {
+        self.part(part).trained.cut(own)
     }
 
     /// Every part of which something is trained.
     pub(crate) fn trained_parts(&self) -> impl Iterator<Item = Part> {
         self.parts.iter().filter(|it| !it.1.trained.layout.entries.is_empty()).map(|it| *it.0)
+    }
+
+    /// Gathers what is trained of a part of `model`, of which this rank has no stretch any more.
+    fn let_go_of_trained(&mut self, model: &mut CausalLm, part: Part) {
+        let (device, ranks) = (model.device(), self.mesh.shard.clone());
+        let shard = self.parts.get_mut(&part).expect("every part is shared");
+        if let Some(whole) = shard.trained.gather(&ranks).wait() {
+            fill(&shard.trained.layout, &whole, &device, |visit| part.visit_trained(model, visit));
+        }
+        shard.trained = Trained::new(layout_of(&ranks, |_| ()), 0, None, |_| ());
     }
 
     /// Words of this rank's stretch of what is trained of a part.
@@ -208,12 +219,46 @@ impl CausalLm {
         model
     }
 
+    /// The model with all weights of a part; the others stay as they are. All ranks ask for it together.
+    pub(crate) fn with_part(&self, part: Part) -> Self {
+        let mut model = self.clone();
+        if let Some(shards) = self.shards.as_ref().filter(|_| self.is_hollow()) {
+            shards.fill(&mut model, part, &shards.gather(part).wait());
+        }
+        model
+    }
+
+    /// The model with everything that is trained of it, as an adapter is saved; what is frozen stays as it is. All ranks ask for it
+    /// together.
+    #[must_use]
+    pub fn with_trained(&self) -> Self {
+        let mut model = self.clone();
+        model.gather_trained();
+        model
+    }
+
     /// What this rank updates: its pieces where the model is shared, otherwise everything that is trained.
     pub fn visit_own(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+        self.visit_stretches(&mut |name, _, parameter| visit(name, parameter));
+    }
+
+    /// As [`CausalLm::visit_own`], each with the place of its first value among the parameter's.
+    pub fn visit_stretches(&mut self, visit: &mut dyn FnMut(&str, usize, Parameter<'_>)) {
         match &mut self.shards {
             Some(shards) => Arc::make_mut(shards).visit_trained(visit),
-            None => self.visit_trained(visit),
+            None => self.visit_trained(&mut |name, parameter| visit(name, 0, parameter)),
         }
+    }
+
+    /// Gathers what is trained and lets go of this rank's stretches of it: [`CausalLm::share`] takes them again. What is frozen
+    /// stays as it is. All ranks ask for it together.
+    pub(crate) fn gather_trained(&mut self) {
+        let Some(shards) = self.shards.take() else { return };
+        let mut shards = Arc::unwrap_or_clone(shards);
+        for part in Part::all(self.blocks.len()) {
+            shards.let_go_of_trained(self, part);
+        }
+        self.shards = Some(Arc::new(shards));
     }
 
     /// Has the weights be what their pieces are after an update, where they are there on every rank.

@@ -66,6 +66,16 @@ impl TrainState {
         visit_own(&mut self.model, self.value_model.as_mut(), visit);
     }
 
+    /// As [`TrainState::visit_own`], each with the place of its first value among the parameter's.
+    pub fn visit_stretches(&mut self, visit: &mut dyn FnMut(&str, usize, Parameter<'_>)) {
+        self.model.visit_stretches(visit);
+        if let Some(values) = &mut self.value_model {
+            values.visit_stretches(&mut |name, begin, parameter| {
+                visit(&format!("{VALUE_MODEL}{name}"), begin, parameter);
+            });
+        }
+    }
+
     /// Shares both models with the ranks of `mesh`, as [`CausalLm::share`] does.
     pub fn share(&mut self, mesh: &Mesh) {
         self.model.share(mesh);

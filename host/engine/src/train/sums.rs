@@ -84,7 +84,7 @@ impl Sums {
                 None => vec![0.0; shards.own_words(part)],
             };
             shards.mesh.replicate.all_reduce(&mut sums)?;
-            own.extend(shards.cut(model, part, &sums));
+            own.extend(shards.cut(part, &sums));
         }
         Ok(own)
     }

@@ -4,6 +4,7 @@
 mod counting;
 mod estimate;
 mod packed;
+mod shared;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

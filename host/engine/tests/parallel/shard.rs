@@ -9,14 +9,21 @@ use fthost_engine::Device;
 use fthost_engine::adapters::{
     Ia3Config, LoraConfig, PrefixTuningConfig, TargetModules, attach_ia3, attach_lora, attach_prefix,
 };
-use fthost_engine::checkpoint::{LoadConfig, load_model, load_model_as, load_shared};
+use fthost_engine::checkpoint::training::{DataPosition, Progress, latest, resume, save};
+use fthost_engine::checkpoint::{LoadConfig, SaveConfig, load_model, load_model_as, load_shared, save_model};
 use fthost_engine::models::{CausalLm, Parameter, ScoreHead, ScoreRole};
 use fthost_engine::nn::FloatDtype;
+use fthost_engine::objectives::PpoConfig;
+use fthost_engine::objectives::ppo::ValueModel;
 use fthost_engine::optim::{AdamW, MomentStorage};
 use fthost_engine::parallel::{Collective, Ranks, mpi};
 use fthost_engine::quant::QuantConfig;
-use fthost_engine::shard::{Mesh, ParallelConfig, Zero};
-use fthost_engine::train::{ActivationCheckpointing, StepConfig, TrainState, batch_logps, step};
+use fthost_engine::shard::{Mesh, Offload, ParallelConfig, Zero};
+use fthost_engine::train::step as take_step;
+use fthost_engine::train::{
+    ActivationCheckpointing, PpoBatch, StepConfig, StepMetrics, TrainState, attach_value_model, batch_logps,
+    ppo_step,
+};
 
 use super::launch::{launchers, under};
 use crate::train::support::{config, golden, steps};
@@ -130,8 +137,8 @@ fn compare(what: &str, mut alone: TrainState, mut shared: TrainState, ranks: &Ra
     let held_out = &micro_batches()[0][0];
     for (index, batches) in micro_batches().iter().enumerate() {
         let what = format!("{what}, step {index}");
-        let expected = step(&mut alone, batches, config).unwrap();
-        let got = step(&mut shared, batches, config).unwrap();
+        let expected = take_step(&mut alone, batches, config).unwrap();
+        let got = take_step(&mut shared, batches, config).unwrap();
         assert_equal(&format!("{what}: loss"), got.loss, expected.loss);
         assert_equal(&format!("{what}: norm"), got.grad_norm, expected.grad_norm);
         assert!(expected.grad_norm > 1e-3, "{what}: something is learned");
@@ -151,6 +158,7 @@ fn meshes(size: usize) -> Vec<(String, ParallelConfig)> {
         ("zero 2".into(), ParallelConfig { zero: Zero::Two, ..shared.clone() }),
         ("zero 1".into(), ParallelConfig { zero: Zero::One, ..shared.clone() }),
         ("kept".into(), ParallelConfig { reshard_after_forward: false, ..shared.clone() }),
+        ("offloaded".into(), ParallelConfig { offload: Offload::All, ..shared.clone() }),
     ];
     if size == 4 {
         let hybrid = ParallelConfig { data_parallel_replicate: 2, ..shared };
@@ -162,10 +170,7 @@ fn meshes(size: usize) -> Vec<(String, ParallelConfig)> {
 
 fn sharing(state: &mut TrainState, mesh: &Mesh, ranks: &Ranks) {
     state.share(mesh);
-    state.ranks = match mesh.config.zero {
-        Zero::One => ranks.clone(),
-        _ => ranks.clone().in_lockstep(),
-    };
+    state.ranks = mesh.ranks(ranks);
 }
 
 /// What every rank does, started by [`ranks_that_share_train_what_one_process_does`].
@@ -245,5 +250,148 @@ fn every_family_is_shared_as_it_is_read() {
     assert!(families().len() > 10 && families().iter().any(|it| it.ends_with(Path::new("gqa_tied"))));
     for launcher in launchers("every_family_is_shared_as_it_is_read").into_iter().take(1) {
         under(launcher.command(3), "parallel::shard::as_a_rank_that_reads");
+    }
+}
+
+fn progress() -> Progress {
+    Progress {
+        seed: 7,
+        data: DataPosition::default(),
+        num_tokens: 0,
+        best: None,
+        evaluations_without_improvement: 0,
+        evaluated: None,
+        penalty: None,
+        base_digest: "base".into(),
+        config_digest: "config".into(),
+    }
+}
+
+/// Numbers of ranks, and the steps that so many do before as many as stand next go on: alone, 4, 2, alone, 3.
+const RELAY: [(usize, std::ops::Range<usize>); 5] = [(1, 0..1), (4, 1..3), (2, 3..5), (1, 5..6), (3, 6..8)];
+
+/// What every rank of one leg does, started by [`any_number_of_ranks_goes_on_from_any_other`].
+#[test]
+#[ignore = "a rank: needs a launcher"]
+fn as_a_rank_that_goes_on() {
+    let ranks = Ranks::new(mpi::Mpi::open().unwrap());
+    let variable = |name: &str| std::env::var(name).unwrap();
+    let (place, leg) =
+        (variable("FTHOST_TEST_FOLDER"), variable("FTHOST_TEST_LEG").parse::<usize>().unwrap());
+    let steps = RELAY[leg].1.clone();
+    let (config, batches) = (config(1e-3), micro_batches());
+    for kind in ["full", BLOCKS, "lora", "prefix", "saved", "values"] {
+        let (what, folder) = (format!("{kind}, leg {leg}"), Path::new(&place).join(kind));
+        let begun = || match kind {
+            "values" => {
+                let mut state = begun("lora");
+                attach_value_model(&mut state, ValueModel::Copy);
+                state
+            }
+            kind => begun(kind),
+        };
+        let (mut alone, mut own) = (begun(), begun());
+        let shared =
+            ParallelConfig { data_parallel_shard: -1, data_parallel_replicate: 1, ..Default::default() };
+        match shared.mesh(&ranks).unwrap() {
+            Some(mesh) => sharing(&mut own, &mesh, &ranks),
+            None => own.ranks = ranks.clone(),
+        }
+        if leg > 0 {
+            let checkpoint = latest(&folder).unwrap().unwrap();
+            resume(&checkpoint, &mut own, &progress()).unwrap();
+            assert_eq!(own.step, steps.start as u64);
+        }
+        let trained = |state: &mut TrainState, step: usize| match kind {
+            "values" => values_step(state, &batches[step], &config),
+            _ => take_step(state, &batches[step], &config).unwrap(),
+        };
+        for step in 0..steps.end {
+            let expected = trained(&mut alone, step);
+            if steps.contains(&step) {
+                let got = trained(&mut own, step);
+                assert_equal(&format!("{what}: loss"), got.loss, expected.loss);
+                assert_equal(&format!("{what}: norm"), got.grad_norm, expected.grad_norm);
+            }
+        }
+        assert_equal_weights(&what, &own.model.whole(), &alone.model);
+        save(&folder, &mut own, &progress(), "base").unwrap();
+        ranks.barrier().unwrap();
+    }
+}
+
+/// A step in which the model and a value model beside it learn.
+fn values_step(state: &mut TrainState, batches: &[Batch], config: &StepConfig) -> StepMetrics {
+    let of = |batch: &Batch| {
+        let tokens = batch.targets().positions.len();
+        let each = |of: fn(usize) -> f32| (0..tokens).map(of).collect::<Vec<f32>>();
+        PpoBatch {
+            batch: batch.clone(),
+            old: each(|it| -1.0 - it as f32 / 8.0),
+            advantages: each(|it| it as f32 / 4.0 - 1.0),
+            values: each(|_| 0.0),
+            returns: each(|it| 0.5 - it as f32 / 8.0),
+        }
+    };
+    let batches: Vec<PpoBatch> = batches.iter().map(of).collect();
+    ppo_step(state, &batches, &PpoConfig::default(), 1.0, false, config).unwrap()
+}
+
+/// What was saved by so many is gone on from by any other number, weights and moments, as if nothing had happened.
+#[test]
+fn any_number_of_ranks_goes_on_from_any_other() {
+    for launcher in launchers("any_number_of_ranks_goes_on_from_any_other").into_iter().take(1) {
+        let folder = tempfile::tempdir().unwrap();
+        for (leg, (size, _)) in RELAY.iter().enumerate() {
+            let mut command = launcher.command(*size);
+            command.env("FTHOST_TEST_FOLDER", folder.path()).env("FTHOST_TEST_LEG", leg.to_string());
+            under(command, "parallel::shard::as_a_rank_that_goes_on");
+        }
+        // Four ranks write four files of about one size, and an adapter that others read.
+        let files = |kind: &str| {
+            let checkpoint = folder.path().join(kind).join("checkpoint-3");
+            std::fs::read_dir(checkpoint).unwrap().map(|it| it.unwrap()).collect::<Vec<_>>()
+        };
+        let sizes: Vec<u64> = files("full")
+            .iter()
+            .filter(|it| it.file_name().to_string_lossy().starts_with("shard-"))
+            .map(|it| it.metadata().unwrap().len())
+            .collect();
+        assert!(
+            sizes.len() == 4 && sizes.iter().max() < sizes.iter().min().map(|it| it * 3 / 2).as_ref(),
+            "{sizes:?}"
+        );
+        let has = |name: &str| files("lora").iter().any(|it| it.file_name() == name);
+        assert!(has("adapter_model.safetensors") && has("adapter_config.json") && has("shards.index.json"));
+    }
+}
+
+/// What every rank does, started by [`a_shared_model_is_written_as_a_whole_one`].
+#[test]
+#[ignore = "a rank: needs a launcher"]
+fn as_a_rank_that_writes() {
+    let ranks = Ranks::new(mpi::Mpi::open().unwrap());
+    let place = std::env::var("FTHOST_TEST_FOLDER").unwrap();
+    let shared = ParallelConfig { data_parallel_shard: -1, data_parallel_replicate: 1, ..Default::default() };
+    let mesh = shared.mesh(&ranks).unwrap().unwrap();
+    for (index, base) in families().into_iter().enumerate() {
+        let load = LoadConfig { to_train: true, ..LoadConfig::default() };
+        let mut model = load_shared(&base, &Device::flex(), &load, &mesh).unwrap();
+        let folder = Path::new(&place).join(index.to_string());
+        save_model(&mut model, &base, &folder, &SaveConfig::default()).unwrap();
+        assert!(model.is_hollow());
+        ranks.barrier().unwrap();
+        let (got, expected) = [&folder, &base].map(|it| load_model(it, &Device::flex()).unwrap()).into();
+        assert_equal_weights(&base.display().to_string(), &got, &expected);
+    }
+}
+
+#[test]
+fn a_shared_model_is_written_as_a_whole_one() {
+    for launcher in launchers("a_shared_model_is_written_as_a_whole_one").into_iter().take(1) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = launcher.command(2);
+        command.env("FTHOST_TEST_FOLDER", folder.path());
+        under(command, "parallel::shard::as_a_rank_that_writes");
     }
 }

@@ -97,7 +97,9 @@ fn assert_same_step([shared, apart]: [(StepMetrics, TrainState); 2]) {
     let moments = |it: &TrainState| {
         let of = |it: &Moments| match it {
             Moments::F32(it) => it.first.clone().try_into_vec_as::<f32>().unwrap(),
-            Moments::Blocks(_) | Moments::Paged(_) => panic!("moments are in f32 unless asked otherwise"),
+            Moments::Blocks(_) | Moments::Paged(_) | Moments::Host(_) => {
+                panic!("moments are in f32 unless asked otherwise")
+            }
         };
         it.optimizer.moments.iter().map(|(name, it)| (name.clone(), of(it))).collect::<Vec<_>>()
     };
