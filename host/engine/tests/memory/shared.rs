@@ -87,7 +87,9 @@ fn as_a_rank_that_counts() {
             let model = begun();
             let share = live() - before;
             let whole = LAYERS as isize * travels + embedding;
-            assert!(share < whole / size + 3 * SLACK, "{kind}: {share} bytes of {whole} on {size} ranks");
+            // Names, shapes and places; what an adapter adds, whose parameters are small.
+            let beside = if kind == "full" { 3 * SLACK } else { 6 * SLACK };
+            assert!(share < whole / size + beside, "{kind}: {share} bytes of {whole} on {size} ranks");
             let [kept, peak] = pass(&model, &batch);
             let allowed = 2 * travels + activations() + SLACK;
             match reshard {
