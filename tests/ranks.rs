@@ -10,6 +10,7 @@ use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
 use crate::support;
+use crate::support::namespaces::Namespaces;
 use crate::support::workplace::{RUN_FILE, run, said, workplace};
 
 /// `mpirun`, if it is there.
@@ -239,6 +240,106 @@ fn a_rank_that_is_killed_ends_the_run() {
     assert!(!output.status.success() && began.elapsed() < Duration::from_mins(1));
     let is_alive = |it: &String| Path::new("/proc").join(it).join("stat").exists();
     wait_for("the other rank's end", || !ranks.iter().any(is_alive));
+}
+
+/// One that stops and is not gone ends the other as well, which names it and the checkpoint to go on from.
+#[test]
+fn a_rank_that_stops_is_named_with_the_last_checkpoint() {
+    let (folder, path) = place_of("full", "");
+    let place = folder.path();
+    let Some(mpirun) = mpirun("a_rank_that_stops_is_named_with_the_last_checkpoint") else { return };
+    let mut more = vec!["--quiet"];
+    for it in [
+        "train.steps=100000",
+        "checkpoint.every_steps=2",
+        "parallel.data_parallel_shard=2",
+        "parallel.heartbeat_timeout_seconds=2",
+    ] {
+        more.extend(["--set", it]);
+    }
+    let mut command = on(mpirun, 2, &path, &more);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("a checkpoint", || {
+        place.join("out/checkpoint-2").exists() || place.join("out/checkpoint-6").exists()
+    });
+    let rank = ranks_of(child.id()).pop().unwrap();
+    assert!(Command::new("kill").args(["-STOP", &rank]).status().unwrap().success());
+    let began = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && began.elapsed() < Duration::from_mins(1), "{told}");
+    let named = format!("(process {rank} on ");
+    assert!(told.contains(&named) && told.contains("has given no sign of life for"), "{told}");
+    let names = std::fs::read_dir(place.join("out")).unwrap().map(|it| it.unwrap().file_name());
+    let steps = names.filter_map(|it| it.to_str()?.strip_prefix("checkpoint-")?.parse::<u64>().ok());
+    let newest = place.join("out").join(format!("checkpoint-{}", steps.max().unwrap()));
+    assert!(told.contains(&format!("last good checkpoint: `{}`", newest.display())), "{told}");
+}
+
+/// Two machines, as far as the network can tell; skipped, and said so, where they can't be made.
+fn two_machines(test: &str) -> Option<Namespaces> {
+    mpirun(test)?;
+    let found = Namespaces::new();
+    if found.is_none() {
+        eprintln!("SKIPPED {test}: network namespaces can't be made here");
+    }
+    found
+}
+
+/// A rank on the first of two machines and one on the second.
+fn on_both(machines: &Namespaces, path: &Path, settings: &[&str]) -> Command {
+    let mut command = machines.mpirun();
+    command.args([env!("CARGO_BIN_EXE_fthost"), "run"]).arg(path).env("RAYON_NUM_THREADS", "1");
+    settings.iter().for_each(|it| {
+        command.args(["--set", it]);
+    });
+    command
+}
+
+/// By TCP between two machines, everything and a share each.
+#[test]
+fn ranks_of_two_machines_train_what_one_process_does() {
+    let Some(machines) = two_machines("ranks_of_two_machines_train_what_one_process_does") else { return };
+    let (folder, path) = place_of("lora", KINDS[1].1);
+    let place = folder.path();
+    done(&run(&path, &["--set", "train.gradient_accumulation_steps=4"]), place);
+    let (expected, alone) = (metrics(place), weights(place));
+    for parallel in ["parallel.data_parallel_shard=1", "parallel.data_parallel_shard=2"] {
+        std::fs::remove_dir_all(place.join("out")).unwrap();
+        let output =
+            on_both(&machines, &path, &[parallel, "train.gradient_accumulation_steps=2"]).output().unwrap();
+        done(&output, place);
+        assert_equal_runs(parallel, (&metrics(place), &weights(place)), (&expected, &alone));
+    }
+}
+
+/// The cable is pulled: both machines' ranks end by themselves, and say what they waited for.
+#[test]
+fn machines_that_lose_each_other_end() {
+    let Some(machines) = two_machines("machines_that_lose_each_other_end") else { return };
+    let (folder, path) = place_of("full", "");
+    let place = folder.path();
+    let settings = [
+        "train.steps=100000",
+        "parallel.data_parallel_shard=2",
+        "parallel.timeout_seconds=3",
+        "checkpoint.every_steps=3",
+    ];
+    let mut command = on_both(&machines, &path, &settings);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("a checkpoint", || {
+        place.join("out/checkpoint-3").exists() || place.join("out/checkpoint-6").exists()
+    });
+    machines.disconnect();
+    wait_for("the end of both ranks", || {
+        let found = Command::new("pgrep").args(["-x", "fthost", "-a"]).output().unwrap();
+        !String::from_utf8_lossy(&found.stdout).contains(&*path.to_string_lossy())
+    });
+    drop(machines);
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains(" has waited ") && told.contains(" s for "), "{told}");
+    assert!(told.contains("last good checkpoint: `"), "{told}");
 }
 
 /// What is wrong on every rank is said once; what ranks can't do together yet is said by name.

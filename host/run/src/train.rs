@@ -1,13 +1,16 @@
 //! A run, from files to an adapter or a whole model, whatever it minimises.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use fthost_data::{Example, Preview};
+use fthost_data::{Example, Preview, Tokenizer};
 use fthost_engine::EngineError;
 use fthost_engine::adapters::merge::save_merged;
 use fthost_engine::adapters::peft;
+use fthost_engine::checkpoint::training::latest;
 use fthost_engine::device::DeviceKind;
-use fthost_engine::parallel::{Collective, Ranks};
+use fthost_engine::parallel::{Collective, Ranks, Vigil};
+use fthost_engine::shard::Mesh;
 use fthost_engine::train::memory::peak_rss_bytes;
 use fthost_engine::train::{StepConfig, TrainState};
 
@@ -19,17 +22,23 @@ use crate::error::{Result, RunError};
 use crate::evaluate::{Evaluation, HeldOutRows};
 use crate::event::{Event, Plan, Stepped};
 use crate::interrupt::Interrupt;
-use crate::judge::{Judge, JudgeSettings, Judgement};
+use crate::judge::{Judge, JudgeSettings};
 use crate::lessons::{Lesson, Lessons};
 use crate::method::Method;
 use crate::metrics::MetricSink;
 use crate::plugins::Plugins;
 use crate::prepare::{Prepared, prepare};
 use crate::reference::Known;
+use crate::rows::Rows;
 use crate::settings::Settings;
 use crate::summary::{Pace, Summary};
 use crate::trouble::Watch;
 use crate::{audit, completions, lock, models};
+
+/// The folder of signs of life, in the output folder.
+const SIGNS: &str = ".ranks";
+/// How long the library may take to end the ranks.
+const LAST_RESORT: Duration = Duration::from_secs(5);
 
 /// How a run is run: what does not change its result.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +55,14 @@ pub struct RunOptions {
     pub ranks: Ranks,
 }
 
+impl RunOptions {
+    /// The same where ranks share a model on `mesh`.
+    fn on(&self, mesh: Option<&Mesh>) -> Self {
+        let ranks = mesh.map_or_else(|| self.ranks.clone(), |it| it.ranks(&self.ranks));
+        Self { ranks, ..self.clone() }
+    }
+}
+
 /// Runs the whole recipe; `observe` is told of everything as it happens.
 ///
 /// # Errors
@@ -60,8 +77,7 @@ pub fn run(
     config.train.data_parallel = options.ranks.size();
     known_on_ranks(&config, options)?;
     let mesh = config.parallel.mesh(&options.ranks)?;
-    let ranks = mesh.as_ref().map_or_else(|| options.ranks.clone(), |it| it.ranks(&options.ranks));
-    let options = &RunOptions { ranks, ..options.clone() };
+    let options = &options.on(mesh.as_ref());
     let (config, ranks) = (&config, &options.ranks);
     let base_digest = ModelDigest::start(config.model.folder());
     let Prepared { tokenizer, mut rows, mut state, reference, plan, settings, notes } =
@@ -69,16 +85,13 @@ pub fn run(
     state.ranks = ranks.clone();
     notes.iter().for_each(|it| observe(Event::Noted(it)));
     observe(Event::Planned(&plan));
-    for content in config.objective.shown(&rows.sample) {
-        let shown = Example { content, ..rows.sample.clone() };
-        observe(Event::Previewed(&Preview::new(&shown, &tokenizer, config.data.max_length)?));
-    }
-
+    preview(config, &rows, &tokenizer, observe)?;
     let folder = &config.output.dir;
     let base_digest = base_digest.wait()?;
     let mut course = Course::new(config, &settings, plan.rows, base_digest.clone());
     agree(ranks, &plan, &settings, &base_digest)?;
     let mut metrics = begin(&mut course, &mut state, &settings, options, folder, observe)?;
+    let _vigil = watch(config, ranks)?;
     let known = Known::before_training(config, &rows, &reference, &base_digest, options, observe)?;
     let examples = std::mem::take(&mut rows.examples);
     let held_out = HeldOutRows::new(examples, &rows.held_out, config.laying(), known.held_out.as_ref());
@@ -115,13 +128,7 @@ pub fn run(
             if let Some(mut evaluation) = held_out.evaluate(&state, &method)? {
                 // What the first says decides; plugins, which may ask others, judge there alone.
                 evaluation.decide(ranks)?;
-                if judge.asks() {
-                    let model = state.model.whole();
-                    if ranks.is_first() {
-                        let judged = judge.judge(plugins, &model, state.step)?;
-                        add_judgement(&mut evaluation, judged, &mut metrics, folder)?;
-                    }
-                }
+                add_judgement(&mut evaluation, &mut judge, plugins, &state, &mut metrics, folder)?;
                 improved = course.judge(&evaluation);
                 metrics.evaluated(&evaluation, course.epoch())?;
                 observe(Event::Evaluated(&evaluation));
@@ -177,6 +184,38 @@ pub fn run(
     Ok(summary)
 }
 
+/// Shows the example as training sees it.
+fn preview(
+    config: &RunConfig,
+    rows: &Rows,
+    tokenizer: &Tokenizer,
+    observe: &mut dyn FnMut(Event<'_>),
+) -> Result<()> {
+    for content in config.objective.shown(&rows.sample) {
+        let shown = Example { content, ..rows.sample.clone() };
+        observe(Event::Previewed(&Preview::new(&shown, tokenizer, config.data.max_length)?));
+    }
+    Ok(())
+}
+
+/// Has ranks see to it that all of them are there: one that is not ends them all, and is named.
+fn watch(config: &RunConfig, ranks: &Ranks) -> Result<Vigil> {
+    let (folder, all) = (config.output.dir.clone(), ranks.clone());
+    let signs = folder.join(SIGNS);
+    let end = move |error: EngineError| {
+        let told =
+            RunError::LostRank { source: Box::new(error), last_checkpoint: latest(&folder).ok().flatten() };
+        eprintln!("error: {told}");
+        // Ending ranks asks the library, which may hang as well.
+        std::thread::spawn(|| {
+            std::thread::sleep(LAST_RESORT);
+            std::process::abort();
+        });
+        all.abort(i32::from(told.exit_code()))
+    };
+    Ok(Vigil::start(ranks, &signs, config.parallel.patience(), end)?)
+}
+
 /// What `lesson`, the step that was just done of so many, did and took.
 fn stepped(lesson: &Lesson, [step, steps]: [u64; 2], course: &Course, pace: &mut Pace) -> Stepped {
     let (tokens_per_second, left) = pace.step(lesson.metrics.num_tokens, lesson.waited);
@@ -206,16 +245,26 @@ fn agree(ranks: &Ranks, plan: &Plan, settings: &Settings, base_digest: &str) -> 
     ])?)
 }
 
-/// Adds what plugins say of the model's answers, where there are any.
+/// Adds what plugins, which the first rank asks, say of the model's answers, where there are any; all ranks give what they have of
+/// the model for it.
 fn add_judgement(
     evaluation: &mut Evaluation,
-    judged: Option<Judgement>,
+    judge: &mut Judge<'_>,
+    plugins: &mut Plugins,
+    state: &TrainState,
     metrics: &mut MetricSink,
     folder: &Path,
 ) -> Result<()> {
-    if let Some(judgement) = judged {
+    if !judge.asks() {
+        return Ok(());
+    }
+    let model = state.model.whole();
+    if !state.ranks.is_first() {
+        return Ok(());
+    }
+    if let Some(judgement) = judge.judge(plugins, &model, state.step)? {
         judgement.write(folder)?;
-        metrics.judged(evaluation.step, &judgement.usage)?;
+        metrics.judged(state.step, &judgement.usage)?;
         evaluation.add(&judgement);
     }
     Ok(())

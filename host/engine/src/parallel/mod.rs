@@ -8,11 +8,13 @@
 pub mod mpi;
 mod ordered;
 mod ranks;
+pub mod watch;
 
 use std::fmt::Debug;
 
 pub use ordered::{Ordered, Pending};
 pub use ranks::{LAUNCHERS, Merge, Ranks, Turn, launched, open};
+pub use watch::{Patience, Vigil};
 
 use crate::error::Result;
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::Collective;
+use super::watch::Progress;
 use crate::error::Result;
 
 /// Ranks, asked in one order.
@@ -42,6 +43,7 @@ struct Worker {
     thread: Mutex<Option<(Sender<Job>, JoinHandle<()>)>>,
     /// Jobs that are not done.
     left: Arc<(Mutex<usize>, Condvar)>,
+    progress: Arc<Progress>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -51,9 +53,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Worker {
     fn begin(&self, job: impl FnOnce() + Send + 'static) {
         *locked(&self.left.0) += 1;
-        let left = Arc::clone(&self.left);
+        let (left, progress) = (Arc::clone(&self.left), Arc::clone(&self.progress));
         let job: Job = Box::new(move || {
-            job();
+            progress.during(job);
             *locked(&left.0) -= 1;
             left.1.notify_all();
         });
@@ -98,8 +100,7 @@ impl Ordered {
     /// # Errors
     /// As [`Collective::split`].
     pub fn part(&self, group: usize) -> Result<Self> {
-        self.worker.settle();
-        let collective = self.collective.split(group)?.into();
+        let collective = self.asked(|it| it.split(group))?.into();
         Ok(Self { collective, worker: Arc::clone(&self.worker) })
     }
 
@@ -133,9 +134,14 @@ impl Ordered {
         Pending(pending)
     }
 
-    fn asked(&self) -> &dyn Collective {
+    fn asked<T>(&self, call: impl FnOnce(&dyn Collective) -> T) -> T {
         self.worker.settle();
-        &*self.collective
+        self.worker.progress.during(|| call(&*self.collective))
+    }
+
+    /// How many calls have been begun and ended.
+    pub(super) fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.worker.progress)
     }
 }
 
@@ -165,23 +171,23 @@ impl Collective for Ordered {
     }
 
     fn barrier(&self) -> Result<()> {
-        self.asked().barrier()
+        self.asked(|it| it.barrier())
     }
 
     fn broadcast(&self, bytes: &mut [u8], root: usize) -> Result<()> {
-        self.asked().broadcast(bytes, root)
+        self.asked(|it| it.broadcast(bytes, root))
     }
 
     fn all_gather(&self, all: &mut [u8]) -> Result<()> {
-        self.asked().all_gather(all)
+        self.asked(|it| it.all_gather(all))
     }
 
     fn all_reduce(&self, values: &mut [f32]) -> Result<()> {
-        self.asked().all_reduce(values)
+        self.asked(|it| it.all_reduce(values))
     }
 
     fn reduce_scatter(&self, all: &[f32], own: &mut [f32]) -> Result<()> {
-        self.asked().reduce_scatter(all, own)
+        self.asked(|it| it.reduce_scatter(all, own))
     }
 
     fn split(&self, group: usize) -> Result<Box<dyn Collective>> {

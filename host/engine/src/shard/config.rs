@@ -1,9 +1,11 @@
 //! Who has a share of what.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{EngineError, Result};
-use crate::parallel::{Collective, Ranks};
+use crate::parallel::{Collective, Patience, Ranks};
 
 /// `[parallel]` of a run file. Its names of degrees are torchtitan's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +22,11 @@ pub struct ParallelConfig {
     pub reshard_after_forward: bool,
     /// What is kept in the memory of the host and not in that of the device.
     pub offload: Offload,
+    /// How long a rank waits for another that gives signs of life and does not come; evaluations by plugins, which the first rank
+    /// makes alone, are waited for as well.
+    pub timeout_seconds: u64,
+    /// How long a rank may give no sign of life.
+    pub heartbeat_timeout_seconds: u64,
 }
 
 impl Default for ParallelConfig {
@@ -30,6 +37,8 @@ impl Default for ParallelConfig {
             zero: Zero::Three,
             reshard_after_forward: true,
             offload: Offload::None,
+            timeout_seconds: 1800,
+            heartbeat_timeout_seconds: 60,
         }
     }
 }
@@ -112,10 +121,22 @@ impl ParallelConfig {
         if self.data_parallel_shard == 1 && self.offload == Offload::All {
             problems.push("`offload` = \"all\" is for `data_parallel_shard` other than 1".into());
         }
+        let times = [
+            ("timeout_seconds", self.timeout_seconds),
+            ("heartbeat_timeout_seconds", self.heartbeat_timeout_seconds),
+        ];
+        problems
+            .extend(times.iter().filter(|it| it.1 == 0).map(|it| format!("`{}` must be > 0, got `0`", it.0)));
         if self.zero != Zero::Three && !self.reshard_after_forward {
             problems.push("`reshard_after_forward` is for `zero` = 3".into());
         }
         problems
+    }
+
+    /// How long ranks wait for each other.
+    pub fn patience(&self) -> Patience {
+        let seconds = Duration::from_secs;
+        Patience { call: seconds(self.timeout_seconds), sign: seconds(self.heartbeat_timeout_seconds) }
     }
 
     /// Groups, and ranks of each, of `size` ranks.

@@ -8,9 +8,10 @@ mod launch;
 mod mpirun;
 mod shard;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fthost_engine::parallel::{Collective, Ranks, mpi};
+use fthost_engine::parallel::{Collective, Patience, Ranks, Vigil, mpi};
 
 use launch::{Launcher, launchers, under};
 
@@ -111,6 +112,57 @@ fn a_rank_that_dies_ends_the_others() {
             let output = launch::run(command, "parallel::as_a_rank_that_dies");
             assert!(!output.status.success(), "{launcher:?}, {how}");
             assert!(began.elapsed() < Duration::from_mins(2), "{launcher:?}, {how}: {:?}", began.elapsed());
+        }
+    }
+}
+
+/// A rank that stops, or goes somewhere else, while the others wait for it, started by [`a_rank_that_hangs_is_named`].
+#[test]
+#[ignore = "a rank: needs a launcher"]
+fn as_a_rank_that_hangs() {
+    let ranks = Ranks::new(mpi::Mpi::open().unwrap());
+    let folder = std::env::var("FTHOST_TEST_FOLDER").unwrap();
+    let patience = Patience { call: Duration::from_secs(4), sign: Duration::from_secs(2) };
+    let all = ranks.clone();
+    let end = move |error| {
+        println!("said: {error}");
+        all.abort(7)
+    };
+    let _vigil = Vigil::start(&ranks, Path::new(&folder), patience, end).unwrap();
+    for _ in 0..3 {
+        // Longer than a rank may be silent, and shorter than it may be waited for.
+        if ranks.is_first() {
+            std::thread::sleep(Duration::from_millis(2500));
+        }
+        ranks.barrier().unwrap();
+    }
+    if ranks.global_rank() == 1 {
+        match std::env::var("FTHOST_TEST_END").unwrap().as_str() {
+            "stop" => drop(
+                std::process::Command::new("kill").args(["-STOP", &std::process::id().to_string()]).status(),
+            ),
+            "sleep" => std::thread::sleep(Duration::from_mins(5)),
+            _ => return,
+        }
+    }
+    let _ = ranks.begin_all_gather(vec![0.0; 3]).wait();
+}
+
+/// Whoever stops gives no sign; whoever is busy elsewhere does, and has not come. Ranks that are done are not missed.
+#[test]
+fn a_rank_that_hangs_is_named() {
+    for launcher in launchers("a_rank_that_hangs_is_named").into_iter().take(1) {
+        for (how, expected) in [("stop", "rank 1 (process "), ("sleep", "waited 4 s for rank 1 (process ")] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut command = launcher.command(3);
+            command.env("FTHOST_TEST_END", how).env("FTHOST_TEST_FOLDER", folder.path());
+            let began = Instant::now();
+            let output = launch::run(command, "parallel::as_a_rank_that_hangs");
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(!output.status.success() && said.contains(expected), "{how}: {said}");
+            let silent = said.contains("has given no sign of life for");
+            assert_eq!(silent, how == "stop", "{said}");
+            assert!(began.elapsed() < Duration::from_mins(1), "{how}: {:?}", began.elapsed());
         }
     }
 }
