@@ -113,8 +113,10 @@ fn assert_equal_runs(
     }
     assert!(weights.keys().eq(alone.keys()), "{what}");
     for (name, expected) in alone {
-        let most = weights[name].iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(most <= 1e-6, "{what}: {name} differs by {most}");
+        assert_eq!(weights[name].len(), expected.len(), "{what}: {name}");
+        // What is not a number is not near one.
+        let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-6;
+        assert!(weights[name].iter().zip(expected).all(near), "{what}: {name} differs");
     }
 }
 
@@ -183,9 +185,9 @@ fn wait_for(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-/// A run of so many steps on two ranks that has done some.
-fn begun(place: &Path, path: &Path, steps: &str, test: &str) -> Option<std::process::Child> {
-    let mut command = on(mpirun(test)?, 2, path, &["--quiet", "--set", steps]);
+/// A run on two ranks that has done some steps.
+fn begun(place: &Path, path: &Path, more: &[&str], test: &str) -> Option<std::process::Child> {
+    let mut command = on(mpirun(test)?, 2, path, &[&["--quiet"], more].concat());
     let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let lines =
         || std::fs::read_to_string(place.join("out/metrics.jsonl")).map_or(0, |it| it.lines().count());
@@ -194,45 +196,75 @@ fn begun(place: &Path, path: &Path, steps: &str, test: &str) -> Option<std::proc
 }
 
 /// SIGTERM to the second rank alone: all end after the same step, with a checkpoint that as many go on from as if nothing had
-/// happened, and fewer go on from as well.
+/// happened, and fewer go on from as well; whether each rank has everything or a share.
 #[test]
 fn a_signal_to_one_rank_saves_all() {
+    for parallel in ["parallel.data_parallel_shard=1", "parallel.data_parallel_shard=2"] {
+        signalled(parallel);
+    }
+}
+
+fn signalled(parallel: &str) {
     let (test, steps) = ("a_signal_to_one_rank_saves_all", "train.steps=300");
     let (folder, path) = place_of("lora", KINDS[1].1);
     let (place, out) = (folder.path(), folder.path().join("out"));
-    let Some(child) = begun(place, &path, steps, test) else { return };
+    let more = ["--set", steps, "--set", parallel];
+    let Some(child) = begun(place, &path, &more, test) else { return };
     done(&child.wait_with_output().unwrap(), place);
     let (all, whole) = (metrics(place), weights(place));
     std::fs::remove_dir_all(&out).unwrap();
 
-    let child = begun(place, &path, steps, test).unwrap();
+    let child = begun(place, &path, &more, test).unwrap();
     let rank = ranks_of(child.id()).pop().unwrap();
     assert!(Command::new("kill").args(["-TERM", &rank]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && told.matches("checkpoint-").count() == 1, "{told}");
     let step = metrics(place).last().unwrap()["step"].as_u64().unwrap();
-    assert!(step < 300 && out.join(format!("checkpoint-{step}")).exists(), "{told}");
+    assert!(step < 300 && newest(place) == Some(step), "{told}");
     let kept = place.join("kept");
     assert!(Command::new("cp").arg("-r").args([&out, &kept]).status().unwrap().success());
 
-    let more = ["--resume", "--set", steps];
-    done(&on(mpirun(test).unwrap(), 2, &path, &more).output().unwrap(), place);
+    let resumed = [&["--resume"], &more[..]].concat();
+    done(&on(mpirun(test).unwrap(), 2, &path, &resumed).output().unwrap(), place);
     assert!(metrics(place) == all && weights(place) == whole, "a resumed run ends elsewhere");
     std::fs::remove_dir_all(&out).unwrap();
     std::fs::rename(&kept, &out).unwrap();
-    done(&run(&path, &more), place);
+    done(&run(&path, &["--resume", "--set", steps]), place);
     assert_eq!(metrics(place).last().unwrap()["step"], 300);
+}
+
+/// Preferences from an adapter that is trained on, which the reference has as well, and an adapter that begins from the weights:
+/// models that are shared behind their beginning.
+#[test]
+fn models_that_are_there_at_first_are_shared_as_well() {
+    let test = "models_that_are_there_at_first_are_shared_as_well";
+    let (adapter, first) = place_of("lora", KINDS[1].1);
+    done(&run(&first, &[]), adapter.path());
+    let folder = adapter.path().join("out/adapter");
+    let trained_on = format!("[adapter.peft]\npath = \"{}\"\n[objective.dpo]\n", folder.display());
+    let saved =
+        "[adapter.lora]\nrank = 4\nuse_dora = true\nmodules_to_save = [\"embed_tokens\"]\n[objective.dpo]\n";
+    for sections in [&trained_on, saved] {
+        let (folder, path) = place_of("dpo", sections);
+        let place = folder.path();
+        done(&run(&path, &["--set", "train.gradient_accumulation_steps=4"]), place);
+        let (expected, alone) = (metrics(place), weights(place));
+        std::fs::remove_dir_all(place.join("out")).unwrap();
+        let Some(mpirun) = mpirun(test) else { return };
+        let more =
+            ["--set", "parallel.data_parallel_shard=2", "--set", "train.gradient_accumulation_steps=2"];
+        done(&on(mpirun, 2, &path, &more).output().unwrap(), place);
+        assert_equal_runs(sections, (&metrics(place), &weights(place)), (&expected, &alone));
+    }
 }
 
 /// One that is killed, as the system does when memory is out, ends the other within a bounded time.
 #[test]
 fn a_rank_that_is_killed_ends_the_run() {
     let (folder, path) = place_of("full", "");
-    let Some(child) = begun(folder.path(), &path, "train.steps=100000", "a_rank_that_is_killed_ends_the_run")
-    else {
-        return;
-    };
+    let test = "a_rank_that_is_killed_ends_the_run";
+    let Some(child) = begun(folder.path(), &path, &["--set", "train.steps=100000"], test) else { return };
     let ranks = ranks_of(child.id());
     assert!(Command::new("kill").args(["-KILL", &ranks[1]]).status().unwrap().success());
     let began = Instant::now();
@@ -240,6 +272,13 @@ fn a_rank_that_is_killed_ends_the_run() {
     assert!(!output.status.success() && began.elapsed() < Duration::from_mins(1));
     let is_alive = |it: &String| Path::new("/proc").join(it).join("stat").exists();
     wait_for("the other rank's end", || !ranks.iter().any(is_alive));
+}
+
+/// The step of the newest checkpoint.
+fn newest(place: &Path) -> Option<u64> {
+    let names =
+        std::fs::read_dir(place.join("out")).ok()?.filter_map(|it| it.ok()?.file_name().into_string().ok());
+    names.filter_map(|it| it.strip_prefix("checkpoint-")?.parse().ok()).max()
 }
 
 /// One that stops and is not gone ends the other as well, which names it and the checkpoint to go on from.
@@ -259,9 +298,7 @@ fn a_rank_that_stops_is_named_with_the_last_checkpoint() {
     }
     let mut command = on(mpirun, 2, &path, &more);
     let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    wait_for("a checkpoint", || {
-        place.join("out/checkpoint-2").exists() || place.join("out/checkpoint-6").exists()
-    });
+    wait_for("a checkpoint", || newest(place).is_some());
     let rank = ranks_of(child.id()).pop().unwrap();
     assert!(Command::new("kill").args(["-STOP", &rank]).status().unwrap().success());
     let began = Instant::now();
@@ -270,9 +307,7 @@ fn a_rank_that_stops_is_named_with_the_last_checkpoint() {
     assert!(!output.status.success() && began.elapsed() < Duration::from_mins(1), "{told}");
     let named = format!("(process {rank} on ");
     assert!(told.contains(&named) && told.contains("has given no sign of life for"), "{told}");
-    let names = std::fs::read_dir(place.join("out")).unwrap().map(|it| it.unwrap().file_name());
-    let steps = names.filter_map(|it| it.to_str()?.strip_prefix("checkpoint-")?.parse::<u64>().ok());
-    let newest = place.join("out").join(format!("checkpoint-{}", steps.max().unwrap()));
+    let newest = place.join("out").join(format!("checkpoint-{}", newest(place).unwrap()));
     assert!(told.contains(&format!("last good checkpoint: `{}`", newest.display())), "{told}");
 }
 
@@ -327,9 +362,7 @@ fn machines_that_lose_each_other_end() {
     ];
     let mut command = on_both(&machines, &path, &settings);
     let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    wait_for("a checkpoint", || {
-        place.join("out/checkpoint-3").exists() || place.join("out/checkpoint-6").exists()
-    });
+    wait_for("a checkpoint", || newest(place).is_some());
     machines.disconnect();
     wait_for("the end of both ranks", || {
         let found = Command::new("pgrep").args(["-x", "fthost", "-a"]).output().unwrap();

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The two, until they are dropped.
 pub struct Namespaces {
@@ -23,7 +24,8 @@ fn ip(arguments: &str) -> Option<Output> {
 impl Namespaces {
     /// `None` where this process may not make any, or lacks what it takes.
     pub fn new() -> Option<Self> {
-        let id = std::process::id();
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let id = format!("{}x{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let [names, links] = ["fthost", "ft"].map(|it| ["a", "b"].map(|which| format!("{it}{which}{id}")));
         let folder = tempfile::tempdir().ok()?;
         let agent = folder.path().join("agent");

@@ -125,7 +125,7 @@ pub enum EngineError {
     },
     /// A rank that writes no line any more.
     #[error(
-        "rank {rank}{} has given no sign of life for {seconds} s: it was killed or stopped, or its machine can't be reached",
+        "rank {rank}{} has given no sign of life for {seconds} s: it was killed or stopped, its machine can't be reached, or it can't write to the output folder",
         if who.is_empty() { String::new() } else { format!(" ({who})") }
     )]
     SilentRank {

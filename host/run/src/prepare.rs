@@ -80,7 +80,12 @@ pub(crate) fn prepare(
         // Of a reward model whatever predicts tokens is gone on with.
         model.score = None;
     }
-    let mut reference = model.clone();
+    if let (Some(mesh), Some(_)) = (mesh, &begun) {
+        // Both have the same stretches then.
+        model.share(mesh);
+    }
+    // Nobody asks it for a scalar.
+    let mut reference = CausalLm { score: None, ..model.clone() };
     let fresh = config.adapter.as_ref().and_then(Adapter::fresh);
     if let Some(adapter) = &fresh {
         adapter.attach(&mut model, config.train.seed, &tokenizer)?;
@@ -91,9 +96,11 @@ pub(crate) fn prepare(
         return Err(EngineError::Invalid { what: "adapter".into(), problems: vec![problem.into()] }.into());
     }
     let mut state = TrainState::new(model, adapter);
+    // Before a value model is made of it, which has the same stretches then.
+    mesh.iter().for_each(|it| state.model.share(it));
     attach_heads(config, &mut state);
     if let Some(mesh) = mesh {
-        share(mesh, &mut state, (!at_once).then_some(&mut reference));
+        share(mesh, &mut state, (!reference.is_shared()).then_some(&mut reference));
     }
     let trainable_parameters = count_parameters(|visit| state.visit_trained(visit));
     state.optimizer = AdamW::new(config.optimizer.storage(&config.output.dir, config.parallel.offload));

@@ -9,6 +9,7 @@ use fthost_engine::adapters::merge::save_merged;
 use fthost_engine::adapters::peft;
 use fthost_engine::checkpoint::training::latest;
 use fthost_engine::device::DeviceKind;
+use fthost_engine::models::CausalLm;
 use fthost_engine::parallel::{Collective, Ranks, Vigil};
 use fthost_engine::shard::Mesh;
 use fthost_engine::train::memory::peak_rss_bytes;
@@ -76,9 +77,11 @@ pub fn run(
     let mut config = models::found(config)?;
     config.train.data_parallel = options.ranks.size();
     known_on_ranks(&config, options)?;
+    options.ranks.agree(&[("`[parallel]`", serde_json::json!(config.parallel).to_string())])?;
     let mesh = config.parallel.mesh(&options.ranks)?;
     let options = &options.on(mesh.as_ref());
     let (config, ranks) = (&config, &options.ranks);
+    let vigil = watch(config, ranks)?;
     let base_digest = ModelDigest::start(config.model.folder());
     let Prepared { tokenizer, mut rows, mut state, reference, plan, settings, notes } =
         prepare(config, plugins, options.device, mesh.as_ref())?;
@@ -91,11 +94,10 @@ pub fn run(
     let mut course = Course::new(config, &settings, plan.rows, base_digest.clone());
     agree(ranks, &plan, &settings, &base_digest)?;
     let mut metrics = begin(&mut course, &mut state, &settings, options, folder, observe)?;
-    let _vigil = watch(config, ranks)?;
     let known = Known::before_training(config, &rows, &reference, &base_digest, options, observe)?;
     let examples = std::mem::take(&mut rows.examples);
     let held_out = HeldOutRows::new(examples, &rows.held_out, config.laying(), known.held_out.as_ref());
-    let asked = plugins.ask_the_reference().then(|| reference.whole()).filter(|_| ranks.is_first());
+    let asked = plugins.ask_the_reference().then(|| reference.clone());
     let asking = JudgeSettings {
         eval: &config.eval,
         judges: &config.judges,
@@ -119,6 +121,7 @@ pub fn run(
     loop {
         if let Some(signal) = signalled(options)?.filter(|_| whole) {
             let checkpoint = course.save(&mut state)?;
+            vigil.done();
             return Err(RunError::Interrupted { signal, step: state.step, checkpoint });
         }
         let mut improved = false;
@@ -181,6 +184,7 @@ pub fn run(
     }
     // Who ends sooner finds what the first has written.
     ranks.barrier()?;
+    vigil.done();
     Ok(summary)
 }
 
@@ -258,11 +262,9 @@ fn add_judgement(
     if !judge.asks() {
         return Ok(());
     }
-    let model = state.model.whole();
-    if !state.ranks.is_first() {
-        return Ok(());
-    }
-    if let Some(judgement) = judge.judge(plugins, &model, state.step)? {
+    let reference = judge.reference().map(CausalLm::whole_on_first);
+    let Some(model) = state.model.whole_on_first().filter(|_| state.ranks.is_first()) else { return Ok(()) };
+    if let Some(judgement) = judge.judge(plugins, &model, reference.flatten(), state.step)? {
         judgement.write(folder)?;
         metrics.judged(state.step, &judgement.usage)?;
         evaluation.add(&judgement);

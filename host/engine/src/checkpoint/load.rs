@@ -78,7 +78,8 @@ fn load_with(
     let is_bare = !files.contains(names.embedding) && files.contains(&bare(names.embedding));
     // What is shared is let go of at once: no page is there twice for long.
     let in_place = !load.to_train || sharing.is_some();
-    let mut source = Folder { files: &files, load, in_place, is_bare, config: &config, read: Vec::new() };
+    let mut source =
+        Folder { files: &files, load, in_place, is_bare, config: &config, read: Vec::new(), let_go: 0 };
     let mut model = build(&config, device, &mut source, sharing)?;
     let mut read = source.read;
     if files.contains(SCORE) {
@@ -135,6 +136,8 @@ struct Folder<'a> {
     is_bare: bool,
     config: &'a DecoderConfig,
     read: Vec<String>,
+    /// How many of them nobody has in place any more.
+    let_go: usize,
 }
 
 impl Folder<'_> {
@@ -157,8 +160,8 @@ impl Folder<'_> {
 
 impl Source for Folder<'_> {
     fn let_go(&mut self) {
-        // Of names that went before there is nothing to give back.
-        self.read.iter().for_each(|it| self.files.release(it));
+        self.read[self.let_go..].iter().for_each(|it| self.files.release(it));
+        self.let_go = self.read.len();
     }
 
     fn values(&mut self, name: &str, shape: &[usize]) -> Result<TensorData> {

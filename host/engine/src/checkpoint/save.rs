@@ -9,7 +9,6 @@ use serde_json::Value;
 use super::write::{LazyTensor, StoredDtype, To, write_model_files, write_whole};
 use crate::error::{EngineError, Result};
 use crate::models::{CausalLm, DecoderConfig, Parameter, Part, ScoreRole};
-use crate::parallel::Collective;
 use crate::quant::bitsandbytes;
 
 /// How a model is written.
@@ -43,8 +42,12 @@ const COMPANIONS: [&str; 8] = [
 /// # Errors
 /// Files that can't be read or written; packed weights that bitsandbytes has no form for.
 pub fn save_model(model: &mut CausalLm, base: &Path, folder: &Path, save: &SaveConfig) -> Result<()> {
+    if save.keep_packed && model.is_hollow() {
+        let problem =
+            "packed weights that ranks share are not kept packed: write the model in floats".to_string();
+        return Err(EngineError::Invalid { what: "model".into(), problems: vec![problem] });
+    }
     let to = writer_of(model);
-    let Some(to) = to else { return Ok(()) };
     if to == To::Files {
         std::fs::create_dir_all(folder).map_err(EngineError::io("write", folder))?;
         copy_companions(model, base, folder, save)?;
@@ -81,15 +84,11 @@ pub fn save_model(model: &mut CausalLm, base: &Path, folder: &Path, save: &SaveC
     write_model_files(to, folder, tensors, save.max_shard_bytes)
 }
 
-/// What this rank does where `model` is written; `None` where others have all that it has.
-fn writer_of(model: &CausalLm) -> Option<To> {
-    let Some(shards) = model.shards.as_ref().filter(|_| model.is_hollow()) else { return Some(To::Files) };
-    let places = [&shards.mesh.replicate, &shards.mesh.shard].map(|it| it.global_rank());
-    match places {
-        [0, 0] => Some(To::Files),
-        [0, _] => Some(To::Nowhere),
-        _ => None,
-    }
+/// What this rank does where `model` is written.
+fn writer_of(model: &CausalLm) -> To {
+    let Some(shards) = model.shards.as_ref().filter(|_| model.is_hollow()) else { return To::Files };
+    let is_first = [&shards.mesh.replicate, &shards.mesh.shard].iter().all(|it| it.is_first());
+    if is_first { To::Files } else { To::Nowhere }
 }
 
 fn copy_companions(model: &mut CausalLm, base: &Path, folder: &Path, save: &SaveConfig) -> Result<()> {

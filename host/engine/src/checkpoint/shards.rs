@@ -3,12 +3,15 @@
 
 use std::path::Path;
 
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::moments::{self, Stored, tensors_of};
 use super::stretches::{Index, Place};
 use super::write::write_whole;
 use crate::error::Result;
+use crate::models::Parameter;
+use crate::models::parameter::FROZEN;
 use crate::parallel::Collective;
 use crate::train::TrainState;
 
@@ -38,11 +41,15 @@ pub(super) fn write(state: &mut TrainState, folder: &Path) -> Result<Option<Piec
     // Held a second time, the values would be copied where they are next updated.
     drop(shards);
     state.visit_stretches(&mut |name, begin, parameter| {
-        let (_, piece) = parameter.to_f32();
-        places.push((name.to_string(), Place { shard: rank, begin, length: piece.len() }));
+        let piece: Tensor<1> = match parameter {
+            Parameter::Vector(tensor) => tensor.clone(),
+            Parameter::Matrix(tensor) => tensor.clone().flatten(0, 1),
+            Parameter::Packed(_) => unreachable!("{FROZEN}"),
+        };
+        places.push((name.to_string(), Place { shard: rank, begin, length: piece.dims()[0] }));
         values.push((name.to_string(), piece));
     });
-    let pieces = values.iter().map(|(name, it)| (name.clone(), Stored::Values(it, [it.len()])));
+    let pieces = values.iter().map(|(name, it)| (name.clone(), Stored::F32(it, it.dims())));
     let file = file_of(rank, ranks);
     moments::write(&folder.join(&file), pieces.chain(tensors_of(&state.optimizer)).collect())?;
     Ok(Some(Pieces { file, places }))

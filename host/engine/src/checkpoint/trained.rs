@@ -121,7 +121,7 @@ struct Read {
 
 /// Reads every stretch that `state` has from `saved`, where all values are, unless `all` is false and some have been read.
 fn read_stretches(saved: &Saved, state: &mut TrainState, all: bool) -> Result<()> {
-    let (device, storage) = (state.model.device(), state.optimizer.storage.clone());
+    let storage = state.optimizer.storage.clone();
     let mut whole = BTreeMap::new();
     state.visit_trained(&mut |name, it| whole.extend([(name.to_string(), it.length())]));
     let (mut found, mut outcome) = (BTreeMap::new(), Ok(()));
@@ -129,12 +129,12 @@ fn read_stretches(saved: &Saved, state: &mut TrainState, all: bool) -> Result<()
         if outcome.is_err() {
             return;
         }
-        let stretch = begin..begin + parameter.length();
+        let (stretch, device) = (begin..begin + parameter.length(), parameter.device());
         match read_stretch(saved, name, whole[name], &stretch, all, (&storage, &device)) {
             Err(error) => outcome = Err(error),
             Ok(Read { values, moments }) => {
                 if let Some(values) = values {
-                    put(values, parameter, &device);
+                    put(values, parameter);
                 }
                 found.extend(moments.map(|it| (name.to_string(), it)));
             }
@@ -147,11 +147,12 @@ fn read_stretches(saved: &Saved, state: &mut TrainState, all: bool) -> Result<()
     Ok(())
 }
 
-fn put(values: Vec<f32>, parameter: Parameter<'_>, device: &Device) {
-    let dims = parameter.dims();
+/// On the device that the parameter is on.
+fn put(values: Vec<f32>, parameter: Parameter<'_>) {
+    let data = TensorData::new(values, parameter.dims());
     match parameter {
-        Parameter::Vector(tensor) => *tensor = Tensor::from_data(TensorData::new(values, dims), device),
-        Parameter::Matrix(tensor) => *tensor = Tensor::from_data(TensorData::new(values, dims), device),
+        Parameter::Vector(tensor) => *tensor = Tensor::from_data(data, &tensor.device()),
+        Parameter::Matrix(tensor) => *tensor = Tensor::from_data(data, &tensor.device()),
         Parameter::Packed(_) => unreachable!("{FROZEN}"),
     }
 }

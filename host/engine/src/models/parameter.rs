@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{Device, Gradients, Tensor};
 use fthost_kernels::{Packed, Weight};
 
 /// A parameter as a visitor meets it.
@@ -35,6 +35,15 @@ impl Parameter<'_> {
             Parameter::Vector(tensor) => tensor.dims().to_vec(),
             Parameter::Matrix(tensor) => tensor.dims().to_vec(),
             Parameter::Packed(weight) => weight.shape().to_vec(),
+        }
+    }
+
+    /// The device it is on; that of what is packed is the host.
+    pub fn device(&self) -> Device {
+        match self {
+            Parameter::Vector(tensor) => tensor.device(),
+            Parameter::Matrix(tensor) => tensor.device(),
+            Parameter::Packed(_) => Device::flex(),
         }
     }
 

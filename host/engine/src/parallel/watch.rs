@@ -50,10 +50,12 @@ impl Progress {
     }
 }
 
-/// The signs of life of a run. Dropped, this rank is done.
+/// The signs of life of a run. Dropped before this rank is [`Vigil::done`], there are none any more, and others miss it.
 #[derive(Debug)]
 pub struct Vigil {
     thread: Option<(Sender<()>, JoinHandle<()>)>,
+    /// What is written last.
+    done: PathBuf,
 }
 
 impl Vigil {
@@ -69,7 +71,7 @@ impl Vigil {
         on_silence: impl FnOnce(EngineError) + Send + 'static,
     ) -> Result<Self> {
         if !ranks.are_many() {
-            return Ok(Self { thread: None });
+            return Ok(Self { thread: None, done: PathBuf::new() });
         }
         std::fs::create_dir_all(folder).map_err(EngineError::io("write", folder))?;
         let mut watcher = Watcher {
@@ -81,7 +83,9 @@ impl Vigil {
             lines: 0,
             next: (String::new(), Instant::now()),
             waiting: (0, Instant::now()),
+            looked: Instant::now(),
         };
+        let done = watcher.file_of(watcher.rank);
         // Before anybody looks for it: what an earlier run has left is none of this one's.
         watcher.write()?;
         ranks.barrier()?;
@@ -96,20 +100,32 @@ impl Vigil {
                     return;
                 }
             }
-            drop(std::fs::write(watcher.file_of(watcher.rank), DONE));
         };
         let thread = std::thread::Builder::new().name("watch".into()).spawn(watch);
         let thread = thread.map_err(EngineError::io("watch ranks from", folder))?;
-        Ok(Self { thread: Some((stop, thread)) })
+        Ok(Self { thread: Some((stop, thread)), done })
+    }
+
+    /// This rank has come to its end, and is not missed.
+    pub fn done(mut self) {
+        if self.thread.is_some() {
+            self.stop();
+            // Who can't say so is missed.
+            drop(std::fs::write(&self.done, DONE));
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Some((stop, thread)) = self.thread.take() {
+            drop(stop);
+            drop(thread.join());
+        }
     }
 }
 
 impl Drop for Vigil {
     fn drop(&mut self) {
-        if let Some((stop, thread)) = self.thread.take() {
-            drop(stop);
-            drop(thread.join());
-        }
+        self.stop();
     }
 }
 
@@ -124,6 +140,8 @@ struct Watcher {
     next: (String, Instant),
     /// Calls begun, and since when it has been as many.
     waiting: (u64, Instant),
+    /// When it was looked last.
+    looked: Instant,
 }
 
 /// A rank's line.
@@ -168,6 +186,11 @@ impl Watcher {
 
     /// What is wrong, if anything is.
     fn look(&mut self) -> Option<EngineError> {
+        // Who was stopped itself, or waited for the file system, has seen nothing meanwhile: time begins again.
+        if self.looked.elapsed() > self.patience.sign.min(self.patience.call) / 2 {
+            (self.next.1, self.waiting.1) = (Instant::now(), Instant::now());
+        }
+        self.looked = Instant::now();
         let next = (self.rank + 1) % self.size;
         let line = self.line_of(next);
         if line != self.next.0 {

@@ -13,6 +13,5 @@ mod shards;
 mod weights;
 
 pub use config::{Mesh, Offload, ParallelConfig, Zero};
-pub use layout::{ALIGN, Entry, FlatLayout, Stored, Stretch};
 pub use shards::Shards;
 pub(crate) use weights::Weights;

@@ -203,6 +203,11 @@ impl CausalLm {
         self.shards = Some(Arc::new(shards));
     }
 
+    /// Whether other ranks have a share of it.
+    pub fn is_shared(&self) -> bool {
+        self.shards.is_some()
+    }
+
     /// Whether its tensors have shapes and nothing else.
     pub fn is_hollow(&self) -> bool {
         self.shards.as_ref().is_some_and(|it| it.mesh.shares_weights())
@@ -217,6 +222,22 @@ impl CausalLm {
             }
         }
         model
+    }
+
+    /// As [`CausalLm::whole`], on the first rank alone; the others take part, and are never given more than a part of it.
+    pub fn whole_on_first(&self) -> Option<Self> {
+        let Some(shards) = self.shards.as_ref().filter(|_| self.is_hollow()) else {
+            return Some(self.whole());
+        };
+        let is_first = [&shards.mesh.replicate, &shards.mesh.shard].iter().all(|it| it.is_first());
+        let mut model = Self { shards: None, ..self.clone() };
+        for part in Part::all(self.blocks.len()) {
+            let whole = shards.gather(part).wait();
+            if is_first {
+                shards.fill(&mut model, part, &whole);
+            }
+        }
+        is_first.then_some(model)
     }
 
     /// The model with all weights of a part; the others stay as they are. All ranks ask for it together.

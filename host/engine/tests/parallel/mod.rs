@@ -55,6 +55,16 @@ fn as_a_rank() {
     assert_eq!(ranks.of_first(rank as f64 + 0.5).unwrap(), 0.5);
     assert!(ranks.any(rank == size - 1).unwrap() && !ranks.any(false).unwrap());
     assert_eq!(ranks.sum([1.0, rank as f64]).unwrap(), [size as f64, (size * (size - 1) / 2) as f64]);
+    // Neighbours, and every other one.
+    for of in [(|it| it / 2) as fn(usize) -> usize, |it| it % 2] {
+        let part = ranks.of_group(of(rank)).unwrap();
+        let members: Vec<usize> = (0..size).filter(|it| of(*it) == of(rank)).collect();
+        assert_eq!(part.size(), members.len());
+        assert_eq!(members[part.global_rank()], rank);
+        assert_eq!(part.sum([rank as f64]).unwrap(), [members.iter().sum::<usize>() as f64]);
+        let sent = part.begin_reduce_scatter(vec![rank as f32; 2 * members.len()]);
+        assert_eq!(sent.wait(), [members.iter().sum::<usize>() as f32; 2]);
+    }
     ranks.agree(&[("model", "a".into())]).unwrap();
     let differs =
         ranks.agree(&[("model", "a".into()), ("step", rank.to_string())]).map_err(|it| it.to_string());
@@ -128,7 +138,7 @@ fn as_a_rank_that_hangs() {
         println!("said: {error}");
         all.abort(7)
     };
-    let _vigil = Vigil::start(&ranks, Path::new(&folder), patience, end).unwrap();
+    let vigil = Vigil::start(&ranks, Path::new(&folder), patience, end).unwrap();
     for _ in 0..3 {
         // Longer than a rank may be silent, and shorter than it may be waited for.
         if ranks.is_first() {
@@ -142,8 +152,13 @@ fn as_a_rank_that_hangs() {
                 std::process::Command::new("kill").args(["-STOP", &std::process::id().to_string()]).status(),
             ),
             "sleep" => std::thread::sleep(Duration::from_mins(5)),
-            _ => return,
+            _ => return vigil.done(),
         }
+    }
+    if std::env::var("FTHOST_TEST_END").unwrap() == "done" {
+        // Twice as long as a rank may be silent.
+        std::thread::sleep(Duration::from_secs(4));
+        return vigil.done();
     }
     let _ = ranks.begin_all_gather(vec![0.0; 3]).wait();
 }
@@ -164,6 +179,11 @@ fn a_rank_that_hangs_is_named() {
             assert_eq!(silent, how == "stop", "{said}");
             assert!(began.elapsed() < Duration::from_mins(1), "{how}: {:?}", began.elapsed());
         }
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = launcher.command(3);
+        command.env("FTHOST_TEST_END", "done").env("FTHOST_TEST_FOLDER", folder.path());
+        let said = under(command, "parallel::as_a_rank_that_hangs");
+        assert!(!said.contains("said:"), "{said}");
     }
 }
 

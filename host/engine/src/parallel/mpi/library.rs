@@ -211,12 +211,15 @@ impl Library {
         unsafe { (self.functions.bcast)(bytes.as_mut_ptr().cast(), count, byte, root, on) }
     }
 
-    /// One part of `count` bytes a rank, in place; the caller has seen to the lengths.
-    pub(super) fn all_gather(&self, on: Handle, count: usize, all: &mut [u8]) -> c_int {
-        let Constants { byte, in_place, .. } = self.constants;
+    /// One part of `length` bytes a rank, in place; the caller has seen to the lengths.
+    pub(super) fn all_gather(&self, on: Handle, length: usize, all: &mut [u8]) -> c_int {
+        let Constants { byte, float, in_place, .. } = self.constants;
+        // Nothing is computed with them: a float is four bytes.
+        let words = length.is_multiple_of(size_of::<f32>());
+        let (kind, count) = if words { (float, length / size_of::<f32>()) } else { (byte, length) };
         let (count, to) = (int(count), all.as_mut_ptr().cast());
         // SAFETY: `all` has as many bytes a rank; in the place of what is sent stands the mark of what is in place.
-        unsafe { (self.functions.allgather)(in_place as *const c_void, count, byte, to, count, byte, on) }
+        unsafe { (self.functions.allgather)(in_place as *const c_void, count, kind, to, count, kind, on) }
     }
 
     /// Sums, in place.

@@ -144,7 +144,8 @@ impl Collective for Mpi {
             return Ok(());
         }
         // Some libraries count what all have together in an `int`, too.
-        if length <= (self.most / self.size).max(1) {
+        let count = if length.is_multiple_of(size_of::<f32>()) { length / size_of::<f32>() } else { length };
+        if count <= (self.most / self.size).max(1) {
             return self.call("MPI_Allgather", |it, on| it.all_gather(on, length, all));
         }
         // Parts of a part lie apart, and MPI says how far in an `int`, too: each rank sends its own, one after the other.
