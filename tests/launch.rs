@@ -187,6 +187,11 @@ fn what_a_job_needs_and_does_not_have_is_told() {
     error: invalid run file `run.toml`
       not known on several ranks: `train.gradient_release`: gradients are summed first
     ");
+    let shared = ["--set", "parallel.data_parallel_shard=3"];
+    insta::assert_snapshot!(told("[launch.slurm]\n[launch]\nnodes = 2\nranks_per_node = 2\n", &shared), @r"
+    error: invalid run file `run.toml`
+      `parallel.data_parallel_replicate` = -1 and `parallel.data_parallel_shard` = 3 are not the degrees of 4 ranks: start as many as their product, or set one to -1
+    ");
     let alone = ["objective.kto.beta=0.1", "train.micro_batch_size=1", "train.gradient_accumulation_steps=1"];
     let alone: Vec<&str> = alone.iter().flat_map(|it| ["--set", *it]).collect();
     assert!(told("[launch.slurm]\n", &alone).contains("for `objective.kto`, got `1`"));

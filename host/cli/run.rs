@@ -4,6 +4,7 @@ use std::io::{IsTerminal, stderr, stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use fthost_run::parallel::Collective;
 use fthost_run::prepare::plan;
 use fthost_run::train::{self, RunOptions};
 use fthost_run::{Interrupt, Ranks, Result, RunError, parallel};

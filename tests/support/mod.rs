@@ -2,6 +2,7 @@
 
 pub mod model;
 pub mod mpirun;
+pub mod namespaces;
 pub mod registry;
 pub mod workplace;
 

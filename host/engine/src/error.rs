@@ -123,6 +123,32 @@ pub enum EngineError {
         /// Where, when that is known.
         rank: Option<usize>,
     },
+    /// A rank that writes no line any more.
+    #[error(
+        "rank {rank}{} has given no sign of life for {seconds} s: it was killed or stopped, its machine can't be reached, or it can't write to the output folder",
+        if who.is_empty() { String::new() } else { format!(" ({who})") }
+    )]
+    SilentRank {
+        /// Which.
+        rank: usize,
+        /// Its process and machine, where they are known.
+        who: String,
+        /// Since when.
+        seconds: u64,
+    },
+    /// A rank waits for others that don't come.
+    #[error(
+        "rank {rank} has waited {seconds} s for {}\nhint: where that is no hang, raise `parallel.timeout_seconds`",
+        if missing.is_empty() { "an answer: all ranks are there, and what lies between them hangs" } else { missing }
+    )]
+    WaitedTooLong {
+        /// Who waits.
+        rank: usize,
+        /// How long.
+        seconds: u64,
+        /// Those who have not come, with process and machine; empty where all have.
+        missing: String,
+    },
     /// A weight the model needs is not in the files.
     #[error("`{name}` is missing from `{}`", folder.display())]
     MissingTensor {

@@ -15,6 +15,7 @@ pub mod objectives;
 pub mod optim;
 pub mod parallel;
 pub mod quant;
+pub mod shard;
 pub mod train;
 
 pub use burn::tensor::Device;

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod eval;
 mod objective;
+mod optimizer;
 mod parse;
 mod paths;
 mod train;
@@ -15,8 +16,9 @@ use fthost_engine::adapters::{
 use fthost_engine::checkpoint::LoadConfig;
 use fthost_engine::models::DecoderConfig;
 use fthost_engine::nn::FloatDtype;
-use fthost_engine::optim::{AdamWConfig, MomentStorage, ScheduleConfig};
+use fthost_engine::optim::ScheduleConfig;
 use fthost_engine::quant::QuantConfig;
+use fthost_engine::shard::ParallelConfig;
 use fthost_engine::train::early_stop::EarlyStopConfig;
 use fthost_sandbox::PluginTable;
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use self::checkpoint::CheckpointConfig;
 pub use self::eval::EvalConfig;
 pub use self::objective::Objective;
+pub use self::optimizer::Optimizer;
 pub use self::train::TrainConfig;
 use crate::dataset::DataConfig;
 use crate::error::{Result, RunError};
@@ -62,6 +65,9 @@ pub struct RunConfig {
     /// How long and how much at a time.
     #[serde(default)]
     pub train: TrainConfig,
+    /// What ranks share of the model.
+    #[serde(default)]
+    pub parallel: ParallelConfig,
     /// How completions are sampled that an objective learns from.
     #[serde(default)]
     pub rollout: RolloutConfig,
@@ -133,51 +139,6 @@ impl Adapter {
             Self::PrefixTuning(config) => AdapterConfig::PrefixTuning(config.clone()),
             Self::Peft { .. } => return None,
         })
-    }
-}
-
-/// `[optimizer.<kind>]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "snake_case")]
-pub enum Optimizer {
-    /// AdamW with torch's semantics.
-    Adamw(AdamWConfig),
-    /// The same with moments in blocks of 8 bits, as bitsandbytes' `AdamW8bit`: 2.03 bytes a trained value, not 8.
-    Adamw8bit(AdamWConfig),
-    /// [`Optimizer::Adamw`] with its moments in mapped files of the output folder, which the system keeps in memory while
-    /// there is room.
-    PagedAdamw(AdamWConfig),
-}
-
-impl Optimizer {
-    /// Its key.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Adamw(_) => "adamw",
-            Self::Adamw8bit(_) => "adamw8bit",
-            Self::PagedAdamw(_) => "paged_adamw",
-        }
-    }
-
-    /// What is set of it.
-    pub fn adamw(&self) -> &AdamWConfig {
-        let (Self::Adamw(config) | Self::Adamw8bit(config) | Self::PagedAdamw(config)) = self;
-        config
-    }
-
-    /// What its moments are stored in, for a run that writes to `output`.
-    pub fn storage(&self, output: &Path) -> MomentStorage {
-        match self {
-            Self::Adamw(_) => MomentStorage::F32,
-            Self::Adamw8bit(_) => MomentStorage::BLOCKS,
-            Self::PagedAdamw(_) => MomentStorage::Paged(output.to_path_buf()),
-        }
-    }
-}
-
-impl Default for Optimizer {
-    fn default() -> Self {
-        Self::Adamw(AdamWConfig::default())
     }
 }
 
@@ -269,6 +230,7 @@ impl RunConfig {
         }
         under(&format!("objective.{}", self.objective.name()), self.objective.problems());
         under("train", self.train.problems(self.data.max_length));
+        under("parallel", self.parallel.problems());
         under("rollout", self.rollout.problems());
         if let Some(early_stop) = &self.early_stop {
             under("early_stop", early_stop.problems());
@@ -290,14 +252,27 @@ impl RunConfig {
             let name = quant.name();
             problems.push(format!("`quant.{name}` needs an adapter: weights in so few bits are not trained"));
         }
-        if self.train.gradient_release && self.data.packing {
-            problems.push("`train.gradient_release` needs `data.packing` = false: a packed step may be several micro-batches".into());
-        }
+        problems.extend(self.problems_of_release());
         problems.extend(self.problems_of_objective());
         for name in self.rewards.keys().filter(|name| self.plugins.0.iter().any(|it| it.0 == **name)) {
             problems.push(format!("`rewards.{name}` has the name of a plugin: scores are told apart by it"));
         }
         problems.extend(self.needs_evaluations());
+        problems
+    }
+
+    /// Keys that `train.gradient_release` doesn't go with.
+    fn problems_of_release(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if !self.train.gradient_release {
+            return problems;
+        }
+        if self.parallel.data_parallel_shard != 1 {
+            problems.push("`train.gradient_release` needs `parallel.data_parallel_shard` = 1: of what is shared gradients are let go of in any case".into());
+        }
+        if self.data.packing {
+            problems.push("`train.gradient_release` needs `data.packing` = false: a packed step may be several micro-batches".into());
+        }
         problems
     }
 

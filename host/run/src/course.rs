@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use fthost_engine::checkpoint::training::{self, Best, DataPosition, Progress, latest, prune, read_progress};
+use fthost_engine::parallel::Collective;
 use fthost_engine::train::TrainState;
 use fthost_engine::train::early_stop::{EarlyStopConfig, Verdict, judge};
 
@@ -127,18 +128,16 @@ impl Course {
         step > 0 && (self.checkpoint.is_due(step) || improved && self.checkpoint.keep_best)
     }
 
-    /// Saves a checkpoint and removes those that are not to be kept; of several ranks the first does, and all wait for it.
+    /// Saves a checkpoint, as all ranks do together, and removes those that are not to be kept.
     ///
     /// # Errors
     /// Files that can't be written or removed.
     pub fn save(&self, state: &mut TrainState) -> Result<PathBuf> {
-        if !state.ranks.is_first() {
-            state.ranks.barrier()?;
-            return Ok(self.folder.join(training::folder_of(state.step)));
-        }
         let path = training::save(&self.folder, state, &self.progress, &self.base)?;
-        let best = self.progress.best.as_ref().filter(|_| self.checkpoint.keep_best);
-        prune(&self.folder, self.checkpoint.keep_last, best.map(|it| it.step))?;
+        if state.ranks.is_first() {
+            let best = self.progress.best.as_ref().filter(|_| self.checkpoint.keep_best);
+            prune(&self.folder, self.checkpoint.keep_last, best.map(|it| it.step))?;
+        }
         state.ranks.barrier()?;
         Ok(path)
     }

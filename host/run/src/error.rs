@@ -43,6 +43,17 @@ pub enum RunError {
     /// A package that can't be shared, pinned or used.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// A rank is gone, or does not come: the others can't go on.
+    #[error(
+        "{source}\n  last good checkpoint: {}",
+        last_checkpoint.as_ref().map_or("none".to_string(), |it| format!("`{}`, to go on from with `--resume` on as many ranks or others", it.display()))
+    )]
+    LostRank {
+        /// Which, and since when.
+        source: Box<EngineError>,
+        /// Where the run goes on from.
+        last_checkpoint: Option<PathBuf>,
+    },
     /// Two plugins make examples of the same rows.
     #[error(
         "plugins `{first}` and `{second}` both build data, and a run has one data builder\nhint: give one of them `roles` without `data-builder`, or leave it out"
@@ -345,6 +356,7 @@ impl RunError {
             Self::Engine(EngineError::NotFiniteStep { .. }) => 5,
             Self::Interrupted { signal, .. } => 128 + *signal as u8,
             Self::Engine(_)
+            | Self::LostRank { .. }
             | Self::Output { .. }
             | Self::NothingToResume { .. }
             | Self::NoScores { .. }

@@ -71,11 +71,8 @@ pub fn run(
         reference: asked.as_ref(),
         steps: 0,
     };
-    let judgement = Judge::new(plugins, &tokenizer, asking, &held_out.examples)?.judge(
-        plugins,
-        &state.model,
-        state.step,
-    )?;
+    let mut judge = Judge::new(plugins, &tokenizer, asking, &held_out.examples)?;
+    let judgement = judge.judge(plugins, &state.model, asked.clone(), state.step)?;
     if let Some(judgement) = &judgement {
         evaluation.add(judgement);
     }

@@ -118,15 +118,32 @@ impl<'a> Judge<'a> {
         Ok(Self { tokenizer, settings, questions })
     }
 
-    /// Generates, scores and judges; `None` where nothing is asked or nobody judges.
+    /// The model before training, as this rank has it, where somebody may ask it.
+    pub fn reference(&self) -> Option<&CausalLm> {
+        self.settings.reference
+    }
+
+    /// Whether anything is asked that somebody judges.
+    pub fn asks(&self) -> bool {
+        !self.questions.is_empty()
+    }
+
+    /// Generates, scores and judges; `None` where nothing is asked or nobody judges. `model`, and the `reference` that plugins may ask,
+    /// have all of their weights.
     ///
     /// # Errors
     /// A model that can't generate, an evaluator that fails, and a reward that fails where that stops the run.
-    pub fn judge(&mut self, plugins: &mut Plugins, model: &CausalLm, step: u64) -> Result<Option<Judgement>> {
+    pub fn judge(
+        &mut self,
+        plugins: &mut Plugins,
+        model: &CausalLm,
+        reference: Option<CausalLm>,
+        step: u64,
+    ) -> Result<Option<Judgement>> {
         if self.questions.is_empty() {
             return Ok(None);
         }
-        let JudgeSettings { eval, judges, device, reference, .. } = self.settings;
+        let JudgeSettings { eval, judges, device, .. } = self.settings;
         let prompts: Vec<Vec<u32>> = self.questions.iter().map(|it| it.prompt_ids.clone()).collect();
         let decoding = model.for_decoding(eval.weights);
         let completions = generate(&decoding, self.tokenizer, &prompts, &eval.generation, eval.batch_size)?;
@@ -137,7 +154,7 @@ impl<'a> Judge<'a> {
             .collect();
         let _lease = plugins.lend(&Lent {
             run: model,
-            reference: reference.cloned(),
+            reference,
             tokenizer: self.tokenizer,
             batch_size: eval.batch_size,
             judges,

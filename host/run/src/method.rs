@@ -7,7 +7,8 @@ use fthost_engine::objectives::{KtoConfig, RewardConfig};
 use fthost_engine::parallel::Ranks;
 use fthost_engine::train::{
     KtoReference, PreferenceLoss, StepConfig, StepMetrics, TrainState, evaluate, evaluate_kto,
-    evaluate_preferences, evaluate_rewards, kto_divergence, kto_step, preference_step, reward_step, step,
+    evaluate_preferences, evaluate_rewards, kto_divergence, kto_step, preference_step, reference_logps,
+    reward_step, step,
 };
 
 use crate::config::{Objective, RunConfig};
@@ -134,7 +135,8 @@ fn held_against<'a>(
 ) -> Result<(Said<'a>, Option<f32>)> {
     let divergence = |reference: &Reference| -> Result<f32> {
         let said = reference.logps(&laid.mismatched, &state.ranks)?;
-        Ok(kto_divergence(&state.model, &laid.mismatched, &said))
+        let of_policy = state.ranks.each(&laid.mismatched, |it| reference_logps(&state.model, it))?;
+        Ok(kto_divergence(&laid.mismatched, &of_policy, &said))
     };
     let kl = reference.filter(|_| objective.needs_divergence()).map(divergence).transpose()?;
     Ok((said_of(laid, reference, &state.ranks)?, kl))

@@ -191,7 +191,7 @@ impl Source<'_> {
         questions: &[(u64, &Question)],
         batch: u64,
     ) -> Result<Rollout> {
-        let (config, own) = (self.rollout(), state.ranks.part(questions.len()));
+        let (config, own) = (self.rollout(), state.ranks.stretch(questions.len()));
         let generation = config.generation(self.config.train.seed, state.step, batch);
         let settings = RolloutSettings {
             generation: GenerateConfig { first_prompt: own.start, ..generation },
@@ -200,15 +200,18 @@ impl Source<'_> {
             step: state.step,
             steps: self.steps,
         };
+        // Tokens are made by the whole model, and by each rank of its own prompts.
+        let model = state.model.whole();
+        let reference = plugins.ask_the_reference().then(|| self.reference.whole());
         let _lease = plugins.lend(&Lent {
-            run: &state.model,
-            reference: Some(self.reference.clone()),
+            run: &model,
+            reference,
             tokenizer: self.tokenizer,
             batch_size: config.batch_size,
             judges: &self.config.judges,
             device: self.device,
         })?;
-        let rollout = roll_out(&state.model, plugins, &questions[own], &settings)?;
+        let rollout = roll_out(&model, plugins, &questions[own], &settings)?;
         Ok(state.ranks.merged(rollout)?)
     }
 

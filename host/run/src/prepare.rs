@@ -2,12 +2,13 @@
 
 use fthost_data::sampler::Windows;
 use fthost_data::{MappedRow, Tokenizer};
-use fthost_engine::EngineError;
-use fthost_engine::checkpoint::load_model_as;
+use fthost_engine::checkpoint::{load_model_as, load_shared};
 use fthost_engine::device::{self, DeviceKind};
-use fthost_engine::models::{CausalLm, Parameter};
+use fthost_engine::models::{CausalLm, Parameter, Trained};
 use fthost_engine::optim::AdamW;
+use fthost_engine::shard::Mesh;
 use fthost_engine::train::{TrainState, attach_reward_head, attach_value_model};
+use fthost_engine::{Device, EngineError};
 
 use crate::adapter_base::load_adapter;
 use crate::config::{Adapter, Objective, RunConfig};
@@ -26,7 +27,7 @@ const SKIPPED_SHOWN: usize = 5;
 /// # Errors
 /// Everything that stops a run before its first step.
 pub fn plan(config: &RunConfig, plugins: &mut Plugins, device: DeviceKind) -> Result<Plan> {
-    prepare(&models::found(config)?, plugins, device).map(|it| it.plan)
+    prepare(&models::found(config)?, plugins, device, None).map(|it| it.plan)
 }
 
 /// A run before its first step.
@@ -42,7 +43,12 @@ pub(crate) struct Prepared {
     pub(crate) notes: Vec<String>,
 }
 
-pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceKind) -> Result<Prepared> {
+pub(crate) fn prepare(
+    config: &RunConfig,
+    plugins: &mut Plugins,
+    device: DeviceKind,
+    mesh: Option<&Mesh>,
+) -> Result<Prepared> {
     // Opened first: a device that is not there is told before anything is read.
     let opened = device::open(device)?;
     reward_model::open(config, plugins, device)?;
@@ -50,7 +56,9 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
         return Err(RunError::NoReward { objective: config.objective.name() });
     }
     let tokenizer = Tokenizer::load(config.model.folder())?;
-    let load = || load_model_as(config.model.folder(), &opened, &config.load_config());
+    // A model that is there as a whole for a while is shared behind that.
+    let at_once = is_shared_at_once(config, plugins);
+    let load = || load(config, &opened, mesh.filter(|_| at_once));
     // Rows come first, because most of what can be wrong is in them; unless plugins ask the model while they make them.
     let mut early = None;
     if plugins.ask_while_data_is_made() {
@@ -60,10 +68,7 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
     let (rows, notes) = Rows::load(config, plugins, &tokenizer)?;
     drop(lease);
     let settings = Settings::new(config, &rows.digest, plugins)?;
-    let mut model = match early {
-        Some(model) => model,
-        None => load()?,
-    };
+    let mut model = early.map_or_else(load, Ok)?;
     model.compute_dtype = config.train.compute_dtype;
     let parameters = count_parameters(|visit| model.visit_base(visit));
     // A reference is the model as training finds it: with the adapter that is gone on with, without one that begins.
@@ -75,7 +80,12 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
         // Of a reward model whatever predicts tokens is gone on with.
         model.score = None;
     }
-    let reference = model.clone();
+    if let (Some(mesh), Some(_)) = (mesh, &begun) {
+        // Both have the same stretches then.
+        model.share(mesh);
+    }
+    // Nobody asks it for a scalar.
+    let mut reference = CausalLm { score: None, ..model.clone() };
     let fresh = config.adapter.as_ref().and_then(Adapter::fresh);
     if let Some(adapter) = &fresh {
         adapter.attach(&mut model, config.train.seed, &tokenizer)?;
@@ -86,12 +96,41 @@ pub(crate) fn prepare(config: &RunConfig, plugins: &mut Plugins, device: DeviceK
         return Err(EngineError::Invalid { what: "adapter".into(), problems: vec![problem.into()] }.into());
     }
     let mut state = TrainState::new(model, adapter);
+    // Before a value model is made of it, which has the same stretches then.
+    mesh.iter().for_each(|it| state.model.share(it));
     attach_heads(config, &mut state);
+    if let Some(mesh) = mesh {
+        share(mesh, &mut state, (!reference.is_shared()).then_some(&mut reference));
+    }
     let trainable_parameters = count_parameters(|visit| state.visit_trained(visit));
-    state.optimizer = AdamW::new(config.optimizer.storage(&config.output.dir));
+    state.optimizer = AdamW::new(config.optimizer.storage(&config.output.dir, config.parallel.offload));
     state.seed = config.train.seed;
     let plan = planned_run(config, plugins, &rows, [parameters, trainable_parameters]);
     Ok(Prepared { tokenizer, rows, state, reference, plan, settings, notes })
+}
+
+/// The run's model, every rank of `mesh` having a share of it.
+fn load(config: &RunConfig, device: &Device, mesh: Option<&Mesh>) -> Result<CausalLm> {
+    let (folder, load) = (config.model.folder(), config.load_config());
+    Ok(match mesh {
+        Some(mesh) => load_shared(folder, device, &load, mesh)?,
+        None => load_model_as(folder, device, &load)?,
+    })
+}
+
+/// Whether nobody asks for all of the model's weights before the first step.
+fn is_shared_at_once(config: &RunConfig, plugins: &Plugins) -> bool {
+    let plain = |adapter: &Adapter| adapter.fresh().is_some_and(|it| !it.begins_from_weights());
+    config.adapter.as_ref().is_none_or(plain) && !plugins.ask_while_data_is_made()
+}
+
+/// Shares the models of `state` as they are to be trained, and a `reference` that is still there as a whole.
+fn share(mesh: &Mesh, state: &mut TrainState, reference: Option<&mut CausalLm>) {
+    if let Some(reference) = reference {
+        reference.trained = Trained::Adapter([].into());
+        reference.share(mesh);
+    }
+    state.share(mesh);
 }
 
 /// The scalar heads that the objective trains besides.

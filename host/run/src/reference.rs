@@ -10,7 +10,7 @@ use fthost_data::{Batch, Layout, MappedRow, TokenRow, TokenRows};
 use fthost_engine::device::DeviceKind;
 use fthost_engine::models::CausalLm;
 use fthost_engine::objectives::segments::parts;
-use fthost_engine::parallel::Ranks;
+use fthost_engine::parallel::{Collective, Ranks};
 use fthost_engine::train::reference_logps;
 use serde::Serialize;
 use serde_json::json;
@@ -143,8 +143,8 @@ impl Known {
         }
         let (began, mut told) = (Instant::now(), PrecomputedRows::default());
         let asked = Asked { made_of: made_of(config, base_digest, options.device)?, model, config, options };
-        let Some(train) = asked.logps(&rows.train, &mut told, observe) else { return Ok(Self::default()) };
-        let Some(held_out) = asked.logps(&rows.held_out, &mut told, observe) else {
+        let Some(train) = asked.logps(&rows.train, &mut told, observe)? else { return Ok(Self::default()) };
+        let Some(held_out) = asked.logps(&rows.held_out, &mut told, observe)? else {
             return Ok(Self::default());
         };
         told.seconds = began.elapsed().as_secs_f64();
@@ -168,58 +168,78 @@ impl Asked<'_> {
         rows: &TokenRows,
         told: &mut PrecomputedRows,
         observe: &mut dyn FnMut(Event<'_>),
-    ) -> Option<ReferenceLogps> {
+    ) -> Result<Option<ReferenceLogps>> {
         if rows.is_empty() {
-            return Some(ReferenceLogps::default());
+            return Ok(Some(ReferenceLogps::default()));
         }
         let cache = ReferenceCache::new(key(&self.made_of, rows));
         told.files.push(cache.path().to_path_buf());
-        match cache.read(rows.len()) {
-            Found::Logps(logps) => {
-                told.cached += rows.len();
-                return Some(logps);
-            }
-            Found::Damaged(note) => observe(Event::Noted(&note)),
-            Found::Nothing => {}
+        let found = cache.read(rows.len());
+        // Ranks may have caches of their own: where one has to ask, all do.
+        if !self.options.ranks.any(!matches!(found, Found::Logps(_)))?
+            && let Found::Logps(logps) = found
+        {
+            told.cached += rows.len();
+            return Ok(Some(logps));
         }
-        let logps = self.computed(rows, observe)?;
-        told.computed += rows.len();
-        if let Err(note) = cache.write(&logps) {
+        if let Found::Damaged(note) = found {
             observe(Event::Noted(&note));
         }
-        Some(logps)
+        let Some(logps) = self.computed(rows, observe)? else { return Ok(None) };
+        told.computed += rows.len();
+        // A machine's ranks have one cache.
+        if self.options.ranks.local_rank() == 0
+            && let Err(note) = cache.write(&logps)
+        {
+            observe(Event::Noted(&note));
+        }
+        Ok(Some(logps))
     }
 
     /// From the model, in the rows' own order and layout: what it says of a row depends neither on the run's order nor on what
-    /// a step takes.
-    fn computed(&self, rows: &TokenRows, observe: &mut dyn FnMut(Event<'_>)) -> Option<ReferenceLogps> {
-        let mut logps = ReferenceLogps::default();
+    /// a step takes, nor on who computes it.
+    fn computed(
+        &self,
+        rows: &TokenRows,
+        observe: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Option<ReferenceLogps>> {
+        let (mut logps, ranks) = (ReferenceLogps::default(), &self.options.ranks);
         for start in (0..rows.len()).step_by(CHUNK) {
-            if self.options.interrupt.signal().is_some() {
-                return None;
+            if ranks.any(self.options.interrupt.signal().is_some())? {
+                return Ok(None);
             }
             observe(Event::Precomputing { done: start, rows: rows.len() });
             let chunk = start..(start + CHUNK).min(rows.len());
-            logps_of(self.model, rows, chunk, self.config.layout()).iter().for_each(|it| logps.push(it));
+            let found = logps_of(self.model, rows, chunk, self.config.layout(), ranks)?;
+            found.iter().for_each(|it| logps.push(it));
         }
-        Some(logps)
+        Ok(Some(logps))
     }
 }
 
 /// What `model` says of each of the rows in `chunk`.
-fn logps_of(model: &CausalLm, rows: &TokenRows, chunk: Range<usize>, layout: Layout) -> Vec<Vec<f32>> {
+fn logps_of(
+    model: &CausalLm,
+    rows: &TokenRows,
+    chunk: Range<usize>,
+    layout: Layout,
+    ranks: &Ranks,
+) -> Result<Vec<Vec<f32>>> {
     let rows: Vec<MappedRow<'_>> = chunk.map(|it| rows.row(it)).collect();
     let mut all = vec![Vec::new(); rows.len()];
-    for group in layout.groups(&rows) {
-        let batch = Batch::shared(group.iter().map(|&it| &rows[it]));
-        let (values, lengths) = (reference_logps(model, &batch), batch.supervised_tokens());
+    let groups = layout.groups(&rows);
+    let batches = groups.iter().map(|group| Batch::shared(group.iter().map(|&it| &rows[it])));
+    let batches: Vec<Batch> = batches.collect();
+    let said = ranks.each(&batches, |it| reference_logps(model, it))?;
+    for ((group, batch), values) in groups.into_iter().zip(&batches).zip(said) {
+        let lengths = batch.supervised_tokens();
         let mut sequences = parts(&values, &lengths);
         for index in group {
             let of_row = if rows[index].cut() > 0 { 2 } else { 1 };
             all[index] = sequences.by_ref().take(of_row).flatten().copied().collect();
         }
     }
-    all
+    Ok(all)
 }
 
 /// Everything that decides what a reference says, but the rows: its weights, how they are computed with, and the code.

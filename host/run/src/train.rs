@@ -1,13 +1,17 @@
 //! A run, from files to an adapter or a whole model, whatever it minimises.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use fthost_data::{Example, Preview};
+use fthost_data::{Example, Preview, Tokenizer};
 use fthost_engine::EngineError;
 use fthost_engine::adapters::merge::save_merged;
 use fthost_engine::adapters::peft;
+use fthost_engine::checkpoint::training::latest;
 use fthost_engine::device::DeviceKind;
-use fthost_engine::parallel::Ranks;
+use fthost_engine::models::CausalLm;
+use fthost_engine::parallel::{Collective, Ranks, Vigil};
+use fthost_engine::shard::Mesh;
 use fthost_engine::train::memory::peak_rss_bytes;
 use fthost_engine::train::{StepConfig, TrainState};
 
@@ -26,10 +30,16 @@ use crate::metrics::MetricSink;
 use crate::plugins::Plugins;
 use crate::prepare::{Prepared, prepare};
 use crate::reference::Known;
+use crate::rows::Rows;
 use crate::settings::Settings;
 use crate::summary::{Pace, Summary};
 use crate::trouble::Watch;
 use crate::{audit, completions, lock, models};
+
+/// The folder of signs of life, in the output folder.
+const SIGNS: &str = ".ranks";
+/// How long the library may take to end the ranks.
+const LAST_RESORT: Duration = Duration::from_secs(5);
 
 /// How a run is run: what does not change its result.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +56,14 @@ pub struct RunOptions {
     pub ranks: Ranks,
 }
 
+impl RunOptions {
+    /// The same where ranks share a model on `mesh`.
+    fn on(&self, mesh: Option<&Mesh>) -> Self {
+        let ranks = mesh.map_or_else(|| self.ranks.clone(), |it| it.ranks(&self.ranks));
+        Self { ranks, ..self.clone() }
+    }
+}
+
 /// Runs the whole recipe; `observe` is told of everything as it happens.
 ///
 /// # Errors
@@ -58,19 +76,19 @@ pub fn run(
 ) -> Result<Summary> {
     let mut config = models::found(config)?;
     config.train.data_parallel = options.ranks.size();
+    known_on_ranks(&config, options)?;
+    options.ranks.agree(&[("`[parallel]`", serde_json::json!(config.parallel).to_string())])?;
+    let mesh = config.parallel.mesh(&options.ranks)?;
+    let options = &options.on(mesh.as_ref());
     let (config, ranks) = (&config, &options.ranks);
-    known_on_ranks(config, options)?;
+    let vigil = watch(config, ranks)?;
     let base_digest = ModelDigest::start(config.model.folder());
     let Prepared { tokenizer, mut rows, mut state, reference, plan, settings, notes } =
-        prepare(config, plugins, options.device)?;
+        prepare(config, plugins, options.device, mesh.as_ref())?;
     state.ranks = ranks.clone();
     notes.iter().for_each(|it| observe(Event::Noted(it)));
     observe(Event::Planned(&plan));
-    for content in config.objective.shown(&rows.sample) {
-        let shown = Example { content, ..rows.sample.clone() };
-        observe(Event::Previewed(&Preview::new(&shown, &tokenizer, config.data.max_length)?));
-    }
-
+    preview(config, &rows, &tokenizer, observe)?;
     let folder = &config.output.dir;
     let base_digest = base_digest.wait()?;
     let mut course = Course::new(config, &settings, plan.rows, base_digest.clone());
@@ -103,6 +121,7 @@ pub fn run(
     loop {
         if let Some(signal) = signalled(options)?.filter(|_| whole) {
             let checkpoint = course.save(&mut state)?;
+            vigil.done();
             return Err(RunError::Interrupted { signal, step: state.step, checkpoint });
         }
         let mut improved = false;
@@ -112,9 +131,7 @@ pub fn run(
             if let Some(mut evaluation) = held_out.evaluate(&state, &method)? {
                 // What the first says decides; plugins, which may ask others, judge there alone.
                 evaluation.decide(ranks)?;
-                if ranks.is_first() {
-                    add_judgement(&mut evaluation, &mut judge, plugins, &state, &mut metrics, folder)?;
-                }
+                add_judgement(&mut evaluation, &mut judge, plugins, &state, &mut metrics, folder)?;
                 improved = course.judge(&evaluation);
                 metrics.evaluated(&evaluation, course.epoch())?;
                 observe(Event::Evaluated(&evaluation));
@@ -167,7 +184,40 @@ pub fn run(
     }
     // Who ends sooner finds what the first has written.
     ranks.barrier()?;
+    vigil.done();
     Ok(summary)
+}
+
+/// Shows the example as training sees it.
+fn preview(
+    config: &RunConfig,
+    rows: &Rows,
+    tokenizer: &Tokenizer,
+    observe: &mut dyn FnMut(Event<'_>),
+) -> Result<()> {
+    for content in config.objective.shown(&rows.sample) {
+        let shown = Example { content, ..rows.sample.clone() };
+        observe(Event::Previewed(&Preview::new(&shown, tokenizer, config.data.max_length)?));
+    }
+    Ok(())
+}
+
+/// Has ranks see to it that all of them are there: one that is not ends them all, and is named.
+fn watch(config: &RunConfig, ranks: &Ranks) -> Result<Vigil> {
+    let (folder, all) = (config.output.dir.clone(), ranks.clone());
+    let signs = folder.join(SIGNS);
+    let end = move |error: EngineError| {
+        let told =
+            RunError::LostRank { source: Box::new(error), last_checkpoint: latest(&folder).ok().flatten() };
+        eprintln!("error: {told}");
+        // Ending ranks asks the library, which may hang as well.
+        std::thread::spawn(|| {
+            std::thread::sleep(LAST_RESORT);
+            std::process::abort();
+        });
+        all.abort(i32::from(told.exit_code()))
+    };
+    Ok(Vigil::start(ranks, &signs, config.parallel.patience(), end)?)
 }
 
 /// What `lesson`, the step that was just done of so many, did and took.
@@ -199,7 +249,8 @@ fn agree(ranks: &Ranks, plan: &Plan, settings: &Settings, base_digest: &str) -> 
     ])?)
 }
 
-/// What plugins say of the model's answers, where there are any.
+/// Adds what plugins, which the first rank asks, say of the model's answers, where there are any; all ranks give what they have of
+/// the model for it.
 fn add_judgement(
     evaluation: &mut Evaluation,
     judge: &mut Judge<'_>,
@@ -208,7 +259,12 @@ fn add_judgement(
     metrics: &mut MetricSink,
     folder: &Path,
 ) -> Result<()> {
-    if let Some(judgement) = judge.judge(plugins, &state.model, state.step)? {
+    if !judge.asks() {
+        return Ok(());
+    }
+    let reference = judge.reference().map(CausalLm::whole_on_first);
+    let Some(model) = state.model.whole_on_first().filter(|_| state.ranks.is_first()) else { return Ok(()) };
+    if let Some(judgement) = judge.judge(plugins, &model, reference.flatten(), state.step)? {
         judgement.write(folder)?;
         metrics.judged(state.step, &judgement.usage)?;
         evaluation.add(&judgement);
@@ -292,14 +348,16 @@ fn save(state: &mut TrainState, config: &RunConfig) -> Result<PathBuf> {
     if let Some(lora) = state.adapter.clone() {
         let folder = config.output.dir.join("adapter");
         let reference = config.model.reference();
+        let mut model = state.model.with_trained();
         if is_first {
-            peft::save_adapter(&mut state.model, &lora, &reference, &folder)?;
+            peft::save_adapter(&mut model, &lora, &reference, &folder)?;
             adapter_base::write(&folder, base, reference)?;
         }
         return Ok(folder);
     }
     let folder = config.output.dir.join("model");
-    if is_first {
+    // Of a model that ranks share all take part.
+    if is_first || state.model.is_hollow() {
         save_merged(&mut state.model, base, &folder)?;
     }
     Ok(folder)

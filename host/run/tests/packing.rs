@@ -34,7 +34,7 @@ fn packed_gradients_equal_unpacked() {
         let batches = layout.micro_batches(&rows);
         batches.iter().for_each(|it| sum.add(&model, it, ActivationCheckpointing::Off));
         let values: Vec<Vec<f32>> =
-            sum.values.into_iter().map(|it| it.try_into_vec_as::<f32>().unwrap()).collect();
+            sum.sums.values().into_iter().map(|it| it.try_into_vec_as::<f32>().unwrap()).collect();
         (batches.len(), sum.loss_sum, sum.supervised_tokens, values)
     };
     let alone = gradients(Layout::Rows(1));

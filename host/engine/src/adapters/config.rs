@@ -59,6 +59,20 @@ impl AdapterConfig {
         }
     }
 
+    /// Whether a fresh one is made of the model's weights, or changes what is trained of them: it is put on a model that is there.
+    pub fn begins_from_weights(&self) -> bool {
+        match self {
+            Self::Lora(config) => {
+                let of_weight = config.use_dora || config.init_lora_weights.is_of_weight();
+                of_weight || !config.modules_to_save.is_empty()
+            }
+            Self::Ia3(config) => !config.modules_to_save.is_empty(),
+            // It may begin with the embeddings of words.
+            Self::PromptTuning(_) => true,
+            Self::PrefixTuning(_) => false,
+        }
+    }
+
     /// Share of a pair's input that is dropped in training.
     pub(crate) fn dropout(&self) -> f64 {
         if let Self::Lora(config) = self { config.dropout } else { 0.0 }

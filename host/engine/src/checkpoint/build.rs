@@ -1,6 +1,7 @@
 //! A model's parts put together from weights that somebody gives, asked for in the model's order.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use fthost_kernels::Weight;
@@ -9,8 +10,9 @@ use crate::error::Result;
 use crate::models::block::{BlockShape, FeedForward, Named};
 use crate::models::decoder::{Mlp, NormKind, QkNorm};
 use crate::models::mixture::{Expert, Mixture};
-use crate::models::{Block, CausalLm, DecoderConfig, Norm, Trained};
+use crate::models::{Block, CausalLm, DecoderConfig, Norm, Part, Trained};
 use crate::nn::{FloatDtype, Linear};
+use crate::shard::{Mesh, Shards};
 
 /// Where weights come from, by their Hugging Face names.
 pub(crate) trait Source {
@@ -22,42 +24,75 @@ pub(crate) trait Source {
         Ok(Tensor::from_data(self.values(name, &shape)?, device))
     }
 
+    /// Says that nobody has what was asked for so far in place any more.
+    fn let_go(&mut self) {}
+
     /// The weight of a linear, `[out, in]`.
     fn linear(&mut self, name: &str, shape: [usize; 2], device: &Device) -> Result<Weight> {
         Ok(self.matrix(name, shape, device)?.into())
     }
 }
 
-/// A model of `config` from the weights of `source`.
+/// Who shares a model while it is loaded, and what will be trained of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sharing<'a> {
+    pub mesh: &'a Mesh,
+    pub trained: &'a Trained,
+}
+
+/// A model of `config` from the weights of `source`. Where it is shared, a part is let go of, but for this rank's stretches,
+/// before the next one is read.
 ///
 /// # Errors
 /// Those of `source`.
-pub(crate) fn build(config: &DecoderConfig, device: &Device, source: &mut dyn Source) -> Result<CausalLm> {
+pub(crate) fn build(
+    config: &DecoderConfig,
+    device: &Device,
+    source: &mut dyn Source,
+    sharing: Option<Sharing<'_>>,
+) -> Result<CausalLm> {
     let (vocab, hidden, names) = (config.vocab_size, config.hidden_size, config.names);
     let embed_tokens = source.matrix(names.embedding, [vocab, hidden], device)?;
     let positions = [config.max_position_embeddings, hidden];
     let embed_positions = names.positions.map(|it| source.values(it, &positions)).transpose()?;
     let embed_positions = embed_positions.map(|it| Tensor::from_data(it, device));
     let mut reader = Reader { source, device, config };
-    let blocks = (0..config.num_hidden_layers()).map(|layer| reader.block(layer)).collect::<Result<_>>()?;
-    let norm = reader.norm("", names.final_norm, hidden)?;
-    let lm_head = match config.tie_word_embeddings {
-        true => None,
-        false => Some(reader.source.matrix(names.head, [vocab, hidden], device)?),
-    };
-    Ok(CausalLm {
+    let mut model = CausalLm {
         config: config.clone(),
         embed_tokens,
         embed_positions,
         prompt: None,
         prefix_encoder: None,
-        blocks,
-        norm,
-        lm_head,
+        blocks: Vec::with_capacity(config.num_hidden_layers()),
+        // Read behind the blocks.
+        norm: Norm::unread(names.final_norm, config, device),
+        lm_head: None,
         score: None,
-        trained: Trained::Base,
+        trained: sharing.map_or(Trained::Base, |it| it.trained.clone()),
+        shards: None,
         compute_dtype: FloatDtype::F32,
-    })
+    };
+    let mut shards = sharing.map(|it| Shards::new(it.mesh));
+    let mut read = |model: &mut CausalLm, part: Part, source: &mut dyn Source| {
+        if let Some(shards) = &mut shards {
+            shards.take(model, part);
+            if shards.mesh.shares_weights() {
+                source.let_go();
+            }
+        }
+    };
+    read(&mut model, Part::Embedding, reader.source);
+    for layer in 0..config.num_hidden_layers() {
+        model.blocks.push(reader.block(layer)?);
+        read(&mut model, Part::Block(layer), reader.source);
+    }
+    model.norm = reader.norm("", names.final_norm, hidden)?;
+    if !config.tie_word_embeddings {
+        model.lm_head = Some(reader.source.matrix(names.head, [vocab, hidden], device)?);
+    }
+    read(&mut model, Part::Head, reader.source);
+    model.shards = shards.map(Arc::new);
+    Ok(model)
 }
 
 struct Reader<'a> {

@@ -21,7 +21,7 @@ pub fn init_model(folder: &Path, seed: u64, device: &Device) -> Result<CausalLm>
     let config = DecoderConfig::read(&config_path)?;
     let of_norms = if config.norm == NormKind::RmsPlusOne { 0.0 } else { 1.0 };
     let rng = ChaCha8Rng::seed_from_u64(seed);
-    build(&config, device, &mut Drawn { rng, deviation: config.initializer_range, of_norms })
+    build(&config, device, &mut Drawn { rng, deviation: config.initializer_range, of_norms }, None)
 }
 
 /// Weights that nobody has trained.

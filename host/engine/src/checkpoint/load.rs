@@ -5,14 +5,15 @@ use std::path::Path;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use fthost_kernels::Weight;
 
-use super::build::{Source, build};
+use super::build::{Sharing, Source, build};
 use super::gguf::{self, GgufWeights};
 use super::safetensors::TensorFiles;
 use crate::error::{EngineError, Result};
 use crate::models::score::SCORE;
-use crate::models::{CausalLm, DecoderConfig, ScoreHead, ScoreRole};
+use crate::models::{CausalLm, DecoderConfig, ScoreHead, ScoreRole, Trained};
 use crate::nn::FloatDtype;
 use crate::quant::{QuantConfig, bitsandbytes};
+use crate::shard::Mesh;
 
 /// What a model is loaded for, and what its frozen weights are stored in.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -44,11 +45,30 @@ pub fn load_model(folder: &Path, device: &Device) -> Result<CausalLm> {
 /// As [`load_model`]; a folder whose weights are packed already, where another packing is asked for, or all are to be
 /// trained.
 pub fn load_model_as(folder: &Path, device: &Device, load: &LoadConfig) -> Result<CausalLm> {
+    load_with(folder, device, load, None)
+}
+
+/// As [`load_model_as`], shared with the ranks of `mesh`: of what was read a rank keeps its stretches alone, so that the model
+/// is never there as a whole. Nothing of it is trained, unless `load` says that it is read to be.
+///
+/// # Errors
+/// As [`load_model_as`].
+pub fn load_shared(folder: &Path, device: &Device, load: &LoadConfig, mesh: &Mesh) -> Result<CausalLm> {
+    let trained = if load.to_train { Trained::Base } else { Trained::Adapter([].into()) };
+    load_with(folder, device, load, Some(Sharing { mesh, trained: &trained }))
+}
+
+fn load_with(
+    folder: &Path,
+    device: &Device,
+    load: &LoadConfig,
+    sharing: Option<Sharing<'_>>,
+) -> Result<CausalLm> {
     let config_path = folder.join("config.json");
     let mut config = DecoderConfig::read(&config_path)?;
     bitsandbytes::check(&config_path, load)?;
     if folder.join(gguf::WEIGHTS).is_file() {
-        return build(&config, device, &mut GgufWeights::open(folder, load)?);
+        return build(&config, device, &mut GgufWeights::open(folder, load)?, sharing);
     }
     let files = TensorFiles::open_model(folder)?;
     let names = config.names;
@@ -56,8 +76,11 @@ pub fn load_model_as(folder: &Path, device: &Device, load: &LoadConfig) -> Resul
     config.tie_word_embeddings |= files.contains(SCORE) && !files.contains(names.head);
     // Some files hold the trunk alone, whose names then lack their first part.
     let is_bare = !files.contains(names.embedding) && files.contains(&bare(names.embedding));
-    let mut source = Folder { files: &files, load, is_bare, config: &config, read: Vec::new() };
-    let mut model = build(&config, device, &mut source)?;
+    // What is shared is let go of at once: no page is there twice for long.
+    let in_place = !load.to_train || sharing.is_some();
+    let mut source =
+        Folder { files: &files, load, in_place, is_bare, config: &config, read: Vec::new(), let_go: 0 };
+    let mut model = build(&config, device, &mut source, sharing)?;
     let mut read = source.read;
     if files.contains(SCORE) {
         let weight = files.read(SCORE, [1, config.hidden_size])?;
@@ -108,9 +131,13 @@ fn source_name(is_bare: bool, name: &str) -> String {
 struct Folder<'a> {
     files: &'a TensorFiles,
     load: &'a LoadConfig,
+    /// Whether the pages of the files may be the values.
+    in_place: bool,
     is_bare: bool,
     config: &'a DecoderConfig,
     read: Vec<String>,
+    /// How many of them nobody has in place any more.
+    let_go: usize,
 }
 
 impl Folder<'_> {
@@ -132,9 +159,14 @@ impl Folder<'_> {
 }
 
 impl Source for Folder<'_> {
+    fn let_go(&mut self) {
+        self.read[self.let_go..].iter().for_each(|it| self.files.release(it));
+        self.let_go = self.read.len();
+    }
+
     fn values(&mut self, name: &str, shape: &[usize]) -> Result<TensorData> {
         let name = self.name(name);
-        let in_place = !self.load.to_train;
+        let in_place = self.in_place;
         let found = match *shape {
             [length] if in_place => self.files.in_place(&name, [length]),
             [rows, columns] if in_place => self.files.in_place(&name, [rows, columns]),

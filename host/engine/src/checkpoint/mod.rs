@@ -7,10 +7,13 @@ pub mod load;
 mod moments;
 pub mod safetensors;
 mod save;
+mod shards;
+mod stretches;
+mod trained;
 pub mod training;
 pub mod write;
 
 pub use init::init_model;
-pub use load::{LoadConfig, load_model, load_model_as};
+pub use load::{LoadConfig, load_model, load_model_as, load_shared};
 pub use save::{SaveConfig, save_model};
 pub use write::StoredDtype;

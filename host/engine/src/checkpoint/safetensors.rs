@@ -8,6 +8,7 @@
 //! `unsafe` here: mapping a file.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -141,6 +142,23 @@ impl TensorFiles {
         self.release(name);
         check_finite(name, &values, |it| it.to_bits())?;
         Ok(TensorData::new(values, expected))
+    }
+
+    /// Some of the values of one of `length` values, whatever its shape, as f32.
+    ///
+    /// # Errors
+    /// A missing tensor, one of another length, a type that is not a float, a value that is not finite.
+    pub fn read_stretch(&self, name: &str, length: usize, stretch: Range<usize>) -> Result<Vec<f32>> {
+        let (file, info) = self.info(name)?;
+        let (shape, dtype) = (info.shape.clone(), info.dtype);
+        if shape.iter().product::<usize>() != length {
+            let (name, expected) = (name.to_string(), vec![length]);
+            return Err(EngineError::ShapeMismatch { name, found: shape, expected });
+        }
+        let size = dtype.bitsize() / 8;
+        let values = to_f32(name, dtype, &file.bytes(info)[stretch.start * size..stretch.end * size])?;
+        check_finite(name, &values, |it| it.to_bits())?;
+        Ok(values)
     }
 
     /// Says that the pages of a tensor are not needed any more where they are used in place by nobody: they count as

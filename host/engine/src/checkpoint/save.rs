@@ -1,13 +1,14 @@
 //! A model written as a folder in Hugging Face's layout.
 
+use std::cell::RefCell;
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use serde_json::Value;
 
-use super::write::{LazyTensor, StoredDtype, write_model_files, write_whole};
+use super::write::{LazyTensor, StoredDtype, To, write_model_files, write_whole};
 use crate::error::{EngineError, Result};
-use crate::models::{CausalLm, DecoderConfig, Parameter, ScoreRole};
+use crate::models::{CausalLm, DecoderConfig, Parameter, Part, ScoreRole};
 use crate::quant::bitsandbytes;
 
 /// How a model is written.
@@ -36,10 +37,61 @@ const COMPANIONS: [&str; 8] = [
 /// Writes the base weights of `model` as a Hugging Face folder, adapters apart; configuration and tokenizer are copied from
 /// `base`. A reward model is written as one for sequence classification; a value model's head is left out.
 ///
+/// Of a model that ranks share all call it: the first of them writes, and a part is gathered, written and let go of after the other.
+///
 /// # Errors
 /// Files that can't be read or written; packed weights that bitsandbytes has no form for.
 pub fn save_model(model: &mut CausalLm, base: &Path, folder: &Path, save: &SaveConfig) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(EngineError::io("write", folder))?;
+    if save.keep_packed && model.is_hollow() {
+        let problem =
+            "packed weights that ranks share are not kept packed: write the model in floats".to_string();
+        return Err(EngineError::Invalid { what: "model".into(), problems: vec![problem] });
+    }
+    let to = writer_of(model);
+    if to == To::Files {
+        std::fs::create_dir_all(folder).map_err(EngineError::io("write", folder))?;
+        copy_companions(model, base, folder, save)?;
+    }
+    let parts = Parts { model: model.clone(), current: RefCell::new(None) };
+    let (mut tensors, mut outcome) = (Vec::new(), Ok(()));
+    let (names, is_reward) = (model.config.names, is_reward(model));
+    for part in Part::all(model.blocks.len()) {
+        let mut visit = |name: &str, parameter: Parameter<'_>| {
+            let (dims, transposed) = (parameter.dims(), names.is_transposed(name));
+            match parameter {
+                // A model that classifies predicts no tokens.
+                Parameter::Matrix(_) if is_reward && name == names.head => {}
+                Parameter::Packed(weight) if save.keep_packed => {
+                    match bitsandbytes::tensors(name, weight, save.dtype) {
+                        Ok(found) => tensors.extend(found),
+                        Err(error) => outcome = Err(error),
+                    }
+                }
+                _ => {
+                    let (parts, own) = (&parts, name.to_string());
+                    let shape = if transposed { dims.into_iter().rev().collect() } else { dims };
+                    let values = move || parts.values(part, &own, transposed);
+                    tensors.push(LazyTensor::new(name.to_string(), shape, save.dtype, values));
+                }
+            }
+        };
+        part.visit_base(model, &mut visit);
+        if is_reward && part == Part::Head {
+            model.visit_score(&mut visit);
+        }
+    }
+    outcome?;
+    write_model_files(to, folder, tensors, save.max_shard_bytes)
+}
+
+/// What this rank does where `model` is written.
+fn writer_of(model: &CausalLm) -> To {
+    let Some(shards) = model.shards.as_ref().filter(|_| model.is_hollow()) else { return To::Files };
+    let is_first = [&shards.mesh.replicate, &shards.mesh.shard].iter().all(|it| it.is_first());
+    if is_first { To::Files } else { To::Nowhere }
+}
+
+fn copy_companions(model: &mut CausalLm, base: &Path, folder: &Path, save: &SaveConfig) -> Result<()> {
     for name in COMPANIONS {
         let source = base.join(name);
         if source.exists() {
@@ -50,45 +102,46 @@ pub fn save_model(model: &mut CausalLm, base: &Path, folder: &Path, save: &SaveC
             write_whole(&folder.join(name), &bytes)?;
         }
     }
-    let (mut tensors, mut outcome) = (Vec::new(), Ok(()));
-    let names = model.config.names;
-    let is_reward = is_reward(model);
-    let mut visit = |name: &str, parameter: Parameter<'_>| match parameter {
-        // A model that classifies predicts no tokens.
-        Parameter::Matrix(_) if is_reward && name == names.head => {}
-        Parameter::Packed(weight) if save.keep_packed => {
-            match bitsandbytes::tensors(name, weight, save.dtype) {
-                Ok(found) => tensors.extend(found),
-                Err(error) => outcome = Err(error),
-            }
-        }
-        Parameter::Packed(weight) if names.is_transposed(name) => {
-            tensors.push(lazy(name, weight.to_tensor(&Device::flex()).transpose(), save.dtype));
-        }
-        Parameter::Packed(weight) => {
-            let (weight, shape) = (weight.clone(), weight.shape().to_vec());
-            let values = move || weight.dequantize();
-            tensors.push(LazyTensor::new(name.to_string(), shape, save.dtype, values));
-        }
-        Parameter::Matrix(tensor) if names.is_transposed(name) => {
-            tensors.push(lazy(name, tensor.clone().transpose(), save.dtype));
-        }
-        Parameter::Matrix(tensor) => tensors.push(lazy(name, tensor.clone(), save.dtype)),
-        Parameter::Vector(tensor) => tensors.push(lazy(name, tensor.clone(), save.dtype)),
-    };
-    model.visit_base(&mut visit);
-    if is_reward {
-        model.visit_score(&mut visit);
-    }
-    outcome?;
-    write_model_files(folder, tensors, save.max_shard_bytes)
+    Ok(())
 }
 
-fn lazy<const D: usize>(name: &str, tensor: Tensor<D>, dtype: StoredDtype) -> LazyTensor<'static> {
-    let shape = tensor.dims().to_vec();
-    let values =
-        move || tensor.clone().inner().try_into_vec_as::<f32>().expect("a float tensor is read as f32");
-    LazyTensor::new(name.to_string(), shape, dtype, values)
+/// The parts of a model, one of which is there at a time where ranks share it.
+struct Parts {
+    model: CausalLm,
+    current: RefCell<Option<(Part, CausalLm)>>,
+}
+
+impl Parts {
+    /// The values of a weight, the other way round where `transposed`.
+    fn values(&self, part: Part, name: &str, transposed: bool) -> Vec<f32> {
+        let mut current = self.current.borrow_mut();
+        if current.as_ref().is_none_or(|it| it.0 != part) {
+            // Let go of before the next one comes.
+            *current = None;
+            *current = Some((part, self.model.with_part(part)));
+        }
+        let (_, model) = current.as_mut().expect("it was just gathered");
+        let mut found = None;
+        let mut visit = |of: &str, parameter: Parameter<'_>| {
+            if of == name {
+                found = Some(values_of(&parameter, transposed));
+            }
+        };
+        part.visit_base(model, &mut visit);
+        if part == Part::Head {
+            model.visit_score(&mut visit);
+        }
+        found.expect("a weight of that part")
+    }
+}
+
+fn values_of(parameter: &Parameter<'_>, transposed: bool) -> Vec<f32> {
+    let matrix = match parameter {
+        Parameter::Matrix(tensor) if transposed => (*tensor).clone().inner(),
+        Parameter::Packed(weight) if transposed => weight.to_tensor(&Device::flex()),
+        _ => return parameter.to_f32().1,
+    };
+    matrix.transpose().try_into_vec_as::<f32>().expect("a float tensor is read as f32")
 }
 
 fn is_reward(model: &CausalLm) -> bool {

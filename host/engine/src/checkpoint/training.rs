@@ -3,37 +3,28 @@
 //! `checkpoint-<step>/` holds the adapter in PEFT's layout, or `model.safetensors` where everything is trained;
 //! `value.safetensors` where values are learned beside the model, `prefix_projection.safetensors` where prefixes are made by a
 //! network, which PEFT's layout has no place for; `optimizer.safetensors`; and `trainer_state.json`, which names the digest of
-//! each file. A checkpoint is there whole or not at all: it is written under a temporary name, synced, and renamed.
+//! each file. Of ranks that share a model each writes its pieces of weights and moments, `shard-<rank>-of-<ranks>.safetensors`, and
+//! `shards.index.json` says which values they are; an adapter is there in PEFT's layout as well. Whichever it is, one process or
+//! any number of ranks goes on from it. A checkpoint is there whole or not at all: it is written under a temporary name, synced, and renamed.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Tensor, TensorData};
 use fthost_data::digest::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::moments;
-use super::safetensors::TensorFiles;
-use super::write::{write_f32, write_whole};
-use crate::adapters::peft::{self, save_adapter};
+use super::shards::Pieces;
+use super::trained::OPTIMIZER;
+use super::write::write_whole;
+use super::{moments, shards, trained};
 use crate::error::{EngineError, Result};
-use crate::models::parameter::FROZEN;
-use crate::models::prefix::is_of_projection;
-use crate::models::score::{SCORE, SCORE_BIAS};
-use crate::models::{Parameter, ScoreRole};
-use crate::optim::adamw::Moments;
+use crate::parallel::Collective;
 use crate::train::TrainState;
-use crate::train::state::VALUE_MODEL;
 
 const STATE: &str = "trainer_state.json";
-const OPTIMIZER: &str = "optimizer.safetensors";
-const FULL_WEIGHTS: &str = "model.safetensors";
-const VALUES: &str = "value.safetensors";
-const PROJECTION: &str = "prefix_projection.safetensors";
-const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 const PREFIX: &str = "checkpoint-";
 const FORMAT: u32 = 1;
 
@@ -124,77 +115,106 @@ pub fn folder_of(step: u64) -> String {
     format!("{PREFIX}{step}")
 }
 
-/// Writes `checkpoint-<step>` into `folder` and gives its path. `base` is what PEFT is told to load the model from.
+/// Writes `checkpoint-<step>` into `folder` and gives its path. `base` is what PEFT is told to load the model from. Of several
+/// ranks all do it together: the first writes or, of a model that they share, each a file of its own.
 ///
 /// The checkpoint that this state was saved to, or resumed from, is there already: it is never taken away to be written
 /// again, because whoever is killed in between would have none. What it says of evaluations may be older than `progress`;
 /// a run that is resumed from it evaluates again.
 ///
 /// # Errors
-/// Files that can't be written; nothing is left behind then.
+/// Files that can't be written, on any rank; nothing is left behind then.
 pub fn save(folder: &Path, state: &mut TrainState, progress: &Progress, base: &str) -> Result<PathBuf> {
     let path = folder.join(folder_of(state.step));
-    if state.last_checkpoint.as_ref() == Some(&path) && path.join(STATE).exists() {
+    let is_there = state.last_checkpoint.as_ref() == Some(&path) && path.join(STATE).exists();
+    let ranks = state.ranks.clone();
+    // Ranks may see a file system at other times.
+    if ranks.any(is_there)? {
         return Ok(path);
     }
+    let temporary = ranks.is_first().then(|| temporary_in(folder)).transpose();
+    let inside = temporary.as_ref().ok().and_then(|it| Some(it.as_ref()?.path().to_path_buf()));
+    let inside = ranks.merged(inside.into_iter().collect::<Vec<PathBuf>>())?;
+    let Some(inside) = inside.first() else {
+        return Err(temporary.err().unwrap_or_else(|| elsewhere("the first rank can't write", folder)));
+    };
+    let temporary = temporary?;
+    let written = write_own(state, base, inside);
+    if ranks.any(written.is_err())? {
+        return Err(written.err().unwrap_or_else(|| elsewhere("another rank can't write its part", folder)));
+    }
+    let told = ranks.merged(vec![written?])?;
+    let finished = temporary.map(|it| finish(it, &path, state, progress, told)).transpose();
+    if ranks.any(finished.is_err())? {
+        return Err(finished.err().unwrap_or_else(|| elsewhere("the first rank can't finish it", folder)));
+    }
+    state.last_checkpoint = Some(path.clone());
+    Ok(path)
+}
+
+/// The error of a rank whose own part was done.
+fn elsewhere(what: &str, folder: &Path) -> EngineError {
+    EngineError::io("write", folder)(std::io::Error::other(what))
+}
+
+fn temporary_in(folder: &Path) -> Result<tempfile::TempDir> {
     std::fs::create_dir_all(folder).map_err(EngineError::io("write", folder))?;
-    let temporary = tempfile::Builder::new()
-        .prefix(".checkpoint-")
-        .tempdir_in(folder)
-        .map_err(EngineError::io("write", folder))?;
+    let temporary = tempfile::Builder::new().prefix(".checkpoint-").tempdir_in(folder);
+    temporary.map_err(EngineError::io("write", folder))
+}
+
+/// What a rank has written.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    /// Files and their digests.
+    files: Vec<(String, String)>,
+    /// Its pieces of a model that is shared.
+    pieces: Option<Pieces>,
+}
+
+/// Writes this rank's part of a checkpoint into the folder `inside`.
+fn write_own(state: &mut TrainState, base: &str, inside: &Path) -> Result<Written> {
+    let (mut names, mut pieces) = (Vec::new(), None);
+    if state.model.shards.is_some() {
+        // First, because all take part in it.
+        names.extend(trained::write_shared_adapter(state, base, inside)?);
+        pieces = shards::write(state, inside)?;
+        names.extend(pieces.as_ref().map(|it| it.file.clone()));
+    } else if state.ranks.is_first() {
+        names.extend(trained::write(state, base, inside)?);
+        let moments = moments::tensors_of(&state.optimizer).collect();
+        moments::write(&inside.join(OPTIMIZER), moments)?;
+        names.push(OPTIMIZER.to_string());
+    }
+    let digests = names.into_iter().map(|it| Ok((it.clone(), digest(&inside.join(it))?)));
+    Ok(Written { files: digests.collect::<Result<_>>()?, pieces })
+}
+
+/// Writes what ties the files of all ranks together, and puts the folder where it belongs.
+fn finish(
+    temporary: tempfile::TempDir,
+    path: &Path,
+    state: &TrainState,
+    progress: &Progress,
+    told: Vec<Written>,
+) -> Result<PathBuf> {
     let inside = temporary.path();
-    let weights = write_weights(state, base, inside)?;
-    moments::write(&inside.join(OPTIMIZER), &state.optimizer)?;
     let mut files = BTreeMap::new();
-    for name in weights.into_iter().chain([OPTIMIZER]) {
-        files.insert(name.to_string(), digest(&inside.join(name))?);
+    let mut pieces = Vec::new();
+    for written in told {
+        files.extend(written.files);
+        pieces.extend(written.pieces);
+    }
+    if !pieces.is_empty() {
+        shards::write_index(inside, &pieces)?;
+        files.insert(shards::INDEX.to_string(), digest(&inside.join(shards::INDEX))?);
     }
     let (step, updates) = (state.step, state.optimizer.updates);
     let manifest = Manifest { format: FORMAT, step, updates, progress: progress.clone(), files };
     let text = serde_json::to_string_pretty(&manifest).expect("a manifest serialises");
     write_whole(&inside.join(STATE), format!("{text}\n").as_bytes())?;
     sync_folder(inside)?;
-    let path = publish(temporary, &path)?;
-    state.last_checkpoint = Some(path.clone());
-    Ok(path)
-}
-
-/// Writes everything that is trained into `folder`; gives the files' names.
-fn write_weights(state: &TrainState, base: &str, folder: &Path) -> Result<Vec<&'static str>> {
-    let mut state = state.clone();
-    let (mut of_model, mut of_values, mut of_projection) = (Vec::new(), Vec::new(), Vec::new());
-    let is_adapter = state.adapter.is_some();
-    let is_reward = state.model.score.as_ref().is_some_and(|it| it.role == ScoreRole::Reward);
-    state.visit_trained(&mut |name, parameter| {
-        let is_score = name == SCORE || name == SCORE_BIAS;
-        let beside = name.starts_with(VALUE_MODEL) || is_score && !is_reward;
-        // An adapter's own weights are written as PEFT has them.
-        let tensors = match (beside, is_adapter) {
-            (true, _) => &mut of_values,
-            (false, true) if is_of_projection(name) => &mut of_projection,
-            (false, true) => return,
-            (false, false) => &mut of_model,
-        };
-        let (shape, values) = parameter.to_f32();
-        tensors.push((name.to_string(), shape, values));
-    });
-    let mut written = match &state.adapter {
-        Some(adapter) => {
-            save_adapter(&mut state.model, adapter, base, folder)?;
-            vec![ADAPTER_WEIGHTS, "adapter_config.json"]
-        }
-        None => {
-            write_f32(&folder.join(FULL_WEIGHTS), &of_model)?;
-            vec![FULL_WEIGHTS]
-        }
-    };
-    for (name, tensors) in [(VALUES, of_values), (PROJECTION, of_projection)] {
-        if !tensors.is_empty() {
-            write_f32(&folder.join(name), &tensors)?;
-            written.push(name);
-        }
-    }
-    Ok(written)
+    publish(temporary, path)
 }
 
 /// Removes a checkpoint: what names its files goes first, so that half of one is none.
@@ -241,21 +261,20 @@ pub fn resume(checkpoint: &Path, state: &mut TrainState, expected: &Progress) ->
             return Err(refuse(format!("it was made with another {what}: {saved}, this run has {expected}")));
         }
     }
-    for (name, expected) in &manifest.files {
+    // Of several ranks each looks at some of the files.
+    let (rank, ranks) = (state.ranks.global_rank(), state.ranks.size());
+    let mut outcome = Ok(());
+    for (name, expected) in manifest.files.iter().skip(rank).step_by(ranks) {
         if digest(&checkpoint.join(name))? != *expected {
-            return Err(refuse(format!("`{name}` is damaged: it is not what was saved")));
+            outcome = Err(refuse(format!("`{name}` is damaged: it is not what was saved")));
         }
     }
-    let weights = if state.adapter.is_some() { ADAPTER_WEIGHTS } else { FULL_WEIGHTS };
-    if !manifest.files.contains_key(weights) || !manifest.files.contains_key(OPTIMIZER) {
-        return Err(refuse(format!("`{weights}` or `{OPTIMIZER}` is not among its files")));
-    }
-    if state.model.prefix_encoder.is_some() && !manifest.files.contains_key(PROJECTION) {
-        return Err(refuse(format!("`{PROJECTION}`, which the prefix is made by, is not among its files")));
+    if state.ranks.any(outcome.is_err())? {
+        let told = || refuse("one of its files is damaged, as another rank says".to_string());
+        return Err(outcome.err().unwrap_or_else(told));
     }
     let mut resumed = state.clone();
-    let beside = [VALUES, PROJECTION].into_iter().filter(|it| manifest.files.contains_key(*it));
-    read_tensors(checkpoint, weights, beside, &mut resumed)?;
+    trained::read(checkpoint, &manifest.files, &mut resumed)?;
     resumed.step = manifest.step;
     resumed.optimizer.updates = manifest.updates;
     resumed.last_checkpoint = Some(checkpoint.to_path_buf());
@@ -281,60 +300,6 @@ fn read_manifest(checkpoint: &Path) -> Result<Manifest> {
         return Err(EngineError::Checkpoint { path: checkpoint.to_path_buf(), reason });
     }
     Ok(manifest)
-}
-
-fn read_tensors(
-    checkpoint: &Path,
-    weights: &'static str,
-    beside: impl Iterator<Item = &'static str>,
-    state: &mut TrainState,
-) -> Result<()> {
-    let files = [weights].into_iter().chain(beside).map(|it| checkpoint.join(it)).collect();
-    let values = TensorFiles::open(checkpoint, files)?;
-    let optimizer = TensorFiles::open(checkpoint, vec![checkpoint.join(OPTIMIZER)])?;
-    let is_adapter = state.adapter.is_some();
-    if is_adapter {
-        peft::read_into(&mut state.model, checkpoint)?;
-    }
-    let (device, storage) = (state.model.device(), state.optimizer.storage.clone());
-    let mut found = BTreeMap::new();
-    let mut outcome = Ok(());
-    state.visit_trained(&mut |name, parameter| {
-        if outcome.is_err() {
-            return;
-        }
-        let read = || -> Result<(Option<TensorData>, Option<Moments>)> {
-            let shape = parameter.dims();
-            let length = shape.iter().product();
-            // An adapter's own weights have been read, as PEFT has them.
-            let is_beside = !is_adapter || values.contains(name);
-            let value = is_beside.then(|| read_any(&values, name, &shape)).transpose()?;
-            Ok((value, moments::read(&optimizer, name, length, &storage, &device)?))
-        };
-        match read() {
-            Err(error) => outcome = Err(error),
-            Ok((value, moments)) => {
-                match (parameter, value) {
-                    (_, None) => {}
-                    (Parameter::Vector(tensor), Some(it)) => *tensor = Tensor::from_data(it, &device),
-                    (Parameter::Matrix(tensor), Some(it)) => *tensor = Tensor::from_data(it, &device),
-                    (Parameter::Packed(_), Some(_)) => unreachable!("{FROZEN}"),
-                }
-                found.extend(moments.map(|it| (name.to_string(), it)));
-            }
-        }
-    });
-    outcome?;
-    state.optimizer.moments = found;
-    Ok(())
-}
-
-fn read_any(files: &TensorFiles, name: &str, shape: &[usize]) -> Result<TensorData> {
-    match *shape {
-        [length] => files.read(name, [length]),
-        [rows, columns] => files.read(name, [rows, columns]),
-        _ => unreachable!("parameters are vectors and matrices"),
-    }
 }
 
 fn digest(path: &Path) -> Result<String> {

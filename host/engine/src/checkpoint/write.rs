@@ -105,9 +105,26 @@ pub fn write_as(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)], dtype: 
 }
 
 /// Writes tensors one by one, the file whole or not at all.
-pub(crate) fn write_lazy(path: &Path, mut tensors: Vec<LazyTensor<'_>>) -> Result<()> {
+pub(crate) fn write_lazy(path: &Path, tensors: Vec<LazyTensor<'_>>) -> Result<()> {
+    write_lazy_to(To::Files, path, tensors)
+}
+
+/// Where tensors go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum To {
+    /// To files.
+    Files,
+    /// Nowhere: they are made in the same order, because others need the ranks of this one to make theirs.
+    Nowhere,
+}
+
+fn write_lazy_to(to: To, path: &Path, mut tensors: Vec<LazyTensor<'_>>) -> Result<()> {
     // Wide types first, as the format's own writer has them: every tensor then begins at a multiple of its type's bytes.
     tensors.sort_by(|a, b| b.dtype.bitsize().cmp(&a.dtype.bitsize()).then_with(|| a.name.cmp(&b.name)));
+    if to == To::Nowhere {
+        let made = tensors.iter().try_for_each(|it| (it.write)(&mut std::io::sink()));
+        return made.map_err(EngineError::io("write", path));
+    }
     let mut end = 0;
     let infos = tensors.iter().map(|it| {
         let start = end;
@@ -132,6 +149,7 @@ pub(crate) fn write_lazy(path: &Path, mut tensors: Vec<LazyTensor<'_>>) -> Resul
 /// Writes `model.safetensors` into `folder`, or, where it would hold more than `max_shard_bytes`, as many files as it takes
 /// and `model.safetensors.index.json`, as transformers names and reads them. A tensor is never cut.
 pub(crate) fn write_model_files(
+    to: To,
     folder: &Path,
     mut tensors: Vec<LazyTensor<'_>>,
     max_shard_bytes: Option<u64>,
@@ -139,7 +157,7 @@ pub(crate) fn write_model_files(
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     let total = tensors.iter().map(LazyTensor::length).sum::<u64>();
     let Some(most) = max_shard_bytes.filter(|it| total > *it) else {
-        return write_lazy(&folder.join("model.safetensors"), tensors);
+        return write_lazy_to(to, &folder.join("model.safetensors"), tensors);
     };
     let mut shards: Vec<Vec<LazyTensor<'_>>> = Vec::new();
     let mut room = 0;
@@ -156,7 +174,10 @@ pub(crate) fn write_model_files(
     for (index, shard) in shards.into_iter().enumerate() {
         let name = format!("model-{:05}-of-{count:05}.safetensors", index + 1);
         places.extend(shard.iter().map(|it| (it.name.clone(), name.clone().into())));
-        write_lazy(&folder.join(&name), shard)?;
+        write_lazy_to(to, &folder.join(&name), shard)?;
+    }
+    if to == To::Nowhere {
+        return Ok(());
     }
     let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": places });
     let text = serde_json::to_vec_pretty(&index).expect("a JSON value serialises");

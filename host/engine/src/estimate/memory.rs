@@ -122,7 +122,7 @@ fn packed(packing: &QuantConfig, it: &WeightShape) -> u64 {
 pub fn moments(trained: &[usize], storage: &MomentStorage) -> u64 {
     let in_f32 = |length: usize| 2 * F32 * length as u64;
     match storage {
-        MomentStorage::F32 => trained.iter().map(|it| in_f32(*it)).sum(),
+        MomentStorage::F32 | MomentStorage::Host => trained.iter().map(|it| in_f32(*it)).sum(),
         MomentStorage::Blocks { min_8bit_size } => {
             let of = |length: usize| match length >= *min_8bit_size {
                 true => 2 * (length as u64 + F32 * length.div_ceil(BLOCK) as u64),

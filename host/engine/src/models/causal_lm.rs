@@ -14,12 +14,14 @@ use super::block::{Block, BlockContext, RopeTables};
 use super::decoder::DecoderConfig;
 use super::norm::Norm;
 use super::parameter::Parameter;
+use super::part::Part;
 use super::prefix::PrefixEncoder;
 use super::score::ScoreHead;
 use super::trained::Trained;
 use crate::nn::precision::cast;
 use crate::nn::{DecodeWeights, FloatDtype, Rope};
 use crate::quant::QuantConfig;
+use crate::shard::Shards;
 
 /// A model: embedding, blocks, final norm, and a head unless the embedding serves as one.
 #[derive(Debug, Clone)]
@@ -44,6 +46,8 @@ pub struct CausalLm {
     pub score: Option<ScoreHead>,
     /// Which weights are.
     pub trained: Trained,
+    /// What this rank has of a model that is shared with others.
+    pub shards: Option<Arc<Shards>>,
     /// What the blocks compute in; what is trained of them is f32.
     pub compute_dtype: FloatDtype,
 }
@@ -55,6 +59,15 @@ pub struct TokenHead {
     pub weight: Tensor<2>,
     /// Bound of the logits.
     pub softcap: Option<f64>,
+}
+
+/// What stands on the trunk, as a loss is given it: tracked where it is trained.
+#[derive(Debug, Clone)]
+pub struct Heads {
+    /// What predicts tokens.
+    pub tokens: TokenHead,
+    /// The scalar head, where there is one.
+    pub score: Option<ScoreHead>,
 }
 
 impl TokenHead {
@@ -113,11 +126,9 @@ impl CausalLm {
         BlockContext { ropes, cu_seqlens, parents, encoded: self.encoded_prefix() }
     }
 
-    /// Hidden states after the final norm, `[T, D]`.
+    /// As [`CausalLm::forward`], the hidden states alone.
     pub fn hidden(&self, batch: &Batch) -> Tensor<2> {
-        let (context, x) = (self.context(batch), self.embed_batch(batch));
-        let x = self.blocks.iter().fold(x, |x, block| block.forward(x, &context));
-        self.final_norm(self.without_prompt(x))
+        self.forward(batch).0
     }
 
     /// The norm after the last block, `[T, D]` to `[T, D]`, in f32: the head and the loss are.
@@ -133,6 +144,11 @@ impl CausalLm {
     /// What predicts tokens.
     pub fn token_head(&self) -> TokenHead {
         TokenHead { weight: self.head_weight(), softcap: self.config.final_logit_softcapping }
+    }
+
+    /// What stands on the trunk.
+    pub(crate) fn heads(&self) -> Heads {
+        Heads { tokens: self.token_head(), score: self.score.clone() }
     }
 
     /// `[T, D]` to `[T, V]`.
@@ -152,11 +168,7 @@ impl CausalLm {
     /// Every weight that is trained: the adapter's where there is one and what is trained with it, otherwise all; and a scalar
     /// head's, last.
     pub fn visit_trained(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
-        self.visit_trained_embedding(visit);
-        for layer in 0..self.blocks.len() {
-            self.visit_trained_block(layer, visit);
-        }
-        self.visit_trained_head(visit);
+        Part::all(self.blocks.len()).for_each(|part| part.visit_trained(self, visit));
     }
 
     /// What is trained of the `layer`th block.
@@ -210,18 +222,13 @@ impl CausalLm {
 
     /// Every base weight with its Hugging Face name, in a fixed order; adapters and a scalar head apart.
     pub fn visit_base(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
-        self.visit_embedding(visit);
-        let blocks = self.config.names.blocks;
-        for (layer, block) in self.blocks.iter_mut().enumerate() {
-            block.visit_base(&format!("{blocks}.{layer}"), visit);
-        }
-        self.visit_head(visit);
+        Part::all(self.blocks.len()).for_each(|part| part.visit_base(self, visit));
     }
 
     /// The model as it generates: its linear weights and its head in `weights`. What is packed stays so. Embedding, norms and
     /// adapters, and all of it for [`DecodeWeights::F32`], are shared with `self`.
     pub fn for_decoding(&self, weights: DecodeWeights) -> Self {
-        let mut model = self.clone();
+        let mut model = self.whole();
         for (_, linear) in model.blocks.iter_mut().flat_map(|it| it.linears_mut()) {
             // They do not change while a model decodes.
             linear.fix_norms();

@@ -1,9 +1,9 @@
 //! A norm of the trunk, of whichever kind the family has.
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use fthost_kernels::{Prologue, layer_norm, rms_norm};
 
-use super::decoder::NormKind;
+use super::decoder::{DecoderConfig, NormKind};
 use super::parameter::Parameter;
 use crate::nn::precision::cast;
 
@@ -23,6 +23,12 @@ pub struct Norm {
 }
 
 impl Norm {
+    /// One whose weights are still to be read.
+    pub(crate) fn unread(name: &'static str, config: &DecoderConfig, device: &Device) -> Self {
+        let weight = Tensor::zeros([1], device);
+        Self { name, kind: config.norm, weight, bias: None, eps: config.norm_eps }
+    }
+
     /// The factor of what is normalised, in `dtype`.
     fn factor(&self, dtype: DType) -> Tensor<1> {
         let weight = match self.kind {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{Device, Gradients, Tensor};
 use fthost_kernels::{Packed, Weight};
 
 /// A parameter as a visitor meets it.
@@ -12,7 +12,7 @@ pub enum Parameter<'a> {
     /// Weights, embeddings and adapters.
     Matrix(&'a mut Tensor<2>),
     /// The weight of a linear that is stored in fewer bits and is frozen: it is counted and saved, never trained.
-    Packed(&'a Arc<Packed>),
+    Packed(&'a mut Arc<Packed>),
 }
 
 impl<'a> Parameter<'a> {
@@ -35,6 +35,15 @@ impl Parameter<'_> {
             Parameter::Vector(tensor) => tensor.dims().to_vec(),
             Parameter::Matrix(tensor) => tensor.dims().to_vec(),
             Parameter::Packed(weight) => weight.shape().to_vec(),
+        }
+    }
+
+    /// The device it is on; that of what is packed is the host.
+    pub fn device(&self) -> Device {
+        match self {
+            Parameter::Vector(tensor) => tensor.device(),
+            Parameter::Matrix(tensor) => tensor.device(),
+            Parameter::Packed(_) => Device::flex(),
         }
     }
 

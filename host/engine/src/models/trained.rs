@@ -34,6 +34,18 @@ impl Trained {
             }
         }
     }
+
+    /// As [`Trained::only`], those alone that are not.
+    pub fn others<'a>(
+        &'a self,
+        visit: &'a mut dyn FnMut(&str, Parameter<'_>),
+    ) -> impl FnMut(&str, Parameter<'_>) + 'a {
+        |name, parameter| {
+            if !self.selects(name) {
+                visit(name, parameter);
+            }
+        }
+    }
 }
 
 /// Whether the weight `name` is one of a module whose path ends in `module`, as PEFT matches: not at a dot alone.

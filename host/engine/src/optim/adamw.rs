@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use burn::tensor::Tensor;
+use fthost_kernels::adamw::adamw_on_host;
 use fthost_kernels::{AdamWStep, BlockMoments, adamw, adamw8bit};
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +67,8 @@ pub enum MomentStorage {
     },
     /// Four bytes each, in mapped files of this folder.
     Paged(PathBuf),
+    /// Four bytes each, in the memory of the host whatever the parameter's device.
+    Host,
 }
 
 impl MomentStorage {
@@ -83,6 +86,8 @@ pub enum Moments {
     Blocks(BlockMoments),
     /// On the host, and on its disk where memory is wanted.
     Paged(PagedMoments),
+    /// On the host.
+    Host([Vec<f32>; 2]),
 }
 
 /// The optimizer: moments by parameter name, made when a parameter is first updated unless [`AdamW::reserve`] was before.
@@ -130,7 +135,8 @@ impl AdamW {
             updates: self.updates,
         };
         // Taken out, so that moments are held once and are updated where they stand.
-        let moments = self.moments.remove(name).unwrap_or_else(|| self.fresh(&value));
+        let moments =
+            self.moments.remove(name).unwrap_or_else(|| self.fresh(&value, value.shape().num_elements()));
         let (value, moments) = match moments {
             Moments::F32(moments) => {
                 let (value, moments) = adamw(value, gradient, moments, &step);
@@ -144,34 +150,39 @@ impl AdamW {
                 let value = moments.update(value, gradient, &step);
                 (value, Moments::Paged(moments))
             }
+            Moments::Host(mut moments) => {
+                let value = adamw_on_host(value, gradient, moments.each_mut().map(Vec::as_mut_slice), &step);
+                (value, Moments::Host(moments))
+            }
         };
         self.moments.insert(name.to_string(), moments);
         value
     }
 
-    /// Makes the moments of a parameter that has none yet. Those in files are made here alone.
+    /// Makes the moments of a parameter that has none yet, or of a piece of one that has `whole` values. Those in files are made
+    /// here alone.
     ///
     /// # Errors
     /// Files that can't be made.
-    pub fn reserve<const D: usize>(&mut self, name: &str, value: &Tensor<D>) -> Result<()> {
+    pub fn reserve<const D: usize>(&mut self, name: &str, value: &Tensor<D>, whole: usize) -> Result<()> {
         if !self.moments.contains_key(name) {
             let moments = match &self.storage {
                 MomentStorage::Paged(folder) => {
                     Moments::Paged(PagedMoments::zeros(value.shape().num_elements(), folder)?)
                 }
-                _ => self.fresh(value),
+                _ => self.fresh(value, whole),
             };
             self.moments.insert(name.to_string(), moments);
         }
         Ok(())
     }
 
-    fn fresh<const D: usize>(&self, value: &Tensor<D>) -> Moments {
-        let length = value.shape().num_elements();
+    fn fresh<const D: usize>(&self, value: &Tensor<D>, whole: usize) -> Moments {
         match self.storage {
-            MomentStorage::Blocks { min_8bit_size } if length >= min_8bit_size => {
-                Moments::Blocks(BlockMoments::zeros(length))
+            MomentStorage::Blocks { min_8bit_size } if whole >= min_8bit_size => {
+                Moments::Blocks(BlockMoments::zeros(value.shape().num_elements()))
             }
+            MomentStorage::Host => Moments::Host([(); 2].map(|()| vec![0.0; value.shape().num_elements()])),
             _ => Moments::F32(fthost_kernels::Moments::zeros(value)),
         }
     }
@@ -182,6 +193,7 @@ impl AdamW {
             Moments::F32(it) => 2 * size_of::<f32>() * it.first.shape().num_elements(),
             Moments::Blocks(it) => it.bytes(),
             Moments::Paged(it) => it.bytes(),
+            Moments::Host(it) => it.iter().map(|it| size_of_val(it.as_slice())).sum(),
         };
         self.moments.values().map(of).sum()
     }

@@ -6,11 +6,15 @@
 //! What is summed has one result on all ranks, and in one library, on one placement, the same again: a run is repeated bit for bit.
 
 pub mod mpi;
+mod ordered;
 mod ranks;
+pub mod watch;
 
 use std::fmt::Debug;
 
-pub use ranks::{LAUNCHERS, Merge, Ranks, launched, open};
+pub use ordered::{Ordered, Pending};
+pub use ranks::{LAUNCHERS, Merge, Ranks, Turn, launched, open};
+pub use watch::{Patience, Vigil};
 
 use crate::error::Result;
 
@@ -40,11 +44,11 @@ pub trait Collective: Debug + Send + Sync {
     /// As [`Collective::barrier`].
     fn broadcast(&self, bytes: &mut [u8], root: usize) -> Result<()>;
 
-    /// Has `all` hold what every rank calls its `own`, in the order of ranks. All are of one length.
+    /// Has `all` hold every rank's part, in the order of ranks; each comes with its own in its place. Parts are of one length.
     ///
     /// # Errors
     /// As [`Collective::barrier`].
-    fn all_gather(&self, own: &[u8], all: &mut [u8]) -> Result<()>;
+    fn all_gather(&self, all: &mut [u8]) -> Result<()>;
 
     /// Has `values` be the sums of those of all ranks.
     ///
@@ -57,6 +61,12 @@ pub trait Collective: Debug + Send + Sync {
     /// # Errors
     /// As [`Collective::barrier`].
     fn reduce_scatter(&self, all: &[f32], own: &mut [f32]) -> Result<()>;
+
+    /// The ranks that call it with the same `group`, in their order: what they do together concerns no others.
+    ///
+    /// # Errors
+    /// As [`Collective::barrier`].
+    fn split(&self, group: usize) -> Result<Box<dyn Collective>>;
 
     /// Ends every rank: this one can't go on, and the others would wait for it.
     fn abort(&self, code: i32) -> !;
@@ -91,8 +101,7 @@ impl Collective for Single {
         Ok(())
     }
 
-    fn all_gather(&self, own: &[u8], all: &mut [u8]) -> Result<()> {
-        all.copy_from_slice(own);
+    fn all_gather(&self, _: &mut [u8]) -> Result<()> {
         Ok(())
     }
 
@@ -103,6 +112,10 @@ impl Collective for Single {
     fn reduce_scatter(&self, all: &[f32], own: &mut [f32]) -> Result<()> {
         own.copy_from_slice(all);
         Ok(())
+    }
+
+    fn split(&self, _: usize) -> Result<Box<dyn Collective>> {
+        Ok(Box::new(Self))
     }
 
     fn abort(&self, code: i32) -> ! {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::mpi::Mpi;
-use super::{Collective, Single};
+use super::{Collective, Ordered, Single};
 use crate::error::{EngineError, Result};
 
 /// Values of gradients that travel at a time: many small ones share a message, and no second copy of all is made.
@@ -31,7 +31,19 @@ impl<T: Serialize + DeserializeOwned> Merge for Vec<T> {
 
 /// The ranks of a run; one alone unless set.
 #[derive(Debug, Clone)]
-pub struct Ranks(Arc<dyn Collective>);
+pub struct Ranks {
+    ordered: Arc<Ordered>,
+    lockstep: bool,
+}
+
+/// A micro-batch that a rank computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// Which of the step's.
+    pub index: usize,
+    /// Whether what is found counts; otherwise it is another rank's, and computed to do what the others do.
+    pub counts: bool,
+}
 
 impl Default for Ranks {
     fn default() -> Self {
@@ -40,17 +52,31 @@ impl Default for Ranks {
 }
 
 impl std::ops::Deref for Ranks {
-    type Target = dyn Collective;
+    type Target = Ordered;
 
     fn deref(&self) -> &Self::Target {
-        &*self.0
+        &self.ordered
     }
 }
 
 impl Ranks {
     /// Of what does things together.
     pub fn new(collective: impl Collective + 'static) -> Self {
-        Self(Arc::new(collective))
+        Self { ordered: Arc::new(Ordered::new(collective)), lockstep: false }
+    }
+
+    /// The same ranks, each of which computes as many micro-batches: passes ask for each other's weights.
+    #[must_use]
+    pub fn in_lockstep(self) -> Self {
+        Self { lockstep: true, ..self }
+    }
+
+    /// Those that say the same `group`.
+    ///
+    /// # Errors
+    /// As [`Collective::split`].
+    pub fn of_group(&self, group: usize) -> Result<Self> {
+        Ok(Self { ordered: Arc::new(self.part(group)?), lockstep: self.lockstep })
     }
 
     /// Whether there are others.
@@ -63,31 +89,38 @@ impl Ranks {
         self.global_rank() == 0
     }
 
-    /// Which of the micro-batches of a step are this rank's, in their order: the longest first, each goes to the rank that has
-    /// least to do so far.
-    pub fn share<'b>(&self, batches: impl IntoIterator<Item = &'b Batch>) -> Vec<usize> {
-        self.share_of(&batches.into_iter().map(Batch::len).collect::<Vec<usize>>())
+    /// Which of the micro-batches of a step this rank computes, in their order: the longest first, each goes to the rank that has
+    /// least to do so far. In lockstep every rank has as many, and those that are computed at a time are of about one length.
+    pub fn turns<'b>(&self, batches: impl IntoIterator<Item = &'b Batch>) -> Vec<Turn> {
+        self.turns_of(&batches.into_iter().map(Batch::len).collect::<Vec<usize>>())
     }
 
-    /// As [`Ranks::share`], of so many tokens each.
-    fn share_of(&self, tokens: &[usize]) -> Vec<usize> {
+    /// As [`Ranks::turns`], of so many tokens each.
+    fn turns_of(&self, tokens: &[usize]) -> Vec<Turn> {
         let mut by_length: Vec<usize> = (0..tokens.len()).collect();
         by_length.sort_by_key(|&it| (std::cmp::Reverse(tokens[it]), it));
+        if self.lockstep {
+            let own = by_length.chunks(self.size()).map(|it| match it.get(self.global_rank()) {
+                Some(&index) => Turn { index, counts: true },
+                None => Turn { index: it[it.len() - 1], counts: false },
+            });
+            return own.collect();
+        }
         let mut loads = vec![0; self.size()];
         let mut own = Vec::new();
         for index in by_length {
             let idlest = (0..loads.len()).min_by_key(|&it| (loads[it], it)).expect("one rank at least");
             loads[idlest] += tokens[index];
             if idlest == self.global_rank() {
-                own.push(index);
+                own.push(Turn { index, counts: true });
             }
         }
-        own.sort_unstable();
+        own.sort_unstable_by_key(|it| it.index);
         own
     }
 
     /// Which of `count` things, in their order, are this rank's: a run of them, and none has more than one more than another.
-    pub fn part(&self, count: usize) -> Range<usize> {
+    pub fn stretch(&self, count: usize) -> Range<usize> {
         let begin = |rank: usize| rank * count / self.size();
         begin(self.global_rank())..begin(self.global_rank() + 1)
     }
@@ -102,10 +135,24 @@ impl Ranks {
         mut of: impl FnMut(&Batch) -> Vec<f32>,
     ) -> Result<Vec<Vec<f32>>> {
         let batches: Vec<&Batch> = batches.into_iter().collect();
-        let own = self.share(batches.iter().copied()).into_iter().map(|it| (it, of(batches[it])));
-        let mut all = self.merged(own.collect::<Vec<_>>())?;
+        let mut own = Vec::new();
+        for Turn { index, counts } in self.turns(batches.iter().copied()) {
+            let found = of(batches[index]);
+            if counts {
+                own.push((index, found));
+            }
+        }
+        let mut all = self.merged(own)?;
         all.sort_unstable_by_key(|it| it.0);
         Ok(all.into_iter().map(|it| it.1).collect())
+    }
+
+    /// What every rank calls its `own`, of one length, in their order.
+    fn of_all(&self, own: &[u8]) -> Result<Vec<u8>> {
+        let mut all = vec![0; own.len() * self.size()];
+        all[self.global_rank() * own.len()..][..own.len()].copy_from_slice(own);
+        self.all_gather(&mut all)?;
+        Ok(all)
     }
 
     /// The sums of all ranks' `values`, in the order of ranks, in f64.
@@ -114,8 +161,7 @@ impl Ranks {
     /// As [`Collective::barrier`].
     pub fn sum<const N: usize>(&self, values: [f64; N]) -> Result<[f64; N]> {
         let own: Vec<u8> = values.iter().flat_map(|it| it.to_le_bytes()).collect();
-        let mut all = vec![0; own.len() * self.size()];
-        self.all_gather(&own, &mut all)?;
+        let all = self.of_all(&own)?;
         let mut sums = [0.0; N];
         for of_rank in all.chunks_exact(own.len().max(1)) {
             let (values, _) = of_rank.as_chunks::<8>();
@@ -135,14 +181,12 @@ impl Ranks {
         let mut bytes = Vec::new();
         ciborium::into_writer(&own, &mut bytes).expect("numbers and names are written");
         // All are of one length on their way.
-        let mut lengths = vec![0; size_of::<u64>() * self.size()];
-        self.all_gather(&(bytes.len() as u64).to_le_bytes(), &mut lengths)?;
+        let lengths = self.of_all(&(bytes.len() as u64).to_le_bytes())?;
         let (lengths, _) = lengths.as_chunks::<8>();
         let lengths: Vec<usize> = lengths.iter().map(|it| u64::from_le_bytes(*it) as usize).collect();
         let longest = lengths.iter().copied().max().unwrap_or_default();
         bytes.resize(longest, 0);
-        let mut all = vec![0; longest * self.size()];
-        self.all_gather(&bytes, &mut all)?;
+        let all = self.of_all(&bytes)?;
         let told = all.chunks_exact(longest).zip(&lengths);
         let told =
             told.map(|(it, length)| ciborium::from_reader(&it[..*length]).expect("as a rank wrote it"));
@@ -305,7 +349,7 @@ mod tests {
             unreachable!("nobody is there")
         }
 
-        fn all_gather(&self, _: &[u8], _: &mut [u8]) -> Result<()> {
+        fn all_gather(&self, _: &mut [u8]) -> Result<()> {
             unreachable!("nobody is there")
         }
 
@@ -314,6 +358,10 @@ mod tests {
         }
 
         fn reduce_scatter(&self, _: &[f32], _: &mut [f32]) -> Result<()> {
+            unreachable!("nobody is there")
+        }
+
+        fn split(&self, _: usize) -> Result<Box<dyn Collective>> {
             unreachable!("nobody is there")
         }
 
@@ -326,8 +374,10 @@ mod tests {
     fn every_micro_batch_is_one_ranks_and_none_has_much_more_than_another() {
         for size in 1..5 {
             for tokens in [vec![], vec![7], vec![5, 5, 5], vec![100, 3, 50, 51, 49, 2, 1, 98]] {
-                let shares: Vec<Vec<usize>> =
-                    (0..size).map(|rank| Ranks::new(Of(rank, size)).share_of(&tokens)).collect();
+                let shares: Vec<Vec<usize>> = (0..size)
+                    .map(|rank| Ranks::new(Of(rank, size)).turns_of(&tokens))
+                    .map(|it| it.iter().map(|it| it.index).collect())
+                    .collect();
                 let mut all: Vec<usize> = shares.concat();
                 all.sort_unstable();
                 assert_eq!(all, (0..tokens.len()).collect::<Vec<_>>());
@@ -340,9 +390,24 @@ mod tests {
     }
 
     #[test]
+    fn in_lockstep_every_rank_has_as_many_and_none_counts_twice() {
+        for size in 1..5 {
+            for tokens in [vec![], vec![7], vec![5, 5, 5], vec![100, 3, 50, 51, 49, 2, 1, 98]] {
+                let turns = (0..size).map(|rank| Ranks::new(Of(rank, size)).in_lockstep().turns_of(&tokens));
+                let turns: Vec<Vec<Turn>> = turns.collect();
+                assert!(turns.iter().all(|it| it.len() == tokens.len().div_ceil(size)));
+                let mut all: Vec<usize> =
+                    turns.iter().flatten().filter(|it| it.counts).map(|it| it.index).collect();
+                all.sort_unstable();
+                assert_eq!(all, (0..tokens.len()).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
     fn parts_are_all_there_is_in_order() {
         for (size, count) in [(1, 7), (3, 7), (4, 2), (5, 0)] {
-            let parts = (0..size).map(|rank| Ranks::new(Of(rank, size)).part(count));
+            let parts = (0..size).map(|rank| Ranks::new(Of(rank, size)).stretch(count));
             let parts: Vec<Range<usize>> = parts.collect();
             assert_eq!(parts.iter().cloned().flatten().collect::<Vec<_>>(), (0..count).collect::<Vec<_>>());
             let lengths = || parts.iter().map(ExactSizeIterator::len);
@@ -361,8 +426,9 @@ mod tests {
         let alone = Ranks::default();
         assert_eq!(alone.sum([1.5, -2.0]).unwrap(), [1.5, -2.0]);
         assert!(alone.any(true).unwrap() && !alone.any(false).unwrap());
-        assert_eq!(alone.share_of(&[3, 9, 4]), [0, 1, 2]);
-        assert_eq!(alone.part(5), 0..5);
+        let turn = |index: usize| Turn { index, counts: true };
+        assert_eq!(alone.turns_of(&[3, 9, 4]), [0, 1, 2].map(turn));
+        assert_eq!(alone.stretch(5), 0..5);
         let batches = [3, 9].map(batch_of);
         assert_eq!(alone.each(&batches, |it| vec![it.len() as f32]).unwrap(), [[3.0], [9.0]]);
         assert!(alone.is_first() && !alone.are_many());

@@ -35,7 +35,8 @@ fn evaluate_on_worker(model: &CausalLm, batches: &[Batch], step: u64) -> Result<
         if targets.positions.is_empty() {
             continue;
         }
-        let sums = sft_loss(model.hidden(batch), model.token_head(), &targets);
+        let (hidden, heads) = model.forward(batch);
+        let sums = sft_loss(hidden, heads.tokens, &targets);
         let value = sums.loss_sum.into_scalar::<f64>();
         if !value.is_finite() {
             let rows = batch.origins.iter().map(ToString::to_string).collect();

@@ -10,8 +10,9 @@ use fthost_kernels::pull_back;
 use serde::{Deserialize, Serialize};
 
 use crate::models::causal_lm::ids_tensor;
-use crate::models::{Block, BlockContext, CausalLm, Parameter, ScoreHead, TokenHead};
+use crate::models::{Block, BlockContext, CausalLm, Heads, Parameter, Part};
 use crate::nn::precision::cast;
+use crate::shard::Weights;
 
 /// `train.activation_checkpointing`: what is kept between forward and backward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -44,43 +45,11 @@ impl ActivationCheckpointing {
     }
 }
 
-/// A part of the model whose gradients are handed over together, in the order of its visitor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// Final norm and, where it has a weight of its own, the head; and the scalar head.
-    Head,
-    /// One block.
-    Block(usize),
-    /// The embedding, where it serves as the head with the head's share; that of positions where they are learned; and
-    /// virtual tokens.
-    Embedding,
-}
-
-impl Part {
-    /// What is trained of this part of `model`, in the order of its gradients.
-    pub fn visit_trained(self, model: &mut CausalLm, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
-        match self {
-            Self::Head => model.visit_trained_head(visit),
-            Self::Embedding => model.visit_trained_embedding(visit),
-            Self::Block(index) => model.visit_trained_block(index, visit),
-        }
-    }
-}
-
-/// What stands on the trunk, as a loss is given it: tracked where it is trained.
-#[derive(Debug, Clone)]
-pub struct Heads {
-    /// What predicts tokens.
-    pub tokens: TokenHead,
-    /// The scalar head, where there is one.
-    pub score: Option<ScoreHead>,
-}
-
 /// A block between forward and backward.
 #[expect(clippy::large_enum_variant, reason = "one a block of the model")]
 enum Kept {
-    /// What went in.
-    Input(Tensor<2>),
+    /// What went in, and the block where it is not to be gathered again.
+    Input(Tensor<2>, Option<Box<Block>>),
     /// Its graph, from leaf to output, with the weights that are leaves of it.
     ///
     /// `encoded` is the leaf that a projected prefix was made of.
@@ -95,6 +64,7 @@ pub struct Trunk<'a> {
     kept: Vec<Kept>,
     /// What the last block left, `[T, D]`, before the final norm.
     output: Tensor<2>,
+    weights: Weights,
 }
 
 /// Where gradients go: those of a part, flat, in the order of its visitor.
@@ -102,28 +72,67 @@ pub struct Trunk<'a> {
 /// No graph holds the part's weights any more: whoever takes the gradients may update them at once, in place.
 pub type Sink<'a> = dyn FnMut(&mut CausalLm, Part, Vec<Tensor<1>>) + 'a;
 
+/// What stands on the trunk: final norm and heads, of which the embedding may be one.
+fn heads_of(model: &CausalLm) -> &'static [Part] {
+    if model.lm_head.is_some() { &[Part::Head] } else { &[Part::Head, Part::Embedding] }
+}
+
+/// Whether a block of `model` is let go of behind its forward pass. The last one is the first that backward asks for.
+fn lets_go(model: &CausalLm, index: usize) -> bool {
+    let config = model.shards.as_ref().map(|it| &it.mesh.config);
+    model.is_hollow() && config.is_some_and(|it| it.reshard_after_forward) && index + 1 < model.blocks.len()
+}
+
+/// The parts of `model` in the order in which a pass forward and back asks for them.
+fn there_and_back(model: &CausalLm) -> impl Iterator<Item = Part> {
+    let blocks = 0..model.blocks.len();
+    let back = blocks.clone().rev().filter(|it| lets_go(model, *it)).map(Part::Block);
+    let encoder = model.prefix_encoder.is_some().then_some(Part::Embedding);
+    let there = [Part::Embedding].into_iter().chain(blocks.map(Part::Block));
+    there.chain(heads_of(model).iter().copied()).chain(back).chain(encoder)
+}
+
+impl CausalLm {
+    /// Hidden states after the final norm, `[T, D]`, and what stands on them, without a graph.
+    pub fn forward(&self, batch: &Batch) -> (Tensor<2>, Heads) {
+        let blocks = 0..self.blocks.len();
+        let order = [Part::Embedding].into_iter().chain(blocks.clone().map(Part::Block));
+        let mut weights = Weights::new(self, order.chain(heads_of(self).iter().copied()));
+        let ends = weights.ends(self, &[Part::Embedding]);
+        let (context, x) = (ends.context(batch), ends.embed_batch(batch));
+        drop(ends);
+        let x = blocks.fold(x, |x, index| weights.block(self, index).forward(x, &context));
+        let ends = weights.ends(self, heads_of(self));
+        (ends.final_norm(self.without_prompt(x)), ends.heads())
+    }
+}
+
 impl<'a> Trunk<'a> {
-    /// Runs every block over `batch`.
+    /// Runs every block over `batch`. A block that is let go of is computed again, whatever `checkpointing` says.
     pub fn forward(
         model: &'a mut CausalLm,
         batch: &'a Batch,
         checkpointing: ActivationCheckpointing,
     ) -> Self {
-        let context = model.context(batch);
+        let mut weights = Weights::new(model, there_and_back(model));
+        let ends = weights.ends(model, &[Part::Embedding]);
+        let (context, mut x) = (ends.context(batch), ends.embed_batch(batch));
+        drop(ends);
         let mut kept = Vec::with_capacity(model.blocks.len());
-        let mut x = model.embed_batch(batch);
-        for (index, block) in model.blocks.iter().enumerate() {
-            if checkpointing.rebuilds(index) {
-                kept.push(Kept::Input(x.clone()));
+        for index in 0..model.blocks.len() {
+            let (block, lets_go) = (weights.block(model, index), lets_go(model, index));
+            if lets_go || checkpointing.rebuilds(index) {
+                let input = x.clone();
                 x = block.forward(x, &context);
+                kept.push(Kept::Input(input, (!lets_go).then_some(block)));
             } else {
-                let graph = graph_of(model, index, x, &context);
+                let graph = graph_of(model, index, block, x, &context);
                 let Kept::Graph { output, .. } = &graph else { unreachable!("made as one") };
                 x = output.clone().inner();
                 kept.push(graph);
             }
         }
-        Self { output: model.without_prompt(x), model, batch, context, kept }
+        Self { output: model.without_prompt(x), model, batch, context, kept, weights }
     }
 
     /// The `loss` of the hidden states, `[T, D]`, and what stands on them, then everything back down: gradients of what
@@ -135,13 +144,17 @@ impl<'a> Trunk<'a> {
         loss: impl FnOnce(Tensor<2>, Heads) -> (Tensor<1>, R),
         sink: &mut Sink<'_>,
     ) -> R {
-        let Self { model, batch, context, kept, output } = self;
-        let (downstream, of_embedding, found) = head(model, output, loss, sink);
+        let Self { model, batch, context, kept, output, mut weights } = self;
+        let ends = weights.ends(model, heads_of(model));
+        let (downstream, of_embedding, found) = head(model, ends, output, loss, sink);
         let mut downstream = Some(behind_zeros(model.prompt.as_deref(), downstream));
         let mut of_encoded: Option<Tensor<2>> = None;
         for (index, kept) in kept.into_iter().enumerate().rev() {
             let graph = match kept {
-                Kept::Input(x) => graph_of(model, index, x, &context),
+                Kept::Input(x, block) => {
+                    let block = block.unwrap_or_else(|| weights.block(model, index));
+                    graph_of(model, index, block, x, &context)
+                }
                 graph => graph,
             };
             let Kept::Graph { mut block, leaf, encoded, output } = graph else { unreachable!("made above") };
@@ -160,7 +173,7 @@ impl<'a> Trunk<'a> {
             sink(model, Part::Block(index), of_block);
         }
         let gradients = match (of_encoded, downstream) {
-            (Some(of_encoded), _) => of_encoder(model, of_encoded),
+            (Some(of_encoded), _) => of_encoder(&weights.ends(model, &[Part::Embedding]), of_encoded),
             (None, Some(downstream)) => of_embeddings(model, batch, downstream, of_embedding),
             (None, None) => return found,
         };
@@ -224,19 +237,19 @@ fn behind_zeros(prompt: Option<&Tensor<2>>, of_text: Tensor<2>) -> Tensor<2> {
 /// Final norm, heads and loss: the gradient of the trunk's output, and the head's share in that of a tied embedding.
 fn head<R>(
     model: &mut CausalLm,
+    ends: CausalLm,
     output: Tensor<2>,
     loss: impl FnOnce(Tensor<2>, Heads) -> (Tensor<1>, R),
     sink: &mut Sink<'_>,
 ) -> (Tensor<2>, Option<Tensor<2>>, R) {
-    let mut tracked = CausalLm { blocks: Vec::new(), ..model.clone() };
+    let mut tracked = CausalLm { blocks: Vec::new(), ..ends };
     let trains_tied_head = tracked.trains_tied_head();
     tracked.visit_trained_head(&mut |_, parameter| parameter.track());
     if trains_tied_head {
         Parameter::Matrix(&mut tracked.embed_tokens).track();
     }
     let leaf = output.autodiff().require_grad();
-    let heads = Heads { tokens: tracked.token_head(), score: tracked.score.clone() };
-    let (scalar, found) = loss(tracked.final_norm(leaf.clone()), heads);
+    let (scalar, found) = loss(tracked.final_norm(leaf.clone()), tracked.heads());
     let gradients = scalar.backward();
     let downstream = leaf.grad(&gradients).expect("the loss depends on its input").inner();
     let mut of_heads = Vec::new();
@@ -252,9 +265,14 @@ fn head<R>(
     (downstream, of_embedding, found)
 }
 
-/// The graph of the block at `index` from a leaf `x`.
-fn graph_of(model: &CausalLm, index: usize, x: Tensor<2>, context: &BlockContext) -> Kept {
-    let mut block = Box::new(model.blocks[index].clone());
+/// The graph of `block`, the one at `index`, from a leaf `x`.
+fn graph_of(
+    model: &CausalLm,
+    index: usize,
+    mut block: Box<Block>,
+    x: Tensor<2>,
+    context: &BlockContext,
+) -> Kept {
     block.visit_trained(&model.trained, &model.block_path(index), &mut |_, parameter| parameter.track());
     let leaf = x.autodiff();
     let leaf = if index > 0 || model.trains_below_blocks() { leaf.require_grad() } else { leaf };

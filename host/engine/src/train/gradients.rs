@@ -4,15 +4,16 @@ use burn::tensor::Tensor;
 use fthost_data::Batch;
 use fthost_kernels::LinearCrossEntropy;
 
-use super::executor::{ActivationCheckpointing, Heads, Part, Trunk};
-use crate::models::CausalLm;
+use super::executor::{ActivationCheckpointing, Trunk};
+use super::sums::Sums;
+use crate::models::{CausalLm, Heads};
 use crate::objectives::sft::sft_loss;
 
-/// Summed over micro-batches, in the order of [`CausalLm::visit_trained`].
-#[derive(Debug, Clone, Default)]
+/// Summed over micro-batches.
+#[derive(Debug, Default)]
 pub struct Gradients {
-    /// Flat, `[len]` each.
-    pub values: Vec<Tensor<1>>,
+    /// Of what is trained.
+    pub sums: Sums,
     /// Negative log-likelihood in nats over all supervised tokens.
     pub loss_sum: f64,
     /// Supervised tokens whose most likely prediction was right.
@@ -27,7 +28,7 @@ impl Gradients {
     /// Adds the gradients of one micro-batch's summed loss.
     pub fn add(&mut self, model: &CausalLm, batch: &Batch, checkpointing: ActivationCheckpointing) {
         let targets = batch.targets();
-        let loss = accumulate(&mut self.values, model, batch, checkpointing, |hidden, heads| {
+        let loss = accumulate(&mut self.sums, model, batch, checkpointing, |hidden, heads| {
             let loss = sft_loss(hidden, heads.tokens, &targets);
             (loss.loss_sum.clone(), LinearCrossEntropy { loss_sum: loss.loss_sum.inner(), ..loss })
         });
@@ -38,31 +39,29 @@ impl Gradients {
     }
 }
 
-/// Adds the gradients of a `loss` of one micro-batch to `sums`, which stand in the order of [`CausalLm::visit_trained`].
+/// Adds the gradients of a `loss` of one micro-batch to `sums`.
 ///
 /// `loss` is given the trunk's output after the final norm, `[T, D]`, and what stands on it; it returns the scalar to
 /// differentiate and what else it found.
 pub(super) fn accumulate<R>(
-    sums: &mut Vec<Tensor<1>>,
+    sums: &mut Sums,
     model: &CausalLm,
     batch: &Batch,
     checkpointing: ActivationCheckpointing,
     loss: impl FnOnce(Tensor<2>, Heads) -> (Tensor<1>, R),
 ) -> R {
-    let (mut of_embedding, mut of_head) = (Vec::new(), Vec::new());
-    let mut of_blocks = vec![Vec::new(); model.blocks.len()];
-    let found =
-        Trunk::forward(&mut model.clone(), batch, checkpointing).backward(loss, &mut |_, part, gradients| {
-            match part {
-                Part::Head => of_head = gradients,
-                Part::Block(index) => of_blocks[index] = gradients,
-                Part::Embedding => of_embedding = gradients,
-            }
-        });
-    let values = of_embedding.into_iter().chain(of_blocks.into_iter().flatten()).chain(of_head);
-    *sums = match sums.is_empty() {
-        true => values.collect(),
-        false => std::mem::take(sums).into_iter().zip(values).map(|(sum, value)| sum + value).collect(),
-    };
-    found
+    let trunk_of = &mut model.clone();
+    let trunk = Trunk::forward(trunk_of, batch, checkpointing);
+    trunk.backward(loss, &mut |model, part, gradients| sums.add(model, part, gradients))
+}
+
+/// Does with the other ranks what they do for a micro-batch, and adds nothing: this one has none left.
+pub(super) fn accompany(
+    sums: &mut Sums,
+    model: &CausalLm,
+    batch: &Batch,
+    checkpointing: ActivationCheckpointing,
+) {
+    // A pass over one that is another rank's: what is lost by it would be waited for.
+    accumulate(sums, model, batch, checkpointing, |hidden, _| (hidden.sum().mul_scalar(0.0), ()));
 }

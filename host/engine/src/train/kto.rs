@@ -8,7 +8,6 @@ use fthost_data::Batch;
 use fthost_kernels::TokenLogps;
 
 use super::logps::{Figure, batch_logps, step_of_logps};
-use super::preference::reference_logps;
 use super::state::TrainState;
 use super::step::{StepConfig, StepMetrics};
 use crate::error::Result;
@@ -20,20 +19,20 @@ use crate::objectives::{KtoConfig, PreferenceMetrics, kto_loss, segments};
 /// What the judged completions of a step are held against.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KtoReference<'a> {
-    /// What the reference says of each micro-batch's supervised tokens, as [`reference_logps`] does.
+    /// What the reference says of each micro-batch's supervised tokens, as [`reference_logps`](super::reference_logps) does.
     pub logps: &'a [Vec<f32>],
     /// The divergence of the whole step, [`kto_divergence`]; `None` where the loss has none.
     pub kl: Option<f32>,
 }
 
-/// The divergence of `model` from a reference, estimated from `mismatched` completions, which do not belong to their
-/// prompts; 0 where there are none. `references` has what the reference says of each batch. No gradient.
-pub fn kto_divergence(model: &CausalLm, mismatched: &[Batch], references: &[Vec<f32>]) -> f32 {
+/// The divergence of a policy from a reference, estimated from `mismatched` completions, which do not belong to their
+/// prompts; 0 where there are none. `policy` and `references` have what each says of each batch, as [`reference_logps`](super::reference_logps) does.
+pub fn kto_divergence(mismatched: &[Batch], of_policy: &[Vec<f32>], of_reference: &[Vec<f32>]) -> f32 {
     let (mut policy, mut reference) = (Vec::new(), Vec::new());
-    for (batch, of_reference) in mismatched.iter().zip(references) {
+    for (batch, (of_policy, of_reference)) in mismatched.iter().zip(of_policy.iter().zip(of_reference)) {
         let lengths = batch.supervised_tokens();
         let sums = |values: &[f32]| segments::parts(values, &lengths).map(|it| it.iter().sum()).collect();
-        policy.extend::<Vec<f32>>(sums(&reference_logps(model, batch)));
+        policy.extend::<Vec<f32>>(sums(of_policy));
         reference.extend::<Vec<f32>>(sums(of_reference));
     }
     kto_kl(&policy, &reference)

@@ -7,14 +7,14 @@ use fthost_data::{Batch, Targets};
 use fthost_kernels::TokenLogps;
 use serde::{Deserialize, Serialize};
 
-use super::executor::Heads;
-use super::gradients::accumulate;
+use super::gradients::{accompany, accumulate};
 use super::state::TrainState;
-use super::step::{StepConfig, StepMetrics, dropped, finish, own, summed, supervised_tokens};
+use super::step::{StepConfig, StepMetrics, dropped, finish, supervised_tokens, turns};
+use super::sums::{Sums, summed};
 use crate::error::{EngineError, Result};
 use crate::models::causal_lm::ids_tensor;
-use crate::models::{CausalLm, TokenHead};
-use crate::parallel::Merge;
+use crate::models::{CausalLm, Heads, TokenHead};
+use crate::parallel::{Merge, Turn};
 
 /// A figure over a step: a sum over something that is counted, so that micro-batches of several sizes have one mean.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,7 +71,8 @@ pub fn batch_logps(model: &CausalLm, batch: &Batch, temperature: f64) -> TokenLo
     // As a training step: on a worker of the pool.
     rayon::scope(|_| {
         let targets = batch.targets();
-        logps_of(model.hidden(batch), model.token_head(), &targets, temperature)
+        let (hidden, heads) = model.forward(batch);
+        logps_of(hidden, heads.tokens, &targets, temperature)
     })
 }
 
@@ -135,9 +136,9 @@ pub(super) fn step_of_states(
     }
     rayon::scope(|_| {
         state.reserve_moments()?;
-        let (mut sums, mut of_values, mut loss) = (Vec::new(), Vec::new(), 0.0);
+        let (mut sums, mut of_values, mut loss) = (Sums::default(), Sums::default(), 0.0);
         let mut figures = Figures::default();
-        for micro_batch in own(state, micro_batches) {
+        for Turn { index: micro_batch, counts } in turns(state, micro_batches) {
             let batch = &micro_batches[micro_batch];
             let targets = &batch.targets();
             let dropped = dropped(state, micro_batch);
@@ -147,6 +148,10 @@ pub(super) fn step_of_states(
                 state.value_model.as_ref().map(|it| (it, &mut of_values, true)),
             ];
             for (model, sums, of_value_model) in trunks.into_iter().flatten() {
+                if !counts {
+                    accompany(sums, model, batch, config.activation_checkpointing);
+                    continue;
+                }
                 let asked = Asked { micro_batch, targets, of_value_model };
                 let (share, of_batch) =
                     accumulate(sums, model, batch, config.activation_checkpointing, |hidden, heads| {
@@ -157,8 +162,7 @@ pub(super) fn step_of_states(
                 figures.add(of_batch);
             }
         }
-        sums.append(&mut of_values);
-        let sums = summed(state, sums)?;
+        let sums = summed(state, [sums, of_values])?;
         let [loss] = state.ranks.sum([loss])?;
         let figures = state.ranks.merged(figures)?;
         let grad_norm = finish(state, micro_batches, config, loss, sums, 1.0)?;

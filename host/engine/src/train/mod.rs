@@ -15,6 +15,7 @@ pub mod reward;
 pub mod sft;
 pub mod state;
 mod step;
+pub mod sums;
 
 pub use evaluate::{EvalMetrics, evaluate};
 pub use executor::ActivationCheckpointing;

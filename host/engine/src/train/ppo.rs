@@ -45,9 +45,15 @@ pub fn attach_value_model(state: &mut TrainState, kind: ValueModel) {
 pub fn state_values(state: &TrainState, batch: &Batch) -> Vec<f32> {
     let targets = batch.targets();
     let model = state.value_model.as_ref().unwrap_or(&state.model);
-    let Some(head) = &model.score else { return vec![0.0; targets.positions.len()] };
+    if model.score.is_none() {
+        return vec![0.0; targets.positions.len()];
+    }
     // As a training step: on a worker of the pool.
-    rayon::scope(|_| floats(&head.forward(states(model.hidden(batch), &targets))))
+    rayon::scope(|_| {
+        let (hidden, heads) = model.forward(batch);
+        let head = heads.score.expect("it was there");
+        floats(&head.forward(states(hidden, &targets)))
+    })
 }
 
 /// One optimizer step over `micro_batches`. Log-probabilities are those under logits divided by `temperature`, at which

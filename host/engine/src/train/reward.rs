@@ -3,13 +3,12 @@
 use burn::tensor::Tensor;
 use fthost_data::{Batch, Place};
 
-use super::executor::Heads;
 use super::logps::{Figure, step_of_states};
 use super::state::TrainState;
 use super::step::{StepConfig, StepMetrics};
 use crate::error::Result;
 use crate::models::causal_lm::ids_tensor;
-use crate::models::{CausalLm, ScoreHead, ScoreRole};
+use crate::models::{CausalLm, Heads, ScoreHead, ScoreRole};
 use crate::objectives::reward::RewardMetrics;
 use crate::objectives::segments::floats;
 use crate::objectives::{RewardConfig, reward_loss};
@@ -39,11 +38,16 @@ fn pairs(rewards: &Tensor<1>) -> [Tensor<1>; 2] {
     [0, 1].map(|side| pairs.clone().narrow(1, side, 1).squeeze_dim::<1>(1))
 }
 
+/// The rewards of a `model` that has a scalar head.
+fn forward(model: &CausalLm, batch: &Batch) -> Tensor<1> {
+    let (hidden, heads) = model.forward(batch);
+    rewards(hidden, &heads.score.expect("the model has a head"), batch)
+}
+
 /// What a reward `model` says of the sequences of `batch`; `None` of a model that has no scalar head.
 pub fn sequence_rewards(model: &CausalLm, batch: &Batch) -> Option<Vec<f32>> {
-    let head = model.score.as_ref()?;
     // As a training step: on a worker of the pool.
-    Some(rayon::scope(|_| floats(&rewards(model.hidden(batch), head, batch))))
+    model.score.is_some().then(|| rayon::scope(|_| floats(&forward(model, batch))))
 }
 
 /// A micro-batch's part of the loss of `pairs_of_step`, `[1]`.
@@ -93,14 +97,14 @@ pub fn evaluate_rewards(
     batches: &[Batch],
     objective: &RewardConfig,
 ) -> Option<Vec<(String, f64)>> {
-    let head = model.score.as_ref()?;
+    model.score.as_ref()?;
     let pairs: usize = batches.iter().map(|it| it.origins.len() / 2).sum();
     if pairs == 0 {
         return None;
     }
     let (mut metrics, mut sum) = (RewardMetrics::default(), 0.0);
     for batch in batches {
-        let rewards = rayon::scope(|_| rewards(model.hidden(batch), head, batch));
+        let rewards = rayon::scope(|_| forward(model, batch));
         sum += share(&rewards, batch, pairs, objective, &mut metrics).into_scalar::<f64>();
     }
     let named = metrics.metrics().into_iter().map(|(name, value)| (name.to_string(), value));

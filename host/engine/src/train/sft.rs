@@ -2,11 +2,13 @@
 
 use fthost_data::Batch;
 
-use super::gradients::Gradients;
+use super::gradients::{Gradients, accompany};
 use super::release;
 use super::state::TrainState;
-use super::step::{StepConfig, StepMetrics, dropped, finish, own, summed, supervised_tokens};
+use super::step::{StepConfig, StepMetrics, dropped, finish, supervised_tokens, turns};
+use super::sums::{Sums, summed};
 use crate::error::{EngineError, Result};
+use crate::parallel::Turn;
 
 /// One optimizer step over `micro_batches`.
 ///
@@ -44,14 +46,19 @@ fn step_on_worker(
         return release::step(state, batch, config, dropped);
     }
     let mut gradients = Gradients::default();
-    for index in own(state, micro_batches) {
+    for Turn { index, counts } in turns(state, micro_batches) {
+        let batch = &micro_batches[index];
+        if !counts {
+            accompany(&mut gradients.sums, &state.model, batch, config.activation_checkpointing);
+            continue;
+        }
         let dropped = dropped(state, index);
         let model = dropped.as_ref().unwrap_or(&state.model);
-        gradients.add(model, &micro_batches[index], config.activation_checkpointing);
+        gradients.add(model, batch, config.activation_checkpointing);
     }
-    let Gradients { values, loss_sum, correct, entropy_sum, .. } = gradients;
+    let Gradients { sums, loss_sum, correct, entropy_sum, .. } = gradients;
     let [loss_sum, correct, entropy_sum] = state.ranks.sum([loss_sum, correct, entropy_sum])?;
-    let values = summed(state, values)?;
+    let values = summed(state, [sums, Sums::default()])?;
     let supervised_tokens = supervised_tokens(micro_batches);
     let tokens = supervised_tokens as f64;
     let loss = loss_sum / tokens;

@@ -1,5 +1,6 @@
 //! What a run carries from one optimizer step to the next.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::adapters::AdapterConfig;
@@ -8,6 +9,7 @@ use crate::models::parameter::FROZEN;
 use crate::models::{CausalLm, Parameter, SCORE, SCORE_BIAS};
 use crate::optim::{AdamW, AdamWConfig};
 use crate::parallel::Ranks;
+use crate::shard::Mesh;
 
 /// What the names of a value model's weights begin with.
 pub(crate) const VALUE_MODEL: &str = "value_model.";
@@ -53,7 +55,33 @@ impl TrainState {
 
     /// Every weight that is trained: the model's, then those of a value model, whose names begin with `value_model.`.
     pub fn visit_trained(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
-        visit_trained(&mut self.model, self.value_model.as_mut(), visit);
+        self.model.visit_trained(visit);
+        if let Some(values) = &mut self.value_model {
+            values.visit_trained(&mut named(visit));
+        }
+    }
+
+    /// As [`TrainState::visit_trained`], what this rank updates: its pieces where the models are shared.
+    pub fn visit_own(&mut self, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
+        visit_own(&mut self.model, self.value_model.as_mut(), visit);
+    }
+
+    /// As [`TrainState::visit_own`], each with the place of its first value among the parameter's.
+    pub fn visit_stretches(&mut self, visit: &mut dyn FnMut(&str, usize, Parameter<'_>)) {
+        self.model.visit_stretches(visit);
+        if let Some(values) = &mut self.value_model {
+            values.visit_stretches(&mut |name, begin, parameter| {
+                visit(&format!("{VALUE_MODEL}{name}"), begin, parameter);
+            });
+        }
+    }
+
+    /// Shares both models with the ranks of `mesh`, as [`CausalLm::share`] does.
+    pub fn share(&mut self, mesh: &Mesh) {
+        self.model.share(mesh);
+        if let Some(values) = &mut self.value_model {
+            values.share(mesh);
+        }
     }
 
     /// Makes the moments before the first step: made in its end, they would lie scattered in what the step had freed,
@@ -62,13 +90,19 @@ impl TrainState {
     /// # Errors
     /// As [`AdamW::reserve`].
     pub(crate) fn reserve_moments(&mut self) -> Result<()> {
+        if !self.optimizer.moments.is_empty() {
+            return Ok(());
+        }
+        // What moments are stored in is decided by the whole parameter, not by a rank's piece of it.
+        let mut whole = HashMap::new();
+        self.visit_trained(&mut |name, it| whole.extend([(name.to_string(), it.length())]));
         let Self { model, value_model, optimizer, .. } = self;
         let mut outcome = Ok(());
-        if optimizer.moments.is_empty() {
-            visit_trained(model, value_model.as_mut(), &mut |name, parameter| {
+        {
+            visit_own(model, value_model.as_mut(), &mut |name, parameter| {
                 let reserved = match parameter {
-                    Parameter::Vector(value) => optimizer.reserve(name, value),
-                    Parameter::Matrix(value) => optimizer.reserve(name, value),
+                    Parameter::Vector(value) => optimizer.reserve(name, value, whole[name]),
+                    Parameter::Matrix(value) => optimizer.reserve(name, value, whole[name]),
                     Parameter::Packed(_) => unreachable!("{FROZEN}"),
                 };
                 if outcome.is_ok() {
@@ -85,7 +119,7 @@ impl TrainState {
         LearningRates { learning_rate, loraplus_lr_ratio, value_lr_ratio: self.value_lr_ratio }
     }
 
-    /// One AdamW update. `gradients` stand in the order of [`TrainState::visit_trained`], flat; each is
+    /// One AdamW update. `gradients` stand in the order of [`TrainState::visit_own`], flat; each is
     /// multiplied by `gradient_scale`.
     pub(crate) fn update(
         &mut self,
@@ -99,22 +133,29 @@ impl TrainState {
         optimizer.begin();
         let update = Update { config, rates, gradient_scale };
         let mut gradients = gradients.into_iter();
-        visit_trained(model, value_model.as_mut(), &mut |name, parameter| {
+        visit_own(model, value_model.as_mut(), &mut |name, parameter| {
             let gradient = gradients.next().expect("one gradient a trained parameter");
             update.apply(optimizer, name, parameter, gradient);
         });
+        model.refill();
+        value_model.iter_mut().for_each(CausalLm::refill);
         self.step += 1;
     }
 }
 
-fn visit_trained(
+/// A visitor of a value model's weights.
+fn named(visit: &mut dyn FnMut(&str, Parameter<'_>)) -> impl FnMut(&str, Parameter<'_>) {
+    |name, parameter| visit(&format!("{VALUE_MODEL}{name}"), parameter)
+}
+
+fn visit_own(
     model: &mut CausalLm,
     value_model: Option<&mut CausalLm>,
     visit: &mut dyn FnMut(&str, Parameter<'_>),
 ) {
-    model.visit_trained(visit);
-    if let Some(value_model) = value_model {
-        value_model.visit_trained(&mut |name, parameter| visit(&format!("{VALUE_MODEL}{name}"), parameter));
+    model.visit_own(visit);
+    if let Some(values) = value_model {
+        values.visit_own(&mut named(visit));
     }
 }
 

@@ -11,6 +11,7 @@ use crate::adapters::dropout::with_dropout;
 use crate::error::{EngineError, Result};
 use crate::models::CausalLm;
 use crate::optim::{AdamWConfig, clip_scale};
+use crate::parallel::Turn;
 
 /// What a step needs to know.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,18 +58,9 @@ pub(super) fn dropped(state: &TrainState, micro_batch: usize) -> Option<CausalLm
     (rate > 0.0).then(|| with_dropout(&state.model, rate, state.seed, state.step, micro_batch as u64))
 }
 
-/// Which of `micro_batches` are this rank's.
-pub(super) fn own(state: &TrainState, micro_batches: &[Batch]) -> Vec<usize> {
-    state.ranks.share(micro_batches)
-}
-
-/// The sums of all ranks' `gradients`, in the order of [`TrainState::visit_trained`]; none is that of a rank without a micro-batch.
-pub(super) fn summed(state: &mut TrainState, mut gradients: Vec<Tensor<1>>) -> Result<Vec<Tensor<1>>> {
-    if gradients.is_empty() {
-        let device = state.model.device();
-        state.visit_trained(&mut |_, it| gradients.push(Tensor::zeros([it.length()], &device)));
-    }
-    state.ranks.reduce(gradients)
+/// Which of `micro_batches` this rank computes.
+pub(super) fn turns(state: &TrainState, micro_batches: &[Batch]) -> Vec<Turn> {
+    state.ranks.turns(micro_batches)
 }
 
 /// Tokens that carry loss, of all ranks.
@@ -88,11 +80,19 @@ pub(super) fn finish(
     gradients: Vec<Tensor<1>>,
     divisor: f64,
 ) -> Result<f64> {
-    let grad_norm = global_norm(&gradients) * (1.0 / divisor);
+    let grad_norm = norm(state, &gradients)? * (1.0 / divisor);
     not_finite(state, micro_batches, [("loss", loss), ("grad_norm", grad_norm)])?;
     let clip = config.max_grad_norm.map_or(1.0, |bound| clip_scale(grad_norm, bound));
     state.update(&config.adamw, config.learning_rate, clip / divisor, gradients);
     Ok(grad_norm)
+}
+
+/// The norm of all gradients, of which a rank has those of its pieces where the model is shared.
+fn norm(state: &TrainState, gradients: &[Tensor<1>]) -> Result<f64> {
+    let own = global_norm(gradients);
+    let Some(shards) = &state.model.shards else { return Ok(own) };
+    let [squares] = shards.mesh.shard.sum([own.powi(2)])?;
+    Ok(squares.sqrt())
 }
 
 /// The first of `values` that is not finite, as an error with the rows of the step.

@@ -46,7 +46,7 @@ fn gradients(
     let mut gradients = Gradients::default();
     gradients.add(model, batch, checkpointing);
     let tokens = gradients.supervised_tokens as f32;
-    let mut values = gradients.values.into_iter();
+    let mut values = gradients.sums.values().into_iter();
     let (mut found, mut of_blocks) = (Vec::new(), Vec::new());
     model.visit_trained(&mut |name, parameter| {
         let gradient = values.next().unwrap().div_scalar(tokens);

@@ -46,7 +46,7 @@ fn assert_gradients(model: &mut CausalLm, ids: &[u32], expected: &Golden) {
         let mut gradients = Gradients::default();
         gradients.add(model, &whole(ids), checkpointing);
         let tokens = gradients.supervised_tokens as f32;
-        let mut values = gradients.values.into_iter();
+        let mut values = gradients.sums.values().into_iter();
         model.visit_trained(&mut |name, _| {
             let got = values.next().unwrap().div_scalar(tokens).try_into_vec_as::<f32>().unwrap();
             assert_close(name, &got, &expected.values(&format!("grad.base_model.model.{name}")), 1e-4);

@@ -200,8 +200,8 @@ fn moments_have_the_bytes_of_the_optimizer() {
             let mut optimizer = AdamW::new(storage.clone());
             model.visit_trained(&mut |name, parameter| {
                 let reserved = match parameter {
-                    Parameter::Vector(it) => optimizer.reserve(name, it),
-                    Parameter::Matrix(it) => optimizer.reserve(name, it),
+                    Parameter::Vector(it) => optimizer.reserve(name, it, it.shape().num_elements()),
+                    Parameter::Matrix(it) => optimizer.reserve(name, it, it.shape().num_elements()),
                     Parameter::Packed(_) => unreachable!("nothing is packed"),
                 };
                 reserved.unwrap();

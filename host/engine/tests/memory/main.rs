@@ -4,6 +4,7 @@
 mod counting;
 mod estimate;
 mod packed;
+mod shared;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,10 +13,11 @@ use fthost_engine::Device;
 use fthost_engine::adapters::{LoraConfig, attach_lora};
 use fthost_engine::checkpoint::init_model;
 use fthost_engine::models::CausalLm;
+use fthost_engine::models::Heads;
 use fthost_engine::nn::DecodeWeights;
 use fthost_engine::objectives::sft::sft_loss;
 use fthost_engine::train::ActivationCheckpointing::{self, Block, EveryN, Off};
-use fthost_engine::train::executor::{Heads, Trunk};
+use fthost_engine::train::executor::Trunk;
 
 use counting::{Counting, live, restart_peak};
 

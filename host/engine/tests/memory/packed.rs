@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use fthost_engine::Device;
 use fthost_engine::adapters::{LoraConfig, attach_lora};
 use fthost_engine::checkpoint::{LoadConfig, SaveConfig, StoredDtype, init_model, load_model_as, save_model};
+use fthost_engine::models::Heads;
 use fthost_engine::models::{CausalLm, Parameter};
 use fthost_engine::objectives::sft::sft_loss;
 use fthost_engine::quant::QuantConfig;
 use fthost_engine::train::ActivationCheckpointing::{Block, Off};
-use fthost_engine::train::executor::{Heads, Trunk};
+use fthost_engine::train::executor::Trunk;
 
 use crate::counting::{live, peak, restart_peak};
 use crate::{SLACK, alone, rows_of};

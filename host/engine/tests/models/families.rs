@@ -80,7 +80,7 @@ fn loss_and_gradients_match_torch() {
             let loss = gradients.loss_sum as f32 / tokens;
             assert_close(&format!("{case}: loss"), &[loss], &expected.values("loss"), 1e-5);
             let names = model.config.names;
-            let mut values = gradients.values.into_iter();
+            let mut values = gradients.sums.values().into_iter();
             model.visit_base(&mut |name, parameter| {
                 let got = values.next().unwrap().div_scalar(tokens).try_into_vec_as::<f32>().unwrap();
                 let got = match (&parameter, names.is_transposed(name)) {
@@ -209,7 +209,7 @@ fn adapters_match_peft() {
         let mut gradients = Gradients::default();
         gradients.add(&model, &whole(&ids), ActivationCheckpointing::Off);
         let tokens = gradients.supervised_tokens as f32;
-        let mut values = gradients.values.into_iter();
+        let mut values = gradients.sums.values().into_iter();
         let mut got: BTreeMap<String, Vec<f32>> = BTreeMap::new();
         model.visit_trained(&mut |name, _| {
             let gradient = values.next().unwrap().div_scalar(tokens);

@@ -49,7 +49,7 @@ fn loss_and_gradients_match_torch() {
         gradients.add(&model, &batch, checkpointing);
         let tokens = gradients.supervised_tokens as f32;
         assert_close("loss", &[gradients.loss_sum as f32 / tokens], &expected.values("loss"), 1e-5);
-        let mut values = gradients.values.into_iter();
+        let mut values = gradients.sums.values().into_iter();
         model.visit_base(&mut |name, _| {
             let got = values.next().unwrap().div_scalar(tokens).try_into_vec_as::<f32>().unwrap();
             assert_close(name, &got, &expected.values(&format!("grad.{name}")), 1e-4);

@@ -6,10 +6,12 @@
 mod launch;
 #[path = "../../../../tests/support/mpirun.rs"]
 mod mpirun;
+mod shard;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fthost_engine::parallel::{Collective, Ranks, mpi};
+use fthost_engine::parallel::{Collective, Patience, Ranks, Vigil, mpi};
 
 use launch::{Launcher, launchers, under};
 
@@ -28,8 +30,10 @@ fn as_a_rank() {
     assert_eq!(ranks.local_rank(), rank, "all are on one machine");
     for length in [0, 1, 13, 1000, 300_001] {
         let part = |of: usize| (0..length).map(move |it| (it * 7 + of * 13) as u8);
-        let (own, mut all): (Vec<u8>, _) = (part(rank).collect(), vec![0; length * size]);
-        ranks.all_gather(&own, &mut all).unwrap();
+        let own: Vec<u8> = part(rank).collect();
+        let mut all = vec![0; length * size];
+        all[rank * length..][..length].copy_from_slice(&own);
+        ranks.all_gather(&mut all).unwrap();
         assert_eq!(all, (0..size).flat_map(part).collect::<Vec<u8>>(), "{length}");
         for root in 0..size {
             let mut bytes = own.clone();
@@ -51,6 +55,16 @@ fn as_a_rank() {
     assert_eq!(ranks.of_first(rank as f64 + 0.5).unwrap(), 0.5);
     assert!(ranks.any(rank == size - 1).unwrap() && !ranks.any(false).unwrap());
     assert_eq!(ranks.sum([1.0, rank as f64]).unwrap(), [size as f64, (size * (size - 1) / 2) as f64]);
+    // Neighbours, and every other one.
+    for of in [(|it| it / 2) as fn(usize) -> usize, |it| it % 2] {
+        let part = ranks.of_group(of(rank)).unwrap();
+        let members: Vec<usize> = (0..size).filter(|it| of(*it) == of(rank)).collect();
+        assert_eq!(part.size(), members.len());
+        assert_eq!(members[part.global_rank()], rank);
+        assert_eq!(part.sum([rank as f64]).unwrap(), [members.iter().sum::<usize>() as f64]);
+        let sent = part.begin_reduce_scatter(vec![rank as f32; 2 * members.len()]);
+        assert_eq!(sent.wait(), [members.iter().sum::<usize>() as f32; 2]);
+    }
     ranks.agree(&[("model", "a".into())]).unwrap();
     let differs =
         ranks.agree(&[("model", "a".into()), ("step", rank.to_string())]).map_err(|it| it.to_string());
@@ -109,6 +123,67 @@ fn a_rank_that_dies_ends_the_others() {
             assert!(!output.status.success(), "{launcher:?}, {how}");
             assert!(began.elapsed() < Duration::from_mins(2), "{launcher:?}, {how}: {:?}", began.elapsed());
         }
+    }
+}
+
+/// A rank that stops, or goes somewhere else, while the others wait for it, started by [`a_rank_that_hangs_is_named`].
+#[test]
+#[ignore = "a rank: needs a launcher"]
+fn as_a_rank_that_hangs() {
+    let ranks = Ranks::new(mpi::Mpi::open().unwrap());
+    let folder = std::env::var("FTHOST_TEST_FOLDER").unwrap();
+    let patience = Patience { call: Duration::from_secs(4), sign: Duration::from_secs(2) };
+    let all = ranks.clone();
+    let end = move |error| {
+        println!("said: {error}");
+        all.abort(7)
+    };
+    let vigil = Vigil::start(&ranks, Path::new(&folder), patience, end).unwrap();
+    for _ in 0..3 {
+        // Longer than a rank may be silent, and shorter than it may be waited for.
+        if ranks.is_first() {
+            std::thread::sleep(Duration::from_millis(2500));
+        }
+        ranks.barrier().unwrap();
+    }
+    if ranks.global_rank() == 1 {
+        match std::env::var("FTHOST_TEST_END").unwrap().as_str() {
+            "stop" => drop(
+                std::process::Command::new("kill").args(["-STOP", &std::process::id().to_string()]).status(),
+            ),
+            "sleep" => std::thread::sleep(Duration::from_mins(5)),
+            _ => return vigil.done(),
+        }
+    }
+    if std::env::var("FTHOST_TEST_END").unwrap() == "done" {
+        // Twice as long as a rank may be silent.
+        std::thread::sleep(Duration::from_secs(4));
+        return vigil.done();
+    }
+    let _ = ranks.begin_all_gather(vec![0.0; 3]).wait();
+}
+
+/// Whoever stops gives no sign; whoever is busy elsewhere does, and has not come. Ranks that are done are not missed.
+#[test]
+fn a_rank_that_hangs_is_named() {
+    for launcher in launchers("a_rank_that_hangs_is_named").into_iter().take(1) {
+        for (how, expected) in [("stop", "rank 1 (process "), ("sleep", "waited 4 s for rank 1 (process ")] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut command = launcher.command(3);
+            command.env("FTHOST_TEST_END", how).env("FTHOST_TEST_FOLDER", folder.path());
+            let began = Instant::now();
+            let output = launch::run(command, "parallel::as_a_rank_that_hangs");
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(!output.status.success() && said.contains(expected), "{how}: {said}");
+            let silent = said.contains("has given no sign of life for");
+            assert_eq!(silent, how == "stop", "{said}");
+            assert!(began.elapsed() < Duration::from_mins(1), "{how}: {:?}", began.elapsed());
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = launcher.command(3);
+        command.env("FTHOST_TEST_END", "done").env("FTHOST_TEST_FOLDER", folder.path());
+        let said = under(command, "parallel::as_a_rank_that_hangs");
+        assert!(!said.contains("said:"), "{said}");
     }
 }
 

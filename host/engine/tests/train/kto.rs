@@ -34,8 +34,11 @@ fn learn(
     let logps = |batches: &[Batch]| -> Vec<Vec<f32>> {
         batches.iter().map(|it| reference_logps(&reference, it)).collect()
     };
+    let of_policy =
+        |batches: &[Batch]| batches.iter().map(|it| reference_logps(&state.model, it)).collect::<Vec<_>>();
     let (batches, others) = (layout.micro_batches(rows), layout.micro_batches(&mismatched(rows, max_length)));
-    let kl = objective.needs_divergence().then(|| kto_divergence(&state.model, &others, &logps(&others)));
+    let kl =
+        objective.needs_divergence().then(|| kto_divergence(&others, &of_policy(&others), &logps(&others)));
     let held = KtoReference { logps: &logps(&batches), kl };
     kto_step(state, &batches, held, objective, &config(1e-2)).unwrap()
 }

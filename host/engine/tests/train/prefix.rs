@@ -97,7 +97,9 @@ fn assert_same_step([shared, apart]: [(StepMetrics, TrainState); 2]) {
     let moments = |it: &TrainState| {
         let of = |it: &Moments| match it {
             Moments::F32(it) => it.first.clone().try_into_vec_as::<f32>().unwrap(),
-            Moments::Blocks(_) | Moments::Paged(_) => panic!("moments are in f32 unless asked otherwise"),
+            Moments::Blocks(_) | Moments::Paged(_) | Moments::Host(_) => {
+                panic!("moments are in f32 unless asked otherwise")
+            }
         };
         it.optimizer.moments.iter().map(|(name, it)| (name.clone(), of(it))).collect::<Vec<_>>()
     };
@@ -116,7 +118,7 @@ fn shared_prefix_equals_unshared() {
                 let mut sums = Gradients::default();
                 batches.iter().for_each(|it| sums.add(&state.model, it, ActivationCheckpointing::Off));
                 let gradients: Vec<Vec<f32>> =
-                    sums.values.into_iter().map(|it| it.try_into_vec_as().unwrap()).collect();
+                    sums.sums.values().into_iter().map(|it| it.try_into_vec_as().unwrap()).collect();
                 (logps, [sums.loss_sum, sums.entropy_sum, sums.correct], sums.supervised_tokens, gradients)
             });
             let [shared, apart] = found;

@@ -128,7 +128,7 @@ pub fn gradients(
 ) -> (f64, Vec<Vec<f32>>) {
     let mut gradients = Gradients::default();
     batches.iter().for_each(|it| gradients.add(&state.model, it, mode));
-    let values = gradients.values.into_iter().map(|it| it.try_into_vec_as::<f32>().unwrap()).collect();
+    let values = gradients.sums.values().into_iter().map(|it| it.try_into_vec_as::<f32>().unwrap()).collect();
     (gradients.loss_sum, values)
 }
 

@@ -187,6 +187,16 @@ impl GgmlBlocks {
         self.data.len()
     }
 
+    /// The blocks.
+    pub(crate) fn data(&self) -> &Bytes {
+        &self.data
+    }
+
+    /// Of the same kind and shape, without the blocks.
+    pub(crate) fn hollow(&self) -> Self {
+        Self { kind: self.kind, data: Bytes::new(), shape: self.shape }
+    }
+
     /// Fills `to` with the values of whole rows, of which the first begins at `first`.
     pub(crate) fn widen(&self, first: usize, to: &mut [f32]) {
         let start = first / self.kind.block_values() * self.kind.block_bytes();

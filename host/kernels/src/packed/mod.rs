@@ -5,6 +5,7 @@ pub mod four_bit;
 pub mod ggml;
 mod ggml_quantize;
 pub mod int8_rows;
+mod stored;
 
 use std::sync::Arc;
 
@@ -184,6 +185,22 @@ mod tests {
                     assert!(found == whole[first * width..][..count * width], "{count} rows from {first} on");
                 }
             }
+        }
+    }
+
+    /// A hollow weight has the shape, holds next to nothing, and is the weight again with what was stored.
+    #[test]
+    fn what_is_stored_comes_back() {
+        let kinds = GgmlType::ALL.map(|kind| ggml([9, 2 * kind.block_values()], kind));
+        let plain = FourBitConfig { double_quant: false, ..FourBitConfig::default() };
+        let plain = FourBit::quantize(&values([37, 45]), [37, 45], plain).into();
+        let odd = [int8([9, 45]), four_bit([37, 45], FourBitKind::Nf4), plain];
+        for weight in kinds.into_iter().chain(odd).chain([four_bit([300, 300], FourBitKind::Fp4)]) {
+            let (stored, hollow) = (weight.stored(), weight.hollow());
+            assert_eq!(stored.len(), hollow.stored_bytes());
+            assert_eq!(hollow.shape(), weight.shape());
+            assert!(hollow.bytes() <= size_of::<f32>() && stored.len() < weight.bytes() + 16);
+            assert!(hollow.with_stored(&stored.into()) == weight);
         }
     }
 

@@ -163,7 +163,8 @@ impl Run<'_> {
             (_, None, dtype) => format!("`train.frozen_dtype` = {}", named(dtype)),
         };
         let trained = 4 * self.trained_values();
-        let moments = moments(&self.trained(), &config.optimizer.storage(&config.output.dir));
+        let moments =
+            moments(&self.trained(), &config.optimizer.storage(&config.output.dir, config.parallel.offload));
         let mut parts = vec![
             part("program", PROGRAM + RUNTIME, "the same for every run"),
             part(

@@ -9,6 +9,7 @@ mod slurm;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use fthost_engine::EngineError;
 use fthost_engine::device::DeviceKind;
 use serde::Deserialize;
 
@@ -115,6 +116,16 @@ fn problem_of_variable(name: &str, table: &str) -> Option<String> {
     }
 }
 
+/// Degrees of `[parallel]` that are not those of the job's ranks.
+fn problems_of_mesh(config: &RunConfig) -> Vec<String> {
+    match config.parallel.degrees(config.train.data_parallel) {
+        Err(EngineError::Invalid { problems, .. }) if config.parallel.problems().is_empty() => {
+            problems.iter().map(|it| it.replace("`data_parallel", "`parallel.data_parallel")).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// What starts a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
@@ -205,6 +216,7 @@ impl Launch {
         if config.train.data_parallel > 1 {
             problems.extend(unknown_on_ranks(&config, request.device));
         }
+        problems.extend(problems_of_mesh(&config));
         let target = Target::of(request.to, &config.launch).map_err(|it| problems.push(it)).ok();
         if target == Some(Target::MpiJob) {
             let under = |it: String| it.replacen('`', "`launch.mpijob.", 1);

@@ -45,6 +45,7 @@ functions! {
     abort = "MPI_Abort": fn(Handle, c_int);
     comm_rank = "MPI_Comm_rank": fn(Handle, *mut c_int);
     comm_size = "MPI_Comm_size": fn(Handle, *mut c_int);
+    comm_split = "MPI_Comm_split": fn(Handle, c_int, c_int, *mut Handle);
     comm_split_type = "MPI_Comm_split_type": fn(Handle, c_int, c_int, Handle, *mut Handle);
     comm_set_errhandler = "MPI_Comm_set_errhandler": fn(Handle, Handle);
     error_string = "MPI_Error_string": fn(c_int, *mut c_char, *mut c_int);
@@ -186,41 +187,55 @@ impl Library {
         self.check("MPI_Comm_split_type", code).map(|()| machine)
     }
 
-    pub(super) fn barrier(&self) -> c_int {
+    /// The ranks of `of` that say the same `group`; errors are told to whoever calls, as those of `of`.
+    pub(super) fn split(&self, of: Handle, group: usize, rank: usize) -> Result<Handle> {
+        let mut part = 0;
+        // SAFETY: a communicator of this library, and a zeroed place for another.
+        let code = unsafe { (self.functions.comm_split)(of, int(group), int(rank), &raw mut part) };
+        self.check("MPI_Comm_split", code)?;
+        // SAFETY: both are handles of this library.
+        let code = unsafe { (self.functions.comm_set_errhandler)(part, self.constants.errors_return) };
+        self.check("MPI_Comm_set_errhandler", code).map(|()| part)
+    }
+
+    pub(super) fn barrier(&self, on: Handle) -> c_int {
         // SAFETY: a communicator of this library.
-        unsafe { (self.functions.barrier)(self.constants.world) }
+        unsafe { (self.functions.barrier)(on) }
     }
 
     /// Bytes of `root`, to all.
-    pub(super) fn broadcast(&self, bytes: &mut [u8], root: usize) -> c_int {
-        let Constants { world, byte, .. } = self.constants;
+    pub(super) fn broadcast(&self, on: Handle, bytes: &mut [u8], root: usize) -> c_int {
+        let byte = self.constants.byte;
         let (count, root) = (int(bytes.len()), int(root));
         // SAFETY: as many bytes as there are.
-        unsafe { (self.functions.bcast)(bytes.as_mut_ptr().cast(), count, byte, root, world) }
+        unsafe { (self.functions.bcast)(bytes.as_mut_ptr().cast(), count, byte, root, on) }
     }
 
-    /// One part a rank; the caller has seen to the lengths.
-    pub(super) fn all_gather(&self, own: &[u8], all: &mut [u8]) -> c_int {
-        let Constants { world, byte, .. } = self.constants;
-        let (count, from, to) = (int(own.len()), own.as_ptr().cast(), all.as_mut_ptr().cast());
-        // SAFETY: `own` has as many bytes, and `all` has them once a rank.
-        unsafe { (self.functions.allgather)(from, count, byte, to, count, byte, world) }
+    /// One part of `length` bytes a rank, in place; the caller has seen to the lengths.
+    pub(super) fn all_gather(&self, on: Handle, length: usize, all: &mut [u8]) -> c_int {
+        let Constants { byte, float, in_place, .. } = self.constants;
+        // Nothing is computed with them: a float is four bytes.
+        let words = length.is_multiple_of(size_of::<f32>());
+        let (kind, count) = if words { (float, length / size_of::<f32>()) } else { (byte, length) };
+        let (count, to) = (int(count), all.as_mut_ptr().cast());
+        // SAFETY: `all` has as many bytes a rank; in the place of what is sent stands the mark of what is in place.
+        unsafe { (self.functions.allgather)(in_place as *const c_void, count, kind, to, count, kind, on) }
     }
 
     /// Sums, in place.
-    pub(super) fn all_reduce(&self, values: &mut [f32]) -> c_int {
-        let Constants { world, float, sum, in_place, .. } = self.constants;
+    pub(super) fn all_reduce(&self, on: Handle, values: &mut [f32]) -> c_int {
+        let Constants { float, sum, in_place, .. } = self.constants;
         let (count, to) = (int(values.len()), values.as_mut_ptr().cast());
         // SAFETY: as many values as there are; in the place of what is sent stands the mark of what is in place.
-        unsafe { (self.functions.allreduce)(in_place as *const c_void, to, count, float, sum, world) }
+        unsafe { (self.functions.allreduce)(in_place as *const c_void, to, count, float, sum, on) }
     }
 
     /// One part of the sums a rank; the caller has seen to the lengths.
-    pub(super) fn reduce_scatter(&self, all: &[f32], own: &mut [f32]) -> c_int {
-        let Constants { world, float, sum, .. } = self.constants;
+    pub(super) fn reduce_scatter(&self, on: Handle, all: &[f32], own: &mut [f32]) -> c_int {
+        let Constants { float, sum, .. } = self.constants;
         let (count, from, to) = (int(own.len()), all.as_ptr().cast(), own.as_mut_ptr().cast());
         // SAFETY: `own` has as many values, and `all` has them once a rank.
-        unsafe { (self.functions.reduce_scatter_block)(from, to, count, float, sum, world) }
+        unsafe { (self.functions.reduce_scatter_block)(from, to, count, float, sum, on) }
     }
 }
 

@@ -7,8 +7,9 @@ mod library;
 
 use std::env;
 use std::ffi::c_int;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
+use abi::Handle;
 use library::Library;
 
 use super::Collective;
@@ -20,12 +21,19 @@ pub const LIBRARY: &str = "FTHOST_MPI_LIBRARY";
 /// Values in one message at most.
 const MOST: usize = 1 << 28;
 
-/// MPI, initialised: there can be one in a process. It is finalised when this is dropped.
+/// MPI, initialised: there can be one in a process. It is finalised when the last that has it lets go.
 #[derive(Debug)]
-pub struct Mpi {
+struct World {
     library: Library,
     /// MPI is asked by one thread at a time.
     turn: Mutex<()>,
+}
+
+/// Ranks of MPI: all of them, or a part.
+#[derive(Debug)]
+pub struct Mpi {
+    world: Arc<World>,
+    communicator: Handle,
     rank: usize,
     local_rank: usize,
     size: usize,
@@ -65,11 +73,12 @@ impl Mpi {
 
     fn initialised(library: Library) -> Result<Self> {
         library.initialise()?;
-        let (world, number) = (library.constants.world, |it: c_int| usize::try_from(it).unwrap_or_default());
-        let rank = number(library.rank(world)?);
-        let size = number(library.size(world)?);
+        let (all, number) = (library.constants.world, |it: c_int| usize::try_from(it).unwrap_or_default());
+        let rank = number(library.rank(all)?);
+        let size = number(library.size(all)?);
         let local_rank = number(library.rank(library.machine()?)?);
-        Ok(Self { library, turn: Mutex::new(()), rank, local_rank, size, most: MOST })
+        let world = Arc::new(World { library, turn: Mutex::new(()) });
+        Ok(Self { world, communicator: all, rank, local_rank, size, most: MOST })
     }
 
     /// With so many values in a message at most.
@@ -80,10 +89,11 @@ impl Mpi {
     }
 
     /// Calls `function` of the library, one at a time.
-    fn call(&self, call: &'static str, function: impl FnOnce(&Library) -> c_int) -> Result<()> {
-        let _turn = self.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let code = function(&self.library);
-        self.library.check(call, code).map_err(|error| self.of_rank(error))
+    fn call(&self, call: &'static str, function: impl FnOnce(&Library, Handle) -> c_int) -> Result<()> {
+        let World { library, turn } = &*self.world;
+        let _turn = turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let code = function(library, self.communicator);
+        library.check(call, code).map_err(|error| self.of_rank(error))
     }
 
     fn of_rank(&self, error: EngineError) -> EngineError {
@@ -95,7 +105,7 @@ impl Mpi {
 
     fn send_all(&self, bytes: &mut [u8], root: usize) -> Result<()> {
         for part in bytes.chunks_mut(self.most) {
-            self.call("MPI_Bcast", |it| it.broadcast(part, root))?;
+            self.call("MPI_Bcast", |it, on| it.broadcast(on, part, root))?;
         }
         Ok(())
     }
@@ -103,7 +113,7 @@ impl Mpi {
 
 impl Collective for Mpi {
     fn name(&self) -> String {
-        self.library.version()
+        self.world.library.version()
     }
 
     fn global_rank(&self) -> usize {
@@ -119,7 +129,7 @@ impl Collective for Mpi {
     }
 
     fn barrier(&self) -> Result<()> {
-        self.call("MPI_Barrier", |it| it.barrier())
+        self.call("MPI_Barrier", Library::barrier)
     }
 
     fn broadcast(&self, bytes: &mut [u8], root: usize) -> Result<()> {
@@ -127,24 +137,24 @@ impl Collective for Mpi {
         self.send_all(bytes, root)
     }
 
-    fn all_gather(&self, own: &[u8], all: &mut [u8]) -> Result<()> {
-        assert_eq!(own.len() * self.size, all.len(), "one part a rank");
-        if own.is_empty() {
+    fn all_gather(&self, all: &mut [u8]) -> Result<()> {
+        assert!(all.len().is_multiple_of(self.size), "one part a rank");
+        let length = all.len() / self.size;
+        if length == 0 {
             return Ok(());
         }
         // Some libraries count what all have together in an `int`, too.
-        if own.len() <= (self.most / self.size).max(1) {
-            return self.call("MPI_Allgather", |it| it.all_gather(own, all));
+        let count = if length.is_multiple_of(size_of::<f32>()) { length / size_of::<f32>() } else { length };
+        if count <= (self.most / self.size).max(1) {
+            return self.call("MPI_Allgather", |it, on| it.all_gather(on, length, all));
         }
         // Parts of a part lie apart, and MPI says how far in an `int`, too: each rank sends its own, one after the other.
-        let length = own.len();
-        all[self.rank * length..][..length].copy_from_slice(own);
         all.chunks_exact_mut(length).enumerate().try_for_each(|(root, of_rank)| self.send_all(of_rank, root))
     }
 
     fn all_reduce(&self, values: &mut [f32]) -> Result<()> {
         for part in values.chunks_mut(self.most) {
-            self.call("MPI_Allreduce", |it| it.all_reduce(part))?;
+            self.call("MPI_Allreduce", |it, on| it.all_reduce(on, part))?;
         }
         Ok(())
     }
@@ -157,26 +167,37 @@ impl Collective for Mpi {
         }
         let most = (self.most / self.size).max(1);
         if length <= most {
-            return self.call("MPI_Reduce_scatter_block", |it| it.reduce_scatter(all, own));
+            return self.call("MPI_Reduce_scatter_block", |it, on| it.reduce_scatter(on, all, own));
         }
         let mut parts = Vec::with_capacity(most * self.size);
         for first in (0..length).step_by(most) {
             let some = most.min(length - first);
             parts.clear();
             all.chunks_exact(length).for_each(|it| parts.extend_from_slice(&it[first..][..some]));
-            self.call("MPI_Reduce_scatter_block", |it| it.reduce_scatter(&parts, &mut own[first..][..some]))?;
+            self.call("MPI_Reduce_scatter_block", |it, on| {
+                it.reduce_scatter(on, &parts, &mut own[first..][..some])
+            })?;
         }
         Ok(())
     }
 
+    fn split(&self, group: usize) -> Result<Box<dyn Collective>> {
+        let library = &self.world.library;
+        let communicator = library.split(self.communicator, group, self.rank)?;
+        let number = |it: c_int| usize::try_from(it).unwrap_or_default();
+        let (rank, size) = (number(library.rank(communicator)?), number(library.size(communicator)?));
+        let (world, local_rank, most) = (Arc::clone(&self.world), self.local_rank, self.most);
+        Ok(Box::new(Self { world, communicator, rank, local_rank, size, most }))
+    }
+
     fn abort(&self, code: i32) -> ! {
         // Without a turn: a call that hangs may have it.
-        self.library.abort(code);
+        self.world.library.abort(code);
         std::process::exit(code)
     }
 }
 
-impl Drop for Mpi {
+impl Drop for World {
     fn drop(&mut self) {
         // A rank that panics must not wait for the others, who wait for it: its end is the launcher's business.
         if !std::thread::panicking() {

@@ -38,6 +38,11 @@ impl Default for FourBitConfig {
     }
 }
 
+/// How many factors of factors there are, where those of `factors` blocks are in 8 bits.
+pub(super) fn nested_groups(factors: usize) -> usize {
+    factors.div_ceil(nested::BLOCK)
+}
+
 /// The factors of a weight's blocks.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Absmax {

@@ -1,0 +1,209 @@
+//! Times what ranks do together, started by an MPI launcher, and prints one line of JSON on the first rank.
+//!
+//! - `ranks step MODEL_FOLDER [--shard N] [--zero 1|2|3] [--keep] [--rank 16 | --full] [--batch 4] [--length 256] [--steps 5]
+//!   [--activation-checkpointing off|block]`: optimizer steps of one micro-batch a rank of random tokens, all supervised; `--shard 1`
+//!   is plain data parallelism, `--keep` keeps blocks between forward and backward. The first step warms up and is not counted.
+//! - `ranks collectives [--repeat 10]`: all-gather, reduce-scatter and all-reduce of 1 to 64 MiB of f32, the fastest of each.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use fthost_data::{Batch, Origin, Sequence};
+use fthost_engine::Device;
+use fthost_engine::adapters::{LoraConfig, attach_lora};
+use fthost_engine::checkpoint::{LoadConfig, load_model_as, load_shared};
+use fthost_engine::optim::AdamWConfig;
+use fthost_engine::parallel::{self, Collective, Ranks};
+use fthost_engine::shard::{ParallelConfig, Zero};
+use fthost_engine::train::memory::peak_rss_bytes;
+use fthost_engine::train::{ActivationCheckpointing, StepConfig, TrainState, step};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+
+#[global_allocator]
+static ALLOCATOR: fthost_engine::allocator::KeepPages = fthost_engine::allocator::KeepPages;
+
+type Failure = Box<dyn std::error::Error>;
+
+#[derive(Debug, Clone)]
+struct Arguments {
+    model: PathBuf,
+    parallel: ParallelConfig,
+    rank: usize,
+    batch: usize,
+    length: usize,
+    steps: usize,
+    activation_checkpointing: ActivationCheckpointing,
+    full: bool,
+    repeat: usize,
+}
+
+fn arguments(given: impl Iterator<Item = String>) -> Result<Arguments, Failure> {
+    let mut found = Arguments {
+        model: PathBuf::new(),
+        parallel: ParallelConfig::default(),
+        rank: 16,
+        batch: 4,
+        length: 256,
+        steps: 5,
+        activation_checkpointing: ActivationCheckpointing::Off,
+        full: false,
+        repeat: 10,
+    };
+    let mut given = given;
+    while let Some(argument) = given.next() {
+        let mut number = || -> Result<usize, Failure> {
+            let value = given.next().and_then(|it| it.parse().ok()).filter(|it| *it > 0);
+            value.ok_or_else(|| format!("`{argument}` needs a number > 0").into())
+        };
+        match argument.as_str() {
+            "--bench" => {}
+            "--full" => found.full = true,
+            "--keep" => found.parallel.reshard_after_forward = false,
+            "--shard" => found.parallel.data_parallel_shard = number()? as i64,
+            "--zero" => found.parallel.zero = Zero::try_from(number()? as u8)?,
+            "--rank" => found.rank = number()?,
+            "--batch" => found.batch = number()?,
+            "--length" => found.length = number()?,
+            "--steps" => found.steps = number()?,
+            "--repeat" => found.repeat = number()?,
+            "--activation-checkpointing" => {
+                found.activation_checkpointing = match given.next().as_deref() {
+                    Some("off") => ActivationCheckpointing::Off,
+                    Some("block") => ActivationCheckpointing::Block,
+                    _ => return Err(format!("`{argument}` must be `off` or `block`").into()),
+                }
+            }
+            _ if argument.starts_with('-') => return Err(format!("`{argument}` is not known").into()),
+            _ => found.model = PathBuf::from(argument),
+        }
+    }
+    Ok(found)
+}
+
+fn random_batch(vocab: usize, arguments: &Arguments, rng: &mut ChaCha8Rng) -> Batch {
+    let origin = Arc::new(Origin { source: "random".into(), line: 1 });
+    let rows: Vec<Sequence> = (0..arguments.batch)
+        .map(|_| {
+            let input_ids: Vec<u32> =
+                (0..arguments.length).map(|_| rng.random_range(0..vocab as u32)).collect();
+            let labels = input_ids.iter().map(|&it| i64::from(it)).collect();
+            Sequence { input_ids, labels, cut: 0, judgement: 0.0, origin: Arc::clone(&origin) }
+        })
+        .collect();
+    Batch::new(&rows)
+}
+
+fn steps(arguments: &Arguments, ranks: &Ranks) -> Result<Value, Failure> {
+    let mesh = arguments.parallel.mesh(ranks)?;
+    let load = LoadConfig { to_train: arguments.full, ..LoadConfig::default() };
+    let mut model = match &mesh {
+        Some(mesh) => load_shared(&arguments.model, &Device::flex(), &load, mesh)?,
+        None => load_model_as(&arguments.model, &Device::flex(), &load)?,
+    };
+    let adapter = (!arguments.full).then(|| LoraConfig { rank: arguments.rank, ..LoraConfig::default() });
+    if let Some(adapter) = &adapter {
+        attach_lora(&mut model, adapter, 0)?;
+    }
+    let vocab = model.config.vocab_size;
+    let mut state = TrainState::new(model, adapter.map(Into::into));
+    state.ranks = ranks.clone();
+    if let Some(mesh) = &mesh {
+        state.share(mesh);
+        state.ranks = mesh.ranks(ranks);
+    }
+    let config = StepConfig {
+        adamw: AdamWConfig::default(),
+        learning_rate: 2e-4,
+        max_grad_norm: Some(1.0),
+        activation_checkpointing: arguments.activation_checkpointing,
+        gradient_release: false,
+    };
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    let (mut seconds, mut losses) = (Vec::new(), Vec::new());
+    for _ in 0..=arguments.steps {
+        let batches: Vec<Batch> =
+            (0..ranks.size()).map(|_| random_batch(vocab, arguments, &mut rng)).collect();
+        ranks.barrier()?;
+        let begin = Instant::now();
+        losses.push(step(&mut state, &batches, &config)?.loss);
+        ranks.barrier()?;
+        seconds.push(begin.elapsed().as_secs_f64());
+    }
+    let mut counted = seconds[1..].to_vec();
+    counted.sort_by(f64::total_cmp);
+    let median = counted[counted.len() / 2];
+    let tokens = (ranks.size() * arguments.batch * arguments.length) as f64;
+    let peaks = ranks.merged(vec![peak_rss_bytes().unwrap_or_default() as f64 / f64::from(1 << 30)])?;
+    Ok(json!({
+        "bench": "ranks step",
+        "ranks": ranks.size(),
+        "parallel": arguments.parallel,
+        "full": arguments.full,
+        "median_step_seconds": median,
+        "tokens_per_second": tokens / median,
+        "step_seconds": seconds,
+        "losses": losses,
+        "peak_rss_gib_of_ranks": peaks,
+    }))
+}
+
+/// The fastest of several times, in milliseconds, which all ranks begin together.
+fn fastest(
+    ranks: &Ranks,
+    repeat: usize,
+    mut once: impl FnMut() -> fthost_engine::Result<()>,
+) -> Result<f64, Failure> {
+    once()?;
+    let mut least = f64::INFINITY;
+    for _ in 0..repeat {
+        ranks.barrier()?;
+        let begin = Instant::now();
+        once()?;
+        ranks.barrier()?;
+        least = least.min(begin.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(least)
+}
+
+fn collectives(arguments: &Arguments, ranks: &Ranks) -> Result<Value, Failure> {
+    let mut found = Vec::new();
+    for mib in [1usize, 4, 16, 64] {
+        let length = (mib << 18) / ranks.size() * ranks.size();
+        let (mut all, mut own) = (vec![1f32; length], vec![0f32; length / ranks.size()]);
+        let gather =
+            fastest(ranks, arguments.repeat, || ranks.all_gather(bytemuck::cast_slice_mut(&mut all)))?;
+        all.fill(1.0);
+        let reduce_scatter = fastest(ranks, arguments.repeat, || ranks.reduce_scatter(&all, &mut own))?;
+        let all_reduce = fastest(ranks, arguments.repeat, || {
+            all.fill(1.0);
+            ranks.all_reduce(&mut all)
+        })?;
+        found.push(json!({
+            "mib": mib, "all_gather_ms": gather, "reduce_scatter_ms": reduce_scatter, "all_reduce_ms": all_reduce,
+        }));
+    }
+    Ok(
+        json!({ "bench": "ranks collectives", "ranks": ranks.size(), "library": ranks.name(), "sizes": found }),
+    )
+}
+
+fn main() -> Result<(), Failure> {
+    let mut given = std::env::args().skip(1).filter(|it| it != "--bench");
+    let Some(what) = given.next() else {
+        eprintln!("SKIPPED ranks: neither `step` nor `collectives` was asked for");
+        return Ok(());
+    };
+    let (arguments, ranks) = (arguments(given)?, parallel::open()?);
+    let report = match what.as_str() {
+        "step" => steps(&arguments, &ranks)?,
+        "collectives" => collectives(&arguments, &ranks)?,
+        other => return Err(format!("`{other}` is not known: `step` or `collectives`").into()),
+    };
+    if ranks.is_first() {
+        println!("{report}");
+    }
+    Ok(())
+}
