@@ -64,15 +64,9 @@ pub fn run(
     let mut evaluation =
         held_out.evaluate(&state, &Method::of(config, &reference, false))?.ok_or(RunError::NothingHeldOut)?;
     let asked = plugins.ask_the_reference().then(|| reference.clone());
-    let asking = JudgeSettings {
-        eval: &config.eval,
-        judges: &config.judges,
-        device,
-        reference: asked.as_ref(),
-        steps: 0,
-    };
+    let asking = JudgeSettings { eval: &config.eval, judges: &config.judges, device, steps: 0 };
     let mut judge = Judge::new(plugins, &tokenizer, asking, &held_out.examples)?;
-    let judgement = judge.judge(plugins, &state.model, asked.clone(), state.step)?;
+    let judgement = judge.judge(plugins, &state.model, asked, state.step)?;
     if let Some(judgement) = &judgement {
         evaluation.add(judgement);
     }

@@ -85,8 +85,6 @@ pub struct JudgeSettings<'a> {
     pub judges: &'a Judges,
     /// Where models are computed.
     pub device: DeviceKind,
-    /// The model before training, for whom plugins may ask; none where none of them may.
-    pub reference: Option<&'a CausalLm>,
     /// Optimizer steps planned; 0 where nothing is trained.
     pub steps: u64,
 }
@@ -116,11 +114,6 @@ impl<'a> Judge<'a> {
             }
         }
         Ok(Self { tokenizer, settings, questions })
-    }
-
-    /// The model before training, as this rank has it, where somebody may ask it.
-    pub fn reference(&self) -> Option<&CausalLm> {
-        self.settings.reference
     }
 
     /// Whether anything is asked that somebody judges.

@@ -2,6 +2,7 @@
 
 use fthost_data::sampler::Windows;
 use fthost_data::{MappedRow, Tokenizer};
+use fthost_engine::adapters::AdapterConfig;
 use fthost_engine::checkpoint::{load_model_as, load_shared};
 use fthost_engine::device::{self, DeviceKind};
 use fthost_engine::models::{CausalLm, Parameter, Trained};
@@ -71,20 +72,9 @@ pub(crate) fn prepare(
     let mut model = early.map_or_else(load, Ok)?;
     model.compute_dtype = config.train.compute_dtype;
     let parameters = count_parameters(|visit| model.visit_base(visit));
-    // A reference is the model as training finds it: with the adapter that is gone on with, without one that begins.
-    let begun = match &config.adapter {
-        Some(Adapter::Peft { path }) => Some(load_adapter(&mut model, path, config.model.folder())?),
-        Some(_) | None => None,
-    };
-    if !config.objective.has_margins() {
-        // Of a reward model whatever predicts tokens is gone on with.
-        model.score = None;
-    }
-    if let (Some(mesh), Some(_)) = (mesh, &begun) {
-        // Both have the same stretches then.
-        model.share(mesh);
-    }
-    // Nobody asks it for a scalar.
+    let begun = trained_on(config, &mut model, mesh)?;
+    // A reference is the model as training finds it: with the adapter that is gone on with, without one that begins. Nobody asks
+    // it for a scalar.
     let mut reference = CausalLm { score: None, ..model.clone() };
     let fresh = config.adapter.as_ref().and_then(Adapter::fresh);
     if let Some(adapter) = &fresh {
@@ -116,6 +106,27 @@ fn load(config: &RunConfig, device: &Device, mesh: Option<&Mesh>) -> Result<Caus
         Some(mesh) => load_shared(folder, device, &load, mesh)?,
         None => load_model_as(folder, device, &load)?,
     })
+}
+
+/// Puts the adapter that is trained on on `model`, where one is, and takes off what is not gone on with.
+fn trained_on(
+    config: &RunConfig,
+    model: &mut CausalLm,
+    mesh: Option<&Mesh>,
+) -> Result<Option<AdapterConfig>> {
+    let begun = match &config.adapter {
+        Some(Adapter::Peft { path }) => Some(load_adapter(model, path, config.model.folder())?),
+        Some(_) | None => None,
+    };
+    if !config.objective.has_margins() {
+        // Of a reward model whatever predicts tokens is gone on with.
+        model.score = None;
+    }
+    if begun.is_some() {
+        // What is trained and its reference have the same stretches then.
+        mesh.iter().for_each(|it| model.share(it));
+    }
+    Ok(begun)
 }
 
 /// Whether nobody asks for all of the model's weights before the first step.

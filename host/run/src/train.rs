@@ -102,7 +102,6 @@ pub fn run(
         eval: &config.eval,
         judges: &config.judges,
         device: options.device,
-        reference: asked.as_ref(),
         steps: plan.steps,
     };
     let mut judge = Judge::new(plugins, &tokenizer, asking, &held_out.examples)?;
@@ -131,7 +130,8 @@ pub fn run(
             if let Some(mut evaluation) = held_out.evaluate(&state, &method)? {
                 // What the first says decides; plugins, which may ask others, judge there alone.
                 evaluation.decide(ranks)?;
-                add_judgement(&mut evaluation, &mut judge, plugins, &state, &mut metrics, folder)?;
+                let models = (&state, asked.as_ref());
+                add_judgement(&mut evaluation, &mut judge, plugins, models, &mut metrics, folder)?;
                 improved = course.judge(&evaluation);
                 metrics.evaluated(&evaluation, course.epoch())?;
                 observe(Event::Evaluated(&evaluation));
@@ -250,19 +250,19 @@ fn agree(ranks: &Ranks, plan: &Plan, settings: &Settings, base_digest: &str) -> 
 }
 
 /// Adds what plugins, which the first rank asks, say of the model's answers, where there are any; all ranks give what they have of
-/// the model for it.
+/// the models for it, of which `reference` is the one before training where a plugin may ask it.
 fn add_judgement(
     evaluation: &mut Evaluation,
     judge: &mut Judge<'_>,
     plugins: &mut Plugins,
-    state: &TrainState,
+    (state, reference): (&TrainState, Option<&CausalLm>),
     metrics: &mut MetricSink,
     folder: &Path,
 ) -> Result<()> {
     if !judge.asks() {
         return Ok(());
     }
-    let reference = judge.reference().map(CausalLm::whole_on_first);
+    let reference = reference.map(CausalLm::whole_on_first);
     let Some(model) = state.model.whole_on_first().filter(|_| state.ranks.is_first()) else { return Ok(()) };
     if let Some(judgement) = judge.judge(plugins, &model, reference.flatten(), state.step)? {
         judgement.write(folder)?;

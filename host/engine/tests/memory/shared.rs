@@ -129,7 +129,7 @@ fn as_a_rank_that_counts() {
                 false => assert!(kept > allowed, "{kind}: {kept} bytes live where all blocks stay"),
             }
             // Beside two blocks: gradients of one and what they are sent in, the head with its own, and logits.
-            let gradients = if kind == "full" { 2 * wide + 4 * embedding } else { embedding };
+            let gradients = if kind == "full" { 2 * wide + 4 * embedding } else { 2 * embedding };
             let logits = 4 * (TOKENS * VOCAB * size_of::<f32>()) as isize;
             let bound = allowed + gradients + logits + 4 * SLACK;
             assert!(bound < all, "{kind}: a bound that all weights break");
