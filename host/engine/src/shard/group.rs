@@ -109,9 +109,23 @@ fn copy(parameter: &Parameter<'_>, from: usize, to: &mut [f32]) {
     }
 }
 
-/// Has a parameter be what `entry` says of `whole`.
-pub(super) fn put(entry: &Entry, whole: &Whole, parameter: Parameter<'_>, device: &Device) {
-    let bytes = whole.slice(entry.offset * WORD..entry.offset * WORD + entry.bytes);
+/// Has a parameter be what `entry` of a `layout` says of `whole`.
+pub(super) fn put(
+    layout: &FlatLayout,
+    entry: &Entry,
+    whole: &Whole,
+    parameter: Parameter<'_>,
+    device: &Device,
+) {
+    let place = entry.offset * WORD;
+    let bytes = match entry.stored {
+        // Codes are taken out of what was gathered: a norm that shares it would keep all of it alive beside them.
+        Stored::Float(_) if layout.entries.iter().any(|it| it.stored == Stored::Packed) => {
+            let words = whole[place..place + entry.words() * WORD].as_chunks().0.iter();
+            self::whole(words.map(|it| f32::from_ne_bytes(*it)).collect()).slice(..entry.bytes)
+        }
+        _ => whole.slice(place..place + entry.bytes),
+    };
     fn tensor<const D: usize>(dims: &[usize], dtype: DType, bytes: Whole, device: &Device) -> Tensor<D> {
         let bytes = Bytes::from_shared(bytes, AllocationProperty::Other);
         Tensor::from_data(TensorData::from_bytes(bytes, dims.to_vec(), dtype), (device, dtype))
@@ -135,7 +149,7 @@ pub(super) fn fill(
     visit_all(&mut |name, parameter| {
         let entry = entries.next().expect("one a parameter");
         debug_assert_eq!(entry.name, name);
-        put(entry, whole, parameter, device);
+        put(layout, entry, whole, parameter, device);
     });
 }
 

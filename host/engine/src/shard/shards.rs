@@ -184,7 +184,7 @@ impl PartWhole {
             let Some(whole) = whole else { continue };
             let mut restore = |name: &str, parameter: Parameter<'_>| {
                 if let Some(entry) = layout.entries.iter().find(|it| it.name == name) {
-                    super::group::put(entry, whole, parameter, &device);
+                    super::group::put(layout, entry, whole, parameter, &device);
                 }
             };
             part.visit_trained(model, &mut restore);
