@@ -9,7 +9,12 @@ pub fn mpirun() -> Option<Command> {
         return None;
     }
     let mut command = Command::new("mpirun");
+    many(&mut command);
+    Some(command)
+}
+
+/// Lets a `command` of `mpirun` start more ranks than there are cores, and as root.
+pub fn many(command: &mut Command) {
     command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
     command.args(["--oversubscribe", "--bind-to", "none"]);
-    Some(command)
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::mpirun::many;
+
 /// The two, until they are dropped.
 pub struct Namespaces {
     names: [String; 2],
@@ -52,7 +54,8 @@ impl Namespaces {
     /// `mpirun` on the first machine, with a rank on each, which reach each other by TCP alone.
     pub fn mpirun(&self) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.names[0], "mpirun", "--bind-to", "none", "--oversubscribe"]);
+        command.args(["netns", "exec", &self.names[0], "mpirun"]);
+        many(&mut command);
         command.args(["-np", "2", "--host", &ADDRESSES.join(","), "--mca", "plm_rsh_agent"]).arg(&self.agent);
         for (key, value) in [
             ("pml", "ob1"),
@@ -63,7 +66,6 @@ impl Namespaces {
             command.args(["--mca", key, value]);
         }
         command.args(["-x", "RAYON_NUM_THREADS"]);
-        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
         command
     }
 

@@ -5,11 +5,12 @@
 //!   is plain data parallelism, `--keep` keeps blocks between forward and backward. The first step warms up and is not counted.
 //! - `ranks collectives [--repeat 10]`: all-gather, reduce-scatter and all-reduce of 1 to 64 MiB of f32, the fastest of each.
 
+mod support;
+
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
-use fthost_data::{Batch, Origin, Sequence};
+use fthost_data::Batch;
 use fthost_engine::Device;
 use fthost_engine::adapters::{LoraConfig, attach_lora};
 use fthost_engine::checkpoint::{LoadConfig, load_model_as, load_shared};
@@ -18,9 +19,10 @@ use fthost_engine::parallel::{self, Collective, Ranks};
 use fthost_engine::shard::{ParallelConfig, Zero};
 use fthost_engine::train::memory::peak_rss_bytes;
 use fthost_engine::train::{ActivationCheckpointing, StepConfig, TrainState, step};
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
+use support::random_batch;
 
 #[global_allocator]
 static ALLOCATOR: fthost_engine::allocator::KeepPages = fthost_engine::allocator::KeepPages;
@@ -83,19 +85,6 @@ fn arguments(given: impl Iterator<Item = String>) -> Result<Arguments, Failure> 
     Ok(found)
 }
 
-fn random_batch(vocab: usize, arguments: &Arguments, rng: &mut ChaCha8Rng) -> Batch {
-    let origin = Arc::new(Origin { source: "random".into(), line: 1 });
-    let rows: Vec<Sequence> = (0..arguments.batch)
-        .map(|_| {
-            let input_ids: Vec<u32> =
-                (0..arguments.length).map(|_| rng.random_range(0..vocab as u32)).collect();
-            let labels = input_ids.iter().map(|&it| i64::from(it)).collect();
-            Sequence { input_ids, labels, cut: 0, judgement: 0.0, origin: Arc::clone(&origin) }
-        })
-        .collect();
-    Batch::new(&rows)
-}
-
 fn steps(arguments: &Arguments, ranks: &Ranks) -> Result<Value, Failure> {
     let mesh = arguments.parallel.mesh(ranks)?;
     let load = LoadConfig { to_train: arguments.full, ..LoadConfig::default() };
@@ -124,8 +113,9 @@ fn steps(arguments: &Arguments, ranks: &Ranks) -> Result<Value, Failure> {
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let (mut seconds, mut losses) = (Vec::new(), Vec::new());
     for _ in 0..=arguments.steps {
-        let batches: Vec<Batch> =
-            (0..ranks.size()).map(|_| random_batch(vocab, arguments, &mut rng)).collect();
+        let batches: Vec<Batch> = (0..ranks.size())
+            .map(|_| random_batch(vocab, [arguments.batch, arguments.length], &mut rng))
+            .collect();
         ranks.barrier()?;
         let begin = Instant::now();
         losses.push(step(&mut state, &batches, &config)?.loss);

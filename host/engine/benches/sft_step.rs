@@ -7,11 +7,11 @@
 //! Rows are random tokens, all supervised; the first step warms up and is not counted. CPU seconds are user and system
 //! time of all threads, to the kernel's tick of 10 ms.
 
+mod support;
+
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
-use fthost_data::{Batch, Origin, Sequence};
 use fthost_engine::Device;
 use fthost_engine::adapters::{LoraConfig, attach_lora};
 use fthost_engine::checkpoint::{LoadConfig, load_model_as};
@@ -20,8 +20,9 @@ use fthost_engine::optim::AdamWConfig;
 use fthost_engine::quant::QuantConfig;
 use fthost_engine::train::memory::peak_rss_bytes;
 use fthost_engine::train::{ActivationCheckpointing, StepConfig, TrainState, step};
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use support::random_batch;
 
 #[global_allocator]
 static ALLOCATOR: fthost_engine::allocator::KeepPages = fthost_engine::allocator::KeepPages;
@@ -99,19 +100,6 @@ fn arguments() -> Result<Option<Arguments>, String> {
     Ok((!found.model.as_os_str().is_empty()).then_some(found))
 }
 
-fn random_batch(vocab: usize, arguments: &Arguments, rng: &mut ChaCha8Rng) -> Batch {
-    let origin = Arc::new(Origin { source: "random".into(), line: 1 });
-    let rows: Vec<Sequence> = (0..arguments.batch)
-        .map(|_| {
-            let input_ids: Vec<u32> =
-                (0..arguments.length).map(|_| rng.random_range(0..vocab as u32)).collect();
-            let labels = input_ids.iter().map(|&it| i64::from(it)).collect();
-            Sequence { input_ids, labels, cut: 0, judgement: 0.0, origin: Arc::clone(&origin) }
-        })
-        .collect();
-    Batch::new(&rows)
-}
-
 /// User and system seconds of this process, from `/proc/self/stat` (fields 14 and 15, after the name in brackets), in
 /// ticks that Linux fixes at 100 a second for programs; `None` where `/proc` does not tell.
 fn cpu_seconds() -> Option<f64> {
@@ -146,7 +134,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let (mut seconds, mut used, mut losses) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..=arguments.steps {
-        let batch = random_batch(vocab, &arguments, &mut rng);
+        let batch = random_batch(vocab, [arguments.batch, arguments.length], &mut rng);
         let (begin, used_before) = (Instant::now(), cpu_seconds());
         losses.push(step(&mut state, &[batch], &config)?.loss);
         seconds.push(begin.elapsed().as_secs_f64());

@@ -275,11 +275,7 @@ fn add_judgement(
 /// What several ranks can't do yet, told before anything is read.
 fn known_on_ranks(config: &RunConfig, options: &RunOptions) -> Result<()> {
     let unknown = unknown_on_ranks(config, options.device).filter(|_| options.ranks.are_many());
-    let problems: Vec<String> = unknown.into_iter().collect();
-    match problems.is_empty() {
-        true => Ok(()),
-        false => Err(EngineError::Invalid { what: "run".into(), problems }.into()),
-    }
+    unknown.map_or(Ok(()), |it| Err(EngineError::Invalid { what: "run".into(), problems: vec![it] }.into()))
 }
 
 /// What a run on `device` asks for that several ranks can't do yet.

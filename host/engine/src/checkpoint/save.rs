@@ -86,9 +86,7 @@ pub fn save_model(model: &mut CausalLm, base: &Path, folder: &Path, save: &SaveC
 
 /// What this rank does where `model` is written.
 fn writer_of(model: &CausalLm) -> To {
-    let Some(shards) = model.shards.as_ref().filter(|_| model.is_hollow()) else { return To::Files };
-    let is_first = [&shards.mesh.replicate, &shards.mesh.shard].iter().all(|it| it.is_first());
-    if is_first { To::Files } else { To::Nowhere }
+    if model.shared_weights().is_none_or(|it| it.mesh.is_first()) { To::Files } else { To::Nowhere }
 }
 
 fn copy_companions(model: &mut CausalLm, base: &Path, folder: &Path, save: &SaveConfig) -> Result<()> {

@@ -32,14 +32,12 @@ pub(super) struct Pieces {
 
 /// Writes this rank's file into `folder`. `None` of a rank whose pieces another has, too, and writes.
 pub(super) fn write(state: &mut TrainState, folder: &Path) -> Result<Option<Pieces>> {
-    let shards = state.model.shards.clone().expect("the model is shared");
-    if shards.mesh.replicate.global_rank() > 0 {
+    let mesh = &state.model.shards.as_ref().expect("the model is shared").mesh;
+    if !mesh.replicate.is_first() {
         return Ok(None);
     }
-    let (rank, ranks) = (shards.mesh.shard.global_rank(), shards.mesh.shard.size());
+    let (rank, ranks) = (mesh.shard.global_rank(), mesh.shard.size());
     let (mut places, mut values) = (Vec::new(), Vec::new());
-    // Held a second time, the values would be copied where they are next updated.
-    drop(shards);
     state.visit_stretches(&mut |name, begin, parameter| {
         let piece: Tensor<1> = match parameter {
             Parameter::Vector(tensor) => tensor.clone(),

@@ -69,8 +69,7 @@ pub(super) fn write(state: &TrainState, base: &str, folder: &Path) -> Result<Vec
 /// ranks' own files. Gives the files' names on the first rank; all take part.
 pub(super) fn write_shared_adapter(state: &TrainState, base: &str, folder: &Path) -> Result<Vec<String>> {
     let Some(adapter) = &state.adapter else { return Ok(Vec::new()) };
-    let mut model = state.model.clone();
-    model.gather_trained();
+    let mut model = state.model.with_trained();
     if !state.ranks.is_first() {
         return Ok(Vec::new());
     }
@@ -122,8 +121,7 @@ struct Read {
 /// Reads every stretch that `state` has from `saved`, where all values are, unless `all` is false and some have been read.
 fn read_stretches(saved: &Saved, state: &mut TrainState, all: bool) -> Result<()> {
     let storage = state.optimizer.storage.clone();
-    let mut whole = BTreeMap::new();
-    state.visit_trained(&mut |name, it| whole.extend([(name.to_string(), it.length())]));
+    let whole = state.lengths();
     let (mut found, mut outcome) = (BTreeMap::new(), Ok(()));
     state.visit_stretches(&mut |name, begin, parameter| {
         if outcome.is_err() {
@@ -142,8 +140,7 @@ fn read_stretches(saved: &Saved, state: &mut TrainState, all: bool) -> Result<()
     });
     outcome?;
     state.optimizer.moments = found;
-    state.model.refill();
-    state.value_model.iter_mut().for_each(crate::models::CausalLm::refill);
+    state.refill();
     Ok(())
 }
 

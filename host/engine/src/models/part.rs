@@ -1,8 +1,7 @@
 //! Parts of a model: what is gathered, trained and let go of together.
 
+use super::CausalLm;
 use super::parameter::Parameter;
-use super::trained::Trained;
-use super::{Block, CausalLm};
 
 /// A part of a model, in the order in which everything that is trained is visited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,25 +44,6 @@ impl Part {
     /// What is frozen of this part of `model`, in a fixed order.
     pub fn visit_frozen(self, model: &mut CausalLm, visit: &mut dyn FnMut(&str, Parameter<'_>)) {
         let trained = model.trained.clone();
-        match self {
-            Self::Head => model.visit_head(&mut trained.others(visit)),
-            Self::Embedding => model.visit_embedding(&mut trained.others(visit)),
-            Self::Block(index) => {
-                let path = model.block_path(index);
-                model.blocks[index].visit_frozen(&trained, &path, visit);
-            }
-        }
-    }
-}
-
-impl Block {
-    /// What is frozen of the block at `path`.
-    pub fn visit_frozen(
-        &mut self,
-        trained: &Trained,
-        path: &str,
-        visit: &mut dyn FnMut(&str, Parameter<'_>),
-    ) {
-        self.visit_base(path, &mut trained.others(visit));
+        self.visit_base(model, &mut trained.others(visit));
     }
 }

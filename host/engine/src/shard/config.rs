@@ -196,6 +196,11 @@ impl Mesh {
         self.config.zero == Zero::Three
     }
 
+    /// Whether this is the first of all ranks.
+    pub fn is_first(&self) -> bool {
+        self.shard.is_first() && self.replicate.is_first()
+    }
+
     /// `ranks` as they train on it: what is shared in every pass has all of them make as many.
     #[must_use]
     pub fn ranks(&self, ranks: &Ranks) -> Ranks {

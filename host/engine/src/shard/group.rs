@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
 
-use super::layout::{Entry, FlatLayout, Stored, WORD};
+use super::layout::{Entry, FlatLayout, Stored, Stretch, WORD};
 use crate::models::Parameter;
+use crate::models::parameter::FROZEN;
 use crate::parallel::{Collective, Pending, Ranks};
 
 /// What a rank has of frozen parameters.
@@ -71,28 +72,37 @@ pub(super) fn layout_of(
 ) -> FlatLayout {
     let mut parameters = Vec::new();
     visit_all(&mut |name, parameter| {
+        let float = |dtype: DType| (Stored::Float(dtype), parameter.length() * dtype.size());
         let (stored, bytes) = match &parameter {
             Parameter::Packed(weight) => (Stored::Packed, weight.stored_bytes()),
-            Parameter::Vector(tensor) => {
-                (Stored::Float(tensor.dtype()), parameter.length() * size(tensor.dtype()))
-            }
-            Parameter::Matrix(tensor) => {
-                (Stored::Float(tensor.dtype()), parameter.length() * size(tensor.dtype()))
-            }
+            Parameter::Vector(tensor) => float(tensor.dtype()),
+            Parameter::Matrix(tensor) => float(tensor.dtype()),
         };
         parameters.push((name.to_string(), parameter.dims(), stored, bytes));
     });
     FlatLayout::new(parameters, ranks.size())
 }
 
-fn size(dtype: DType) -> usize {
-    dtype.size()
+/// Tells `of_stretch` of every parameter that `visit_all` visits and a rank has a stretch of.
+fn visit_stretches(
+    layout: &FlatLayout,
+    rank: usize,
+    visit_all: impl FnOnce(&mut dyn FnMut(&str, Parameter<'_>)),
+    mut of_stretch: impl FnMut(&str, &Parameter<'_>, &Stretch),
+) {
+    let (mut stretches, mut index) = (layout.stretches(rank).peekable(), 0);
+    visit_all(&mut |name, parameter| {
+        if let Some(stretch) = stretches.next_if(|it| it.entry == index) {
+            of_stretch(name, &parameter, &stretch);
+        }
+        index += 1;
+    });
 }
 
 /// Words `from..` of a parameter, into `to`.
 fn copy(parameter: &Parameter<'_>, from: usize, to: &mut [f32]) {
     fn values<const D: usize>(tensor: &Tensor<D>, from: usize, to: &mut [f32]) {
-        let (length, size) = (tensor.shape().num_elements(), size(tensor.dtype()));
+        let (length, size) = (tensor.shape().num_elements(), tensor.dtype().size());
         let (begin, end) = (from * WORD / size, ((from + to.len()) * WORD / size).min(length));
         let flat = tensor.clone().inner().reshape([length]).narrow(0, begin, end - begin);
         let data = flat.into_data();
@@ -120,7 +130,7 @@ pub(super) fn put(
     let place = entry.offset * WORD;
     let bytes = match entry.stored {
         // Codes are taken out of what was gathered: a norm that shares it would keep all of it alive beside them.
-        Stored::Float(_) if layout.entries.iter().any(|it| it.stored == Stored::Packed) => {
+        Stored::Float(_) if layout.has_packed => {
             let words = whole[place..place + entry.words() * WORD].as_chunks().0.iter();
             self::whole(words.map(|it| f32::from_ne_bytes(*it)).collect()).slice(..entry.bytes)
         }
@@ -173,15 +183,10 @@ impl Frozen {
         rank: usize,
         visit_all: impl FnOnce(&mut dyn FnMut(&str, Parameter<'_>)),
     ) -> Self {
-        let mut own = vec![0.0; if layout.entries.is_empty() { 0 } else { layout.own }];
-        let (mut stretches, mut index) = (layout.stretches(rank).peekable(), 0);
-        visit_all(&mut |_, parameter| {
-            if let Some(it) = stretches.next_if(|it| it.entry == index) {
-                copy(&parameter, it.words.start, &mut own[it.offset..][..it.words.len()]);
-            }
-            index += 1;
+        let mut own = vec![0.0; layout.own];
+        visit_stretches(&layout, rank, visit_all, |_, parameter, it| {
+            copy(parameter, it.words.start, &mut own[it.offset..][..it.words.len()]);
         });
-        drop(stretches);
         Self { layout, own: Arc::new(own) }
     }
 
@@ -199,30 +204,22 @@ impl Trained {
         device: Option<&Device>,
         visit_all: impl FnOnce(&mut dyn FnMut(&str, Parameter<'_>)),
     ) -> Self {
-        let (mut pieces, mut index) = (Vec::new(), 0);
-        let mut stretches = layout.stretches(rank).peekable();
-        visit_all(&mut |name, parameter| {
-            if let Some(it) = stretches.next_if(|it| it.entry == index) {
-                let (length, mut values) = (it.words.len(), vec![0.0; it.words.len()]);
-                copy(&parameter, it.words.start, &mut values);
-                let on = |own: Device| device.cloned().unwrap_or_else(|| own.inner());
-                let value = match &parameter {
-                    Parameter::Vector(whole) => {
-                        let data = TensorData::new(values, [length]);
-                        PieceValue::Vector(Tensor::from_data(data, &on(whole.device())))
-                    }
-                    Parameter::Matrix(whole) => {
-                        let data = TensorData::new(values, [1, length]);
-                        PieceValue::Matrix(Tensor::from_data(data, &on(whole.device())))
-                    }
-                    Parameter::Packed(_) => unreachable!("{}", crate::models::parameter::FROZEN),
-                };
-                let (name, begin, offset) = (name.to_string(), it.words.start, it.offset);
-                pieces.push(Piece { name, begin, offset, value });
-            }
-            index += 1;
+        let mut pieces = Vec::new();
+        visit_stretches(&layout, rank, visit_all, |name, parameter, it| {
+            let (length, mut values) = (it.words.len(), vec![0.0; it.words.len()]);
+            copy(parameter, it.words.start, &mut values);
+            let device = device.cloned().unwrap_or_else(|| parameter.device().inner());
+            let value = match parameter {
+                Parameter::Vector(_) => {
+                    PieceValue::Vector(Tensor::from_data(TensorData::new(values, [length]), &device))
+                }
+                Parameter::Matrix(_) => {
+                    PieceValue::Matrix(Tensor::from_data(TensorData::new(values, [1, length]), &device))
+                }
+                Parameter::Packed(_) => unreachable!("{FROZEN}"),
+            };
+            pieces.push(Piece { name: name.to_string(), begin: it.words.start, offset: it.offset, value });
         });
-        drop(stretches);
         Self { layout, pieces }
     }
 

@@ -62,6 +62,8 @@ pub struct FlatLayout {
     pub entries: Vec<Entry>,
     /// Words of a rank.
     pub own: usize,
+    /// Whether any of them is packed.
+    pub has_packed: bool,
     ranks: usize,
 }
 
@@ -77,7 +79,8 @@ impl FlatLayout {
             end = entry.offset + entry.words();
             entries.push(entry);
         }
-        Self { entries, own: end.div_ceil(ranks).next_multiple_of(ALIGN), ranks }
+        let has_packed = entries.iter().any(|it: &Entry| it.stored == Stored::Packed);
+        Self { entries, own: end.div_ceil(ranks).next_multiple_of(ALIGN), has_packed, ranks }
     }
 
     /// Words of all ranks.

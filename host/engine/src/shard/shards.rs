@@ -115,7 +115,7 @@ impl Shards {
         }
         if let Some(frozen) = &whole.frozen {
             fill(&shard.frozen.layout, frozen, &device, |visit| {
-                block.visit_frozen(&model.trained, &path, visit);
+                block.visit_base(&path, &mut model.trained.others(visit));
             });
         }
     }
@@ -210,42 +210,46 @@ impl CausalLm {
 
     /// Whether its tensors have shapes and nothing else.
     pub fn is_hollow(&self) -> bool {
-        self.shards.as_ref().is_some_and(|it| it.mesh.shares_weights())
+        self.shared_weights().is_some()
+    }
+
+    /// What this rank has of weights that are shared.
+    pub(crate) fn shared_weights(&self) -> Option<&Shards> {
+        self.shards.as_deref().filter(|it| it.mesh.shares_weights())
+    }
+
+    /// Gathers parts, one after the other, into `model`, which is this one or a clone; where it is not to have them, they are let go
+    /// of. All ranks ask for it together.
+    fn gather_into(&self, model: &mut Self, parts: impl IntoIterator<Item = Part>, keeps: bool) {
+        let Some(shards) = self.shared_weights() else { return };
+        for part in parts {
+            let whole = shards.gather(part).wait();
+            if keeps {
+                shards.fill(model, part, &whole);
+            }
+        }
     }
 
     /// The model with all of its weights, which nobody shares: all ranks ask for it together.
     pub fn whole(&self) -> Self {
         let mut model = Self { shards: None, ..self.clone() };
-        if let Some(shards) = self.shards.as_ref().filter(|_| self.is_hollow()) {
-            for part in Part::all(self.blocks.len()) {
-                shards.fill(&mut model, part, &shards.gather(part).wait());
-            }
-        }
+        self.gather_into(&mut model, Part::all(self.blocks.len()), true);
         model
     }
 
-    /// As [`CausalLm::whole`], on the first rank alone; the others take part, and are never given more than a part of it.
+    /// As [`CausalLm::whole`], on the first rank alone; the others take part, and are never given more than a part of it. A model
+    /// whose weights nobody shares is there on every rank.
     pub fn whole_on_first(&self) -> Option<Self> {
-        let Some(shards) = self.shards.as_ref().filter(|_| self.is_hollow()) else {
-            return Some(self.whole());
-        };
-        let is_first = [&shards.mesh.replicate, &shards.mesh.shard].iter().all(|it| it.is_first());
+        let keeps = self.shared_weights().is_none_or(|it| it.mesh.is_first());
         let mut model = Self { shards: None, ..self.clone() };
-        for part in Part::all(self.blocks.len()) {
-            let whole = shards.gather(part).wait();
-            if is_first {
-                shards.fill(&mut model, part, &whole);
-            }
-        }
-        is_first.then_some(model)
+        self.gather_into(&mut model, Part::all(self.blocks.len()), keeps);
+        keeps.then_some(model)
     }
 
     /// The model with all weights of a part; the others stay as they are. All ranks ask for it together.
     pub(crate) fn with_part(&self, part: Part) -> Self {
         let mut model = self.clone();
-        if let Some(shards) = self.shards.as_ref().filter(|_| self.is_hollow()) {
-            shards.fill(&mut model, part, &shards.gather(part).wait());
-        }
+        self.gather_into(&mut model, [part], true);
         model
     }
 

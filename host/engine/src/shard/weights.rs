@@ -23,7 +23,7 @@ impl Weights {
 
     fn begin(&mut self, model: &CausalLm) {
         let next = self.order.pop_front();
-        self.coming = next.map(|it| (it, model.shards.as_ref().expect("it is shared").gather(it)));
+        self.coming = next.map(|it| (it, model.shared_weights().expect("it is shared").gather(it)));
     }
 
     fn take(&mut self, model: &CausalLm, part: Part) -> PartWhole {
@@ -37,7 +37,7 @@ impl Weights {
     /// The block at `index` of `model`.
     pub(crate) fn block(&mut self, model: &CausalLm, index: usize) -> Box<Block> {
         let mut block = Box::new(model.blocks[index].clone());
-        if let Some(shards) = model.shards.as_ref().filter(|_| model.is_hollow()) {
+        if let Some(shards) = model.shared_weights() {
             let whole = self.take(model, Part::Block(index));
             shards.fill_block(model, index, &whole, &mut block);
         }
@@ -47,7 +47,7 @@ impl Weights {
     /// `model` with these parts of it, which are no blocks, one after the other.
     pub(crate) fn ends(&mut self, model: &CausalLm, parts: &[Part]) -> CausalLm {
         let mut filled = model.clone();
-        if let Some(shards) = model.shards.as_ref().filter(|_| model.is_hollow()) {
+        if let Some(shards) = model.shared_weights() {
             for &part in parts {
                 let whole = self.take(model, part);
                 shards.fill(&mut filled, part, &whole);

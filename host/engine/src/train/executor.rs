@@ -79,8 +79,8 @@ fn heads_of(model: &CausalLm) -> &'static [Part] {
 
 /// Whether a block of `model` is let go of behind its forward pass. The last one is the first that backward asks for.
 fn lets_go(model: &CausalLm, index: usize) -> bool {
-    let config = model.shards.as_ref().map(|it| &it.mesh.config);
-    model.is_hollow() && config.is_some_and(|it| it.reshard_after_forward) && index + 1 < model.blocks.len()
+    let reshards = model.shared_weights().is_some_and(|it| it.mesh.config.reshard_after_forward);
+    reshards && index + 1 < model.blocks.len()
 }
 
 /// The parts of `model` in the order in which a pass forward and back asks for them.

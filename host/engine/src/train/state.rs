@@ -94,23 +94,33 @@ impl TrainState {
             return Ok(());
         }
         // What moments are stored in is decided by the whole parameter, not by a rank's piece of it.
-        let mut whole = HashMap::new();
-        self.visit_trained(&mut |name, it| whole.extend([(name.to_string(), it.length())]));
+        let whole = self.lengths();
         let Self { model, value_model, optimizer, .. } = self;
         let mut outcome = Ok(());
-        {
-            visit_own(model, value_model.as_mut(), &mut |name, parameter| {
-                let reserved = match parameter {
-                    Parameter::Vector(value) => optimizer.reserve(name, value, whole[name]),
-                    Parameter::Matrix(value) => optimizer.reserve(name, value, whole[name]),
-                    Parameter::Packed(_) => unreachable!("{FROZEN}"),
-                };
-                if outcome.is_ok() {
-                    outcome = reserved;
-                }
-            });
-        }
+        visit_own(model, value_model.as_mut(), &mut |name, parameter| {
+            let reserved = match parameter {
+                Parameter::Vector(value) => optimizer.reserve(name, value, whole[name]),
+                Parameter::Matrix(value) => optimizer.reserve(name, value, whole[name]),
+                Parameter::Packed(_) => unreachable!("{FROZEN}"),
+            };
+            if outcome.is_ok() {
+                outcome = reserved;
+            }
+        });
         outcome
+    }
+
+    /// Values of every weight that is trained, by its name.
+    pub(crate) fn lengths(&mut self) -> HashMap<String, usize> {
+        let mut lengths = HashMap::new();
+        self.visit_trained(&mut |name, it| lengths.extend([(name.to_string(), it.length())]));
+        lengths
+    }
+
+    /// Has weights that are there on every rank be what their pieces are.
+    pub(crate) fn refill(&mut self) {
+        self.model.refill();
+        self.value_model.iter_mut().for_each(CausalLm::refill);
     }
 
     /// Learning rates where the schedule is at `learning_rate`.
@@ -137,8 +147,7 @@ impl TrainState {
             let gradient = gradients.next().expect("one gradient a trained parameter");
             update.apply(optimizer, name, parameter, gradient);
         });
-        model.refill();
-        value_model.iter_mut().for_each(CausalLm::refill);
+        self.refill();
         self.step += 1;
     }
 }

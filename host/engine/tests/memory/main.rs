@@ -50,17 +50,43 @@ const SLACK: isize = 50 * 1024;
 /// Bytes that the thread pool and Burn's registry may take for good in a pass: half of a block's input.
 const POOL: isize = (TOKENS * HIDDEN * size_of::<f32>() / 2) as isize;
 
-fn model(lora: bool) -> CausalLm {
+/// Sizes of a Llama.
+struct Shape {
+    layers: usize,
+    hidden: usize,
+    wide: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    vocab: usize,
+}
+
+const SHAPE: Shape = Shape {
+    layers: LAYERS,
+    hidden: HIDDEN,
+    wide: WIDE,
+    heads: HEADS,
+    kv_heads: KV_HEADS,
+    head_dim: HEAD_DIM,
+    vocab: VOCAB,
+};
+
+/// A random one, whose embedding is its head.
+fn llama(shape: &Shape) -> CausalLm {
     let config = serde_json::json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
-        "hidden_size": HIDDEN, "intermediate_size": WIDE, "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "head_dim": HEAD_DIM,
-        "vocab_size": VOCAB, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5,
+        "hidden_size": shape.hidden, "intermediate_size": shape.wide, "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads, "head_dim": shape.head_dim,
+        "vocab_size": shape.vocab, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5,
         "tie_word_embeddings": true, "rope_theta": 1e4,
     });
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
-    let mut model = init_model(folder.path(), 1, &Device::flex()).unwrap();
+    init_model(folder.path(), 1, &Device::flex()).unwrap()
+}
+
+fn model(lora: bool) -> CausalLm {
+    let mut model = llama(&SHAPE);
     if lora {
         attach_lora(&mut model, &LoraConfig { rank: RANK, ..LoraConfig::default() }, 1).unwrap();
     }

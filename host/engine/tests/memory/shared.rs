@@ -7,9 +7,7 @@ mod launch;
 mod mpirun;
 
 use fthost_data::Batch;
-use fthost_engine::Device;
 use fthost_engine::adapters::{LoraConfig, attach_lora};
-use fthost_engine::checkpoint::init_model;
 use fthost_engine::models::{CausalLm, Heads};
 use fthost_engine::objectives::sft::sft_loss;
 use fthost_engine::parallel::{Collective, Ranks, mpi};
@@ -18,7 +16,7 @@ use fthost_engine::shard::{Mesh, ParallelConfig};
 use fthost_engine::train::ActivationCheckpointing::Block;
 use fthost_engine::train::executor::Trunk;
 
-use super::{SLACK, alone, live, restart_peak, rows_of};
+use super::{SLACK, Shape, alone, live, llama, restart_peak, rows_of};
 
 /// So few that weights are what counts.
 const TOKENS: usize = 8;
@@ -33,16 +31,15 @@ const RANK: usize = 2;
 
 /// What is trained of a model, or how it is stored.
 fn model(kind: &str) -> CausalLm {
-    let config = serde_json::json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
-        "hidden_size": HIDDEN, "intermediate_size": WIDE, "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "head_dim": HEAD_DIM,
-        "vocab_size": VOCAB, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5,
-        "tie_word_embeddings": true, "rope_theta": 1e4,
+    let mut model = llama(&Shape {
+        layers: LAYERS,
+        hidden: HIDDEN,
+        wide: WIDE,
+        heads: HEADS,
+        kv_heads: KV_HEADS,
+        head_dim: HEAD_DIM,
+        vocab: VOCAB,
     });
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
-    let mut model = init_model(folder.path(), 1, &Device::flex()).unwrap();
     if kind == "nf4" {
         model.pack(&QuantConfig::Nf4(Default::default()));
     }

@@ -9,7 +9,7 @@ use fthost_engine::Device;
 use fthost_engine::adapters::{
     Ia3Config, LoraConfig, PrefixTuningConfig, TargetModules, attach_ia3, attach_lora, attach_prefix,
 };
-use fthost_engine::checkpoint::training::{DataPosition, Progress, latest, resume, save};
+use fthost_engine::checkpoint::training::{latest, resume, save};
 use fthost_engine::checkpoint::{LoadConfig, SaveConfig, load_model, load_model_as, load_shared, save_model};
 use fthost_engine::models::{CausalLm, Parameter, ScoreHead, ScoreRole};
 use fthost_engine::nn::FloatDtype;
@@ -26,6 +26,7 @@ use fthost_engine::train::{
 };
 
 use super::launch::{launchers, under};
+use crate::train::resume::progress;
 use crate::train::support::{config, golden, steps};
 
 /// Numbers are of order 1 and sums are taken in another order: 1e-6 of what is compared, or of 1.
@@ -253,20 +254,6 @@ fn every_family_is_shared_as_it_is_read() {
     }
 }
 
-fn progress() -> Progress {
-    Progress {
-        seed: 7,
-        data: DataPosition::default(),
-        num_tokens: 0,
-        best: None,
-        evaluations_without_improvement: 0,
-        evaluated: None,
-        penalty: None,
-        base_digest: "base".into(),
-        config_digest: "config".into(),
-    }
-}
-
 /// Numbers of ranks, and the steps that so many do before as many as stand next go on: alone, 4, 2, alone, 3.
 const RELAY: [(usize, std::ops::Range<usize>); 5] = [(1, 0..1), (4, 1..3), (2, 3..5), (1, 5..6), (3, 6..8)];
 
@@ -299,7 +286,7 @@ fn as_a_rank_that_goes_on() {
         }
         if leg > 0 {
             let checkpoint = latest(&folder).unwrap().unwrap();
-            resume(&checkpoint, &mut own, &progress()).unwrap();
+            resume(&checkpoint, &mut own, &progress(0)).unwrap();
             assert_eq!(own.step, steps.start as u64);
         }
         let trained = |state: &mut TrainState, step: usize| match kind {
@@ -315,7 +302,7 @@ fn as_a_rank_that_goes_on() {
             }
         }
         assert_equal_weights(&what, &own.model.whole(), &alone.model);
-        save(&folder, &mut own, &progress(), "base").unwrap();
+        save(&folder, &mut own, &progress(0), "base").unwrap();
         ranks.barrier().unwrap();
     }
 }

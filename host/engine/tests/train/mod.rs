@@ -7,6 +7,6 @@ mod kto;
 mod optimizer;
 mod ppo;
 mod prefix;
-mod resume;
+pub mod resume;
 mod reward;
 pub mod support;

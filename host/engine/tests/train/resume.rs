@@ -16,7 +16,7 @@ use super::support::{
     batches, config, dropped_lora, fresh_lora, full, golden, in_blocks, paged, poison, trained,
 };
 
-fn progress(epoch: u64) -> Progress {
+pub fn progress(epoch: u64) -> Progress {
     Progress {
         seed: 1,
         data: DataPosition { epoch, rows: 3 },
