@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use fthost_engine::checkpoint::training::{self, Best, DataPosition, Progress, latest, prune, read_progress};
+use fthost_engine::checkpoint::training::{
+    self, Best, DataPosition, Progress, Saving, latest, prune, read_progress,
+};
 use fthost_engine::parallel::Collective;
 use fthost_engine::train::TrainState;
 use fthost_engine::train::early_stop::{EarlyStopConfig, Verdict, judge};
@@ -10,11 +12,12 @@ use fthost_engine::train::early_stop::{EarlyStopConfig, Verdict, judge};
 use crate::config::{CheckpointConfig, RunConfig};
 use crate::error::{Result, RunError};
 use crate::evaluate::{BEST_METRIC, Evaluation};
+use crate::event::Event;
 use crate::settings::Settings;
 use crate::{completions, judge as judging, scores};
 
 /// Position, best evaluation and patience of a run, and where its checkpoints go.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Course {
     /// As a checkpoint keeps it.
     pub progress: Progress,
@@ -23,7 +26,12 @@ pub struct Course {
     base: String,
     checkpoint: CheckpointConfig,
     early_stop: Option<EarlyStopConfig>,
+    /// The checkpoint that is being written, and after which step.
+    saving: Option<(u64, Saving)>,
 }
+
+/// Who is told of what happens.
+type Observer<'a> = &'a mut dyn FnMut(Event<'_>);
 
 impl Course {
     /// The beginning of a run with `settings` over `rows` rows, on the base model of `base_digest`.
@@ -46,6 +54,7 @@ impl Course {
             base: config.model.reference(),
             checkpoint: config.checkpoint.clone(),
             early_stop: config.early_stop.clone(),
+            saving: None,
         }
     }
 
@@ -132,14 +141,63 @@ impl Course {
     ///
     /// # Errors
     /// Files that can't be written or removed.
-    pub fn save(&self, state: &mut TrainState) -> Result<PathBuf> {
+    pub fn save(&mut self, state: &mut TrainState, observe: Observer<'_>) -> Result<PathBuf> {
+        self.settle(state, observe)?;
         let path = training::save(&self.folder, state, &self.progress, &self.base)?;
+        self.tidy(state)?;
+        Ok(path)
+    }
+
+    /// As [`Course::save`]; where it may be, it is written while the run goes on. `observe` is told of each that is there.
+    ///
+    /// # Errors
+    /// As [`Course::save`].
+    pub fn begin_save(&mut self, state: &mut TrainState, observe: Observer<'_>) -> Result<()> {
+        let is_small = state.model.is_shared() || state.adapter.is_some() && state.value_model.is_none();
+        if !self.checkpoint.asynchronous.unwrap_or(is_small) {
+            let checkpoint = self.save(state, observe)?;
+            observe(Event::Saved { step: state.step, checkpoint: &checkpoint });
+            return Ok(());
+        }
+        self.settle(state, observe)?;
+        match training::begin(&self.folder, state, &self.progress, &self.base)? {
+            Ok(saving) => self.saving = Some((state.step, saving)),
+            Err(checkpoint) => observe(Event::Saved { step: state.step, checkpoint: &checkpoint }),
+        }
+        Ok(())
+    }
+
+    /// Behind a step: puts the checkpoint that is being written where it belongs, if every rank has written its part. One that the
+    /// next is due after is waited for, so that never more steps are lost than there are between two.
+    ///
+    /// # Errors
+    /// As [`Course::save`].
+    pub fn look_after_saving(&mut self, state: &mut TrainState, observe: Observer<'_>) -> Result<()> {
+        let Some((step, saving)) = &self.saving else { return Ok(()) };
+        let every = self.checkpoint.every_steps;
+        let is_next_due = every > 0 && state.step >= step + every;
+        if is_next_due || saving.is_written()? { self.settle(state, observe) } else { Ok(()) }
+    }
+
+    /// Waits for the checkpoint that is being written.
+    ///
+    /// # Errors
+    /// As [`Course::save`].
+    pub fn settle(&mut self, state: &mut TrainState, observe: Observer<'_>) -> Result<()> {
+        let Some((step, saving)) = self.saving.take() else { return Ok(()) };
+        let checkpoint = saving.finish(state)?;
+        self.tidy(state)?;
+        observe(Event::Saved { step, checkpoint: &checkpoint });
+        Ok(())
+    }
+
+    /// Removes checkpoints that are not to be kept.
+    fn tidy(&self, state: &TrainState) -> Result<()> {
         if state.ranks.is_first() {
             let best = self.progress.best.as_ref().filter(|_| self.checkpoint.keep_best);
             prune(&self.folder, self.checkpoint.keep_last, best.map(|it| it.step))?;
         }
-        state.ranks.barrier()?;
-        Ok(path)
+        Ok(state.ranks.barrier()?)
     }
 
     /// The best evaluation's checkpoint, where it was kept.

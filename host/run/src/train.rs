@@ -119,7 +119,7 @@ pub fn run(
 
     loop {
         if let Some(signal) = signalled(options)?.filter(|_| whole) {
-            let checkpoint = course.save(&mut state)?;
+            let checkpoint = course.save(&mut state, observe)?;
             vigil.done();
             return Err(RunError::Interrupted { signal, step: state.step, checkpoint });
         }
@@ -128,8 +128,7 @@ pub fn run(
             pace.pause();
             observe(Event::Evaluating { rows: held_out.examples.len() });
             if let Some(mut evaluation) = held_out.evaluate(&state, &method)? {
-                // What the first says decides; plugins, which may ask others, judge there alone.
-                evaluation.decide(ranks)?;
+                // Plugins, which may ask others, judge on the first alone.
                 let models = (&state, asked.as_ref());
                 add_judgement(&mut evaluation, &mut judge, plugins, models, &mut metrics, folder)?;
                 improved = course.judge(&evaluation);
@@ -141,8 +140,7 @@ pub fn run(
         if whole && is_due {
             is_due = false;
             pace.pause();
-            let checkpoint = course.save(&mut state)?;
-            observe(Event::Saved { step: state.step, checkpoint: &checkpoint });
+            course.begin_save(&mut state, observe)?;
         }
         if state.step >= plan.steps {
             break;
@@ -154,6 +152,7 @@ pub fn run(
         pace.resume();
         let step_config = step_config(config, state.step, plan.steps);
         let Some(lesson) = lessons.next(&mut state, plugins, &method, &step_config)? else { break };
+        course.look_after_saving(&mut state, observe)?;
         whole = lesson.whole;
         course.progress.penalty = lessons.penalty();
         course.advance(lesson.position, lesson.metrics.num_tokens);
@@ -172,6 +171,7 @@ pub fn run(
         }
     }
 
+    course.settle(&mut state, observe)?;
     let result = save(&mut state, config)?;
     if ranks.is_first() {
         lock::write(config, plugins, &plan.data_digest, &base_digest, &result)?;
@@ -274,18 +274,15 @@ fn add_judgement(
 
 /// What several ranks can't do yet, told before anything is read.
 fn known_on_ranks(config: &RunConfig, options: &RunOptions) -> Result<()> {
-    let unknown = unknown_on_ranks(config, options.device).filter(|_| options.ranks.are_many());
+    let unknown = unknown_on_ranks(config).filter(|_| options.ranks.are_many());
     unknown.map_or(Ok(()), |it| Err(EngineError::Invalid { what: "run".into(), problems: vec![it] }.into()))
 }
 
-/// What a run on `device` asks for that several ranks can't do yet.
-pub(crate) fn unknown_on_ranks(config: &RunConfig, device: DeviceKind) -> Option<String> {
-    let unknown = match device {
-        _ if config.train.gradient_release => "`train.gradient_release`: gradients are summed first",
-        DeviceKind::Cuda => "`--device cuda`: all would take the same one",
-        DeviceKind::Cpu => return None,
-    };
-    Some(format!("not known on several ranks: {unknown}"))
+/// What a run asks for that several ranks can't do yet.
+pub(crate) fn unknown_on_ranks(config: &RunConfig) -> Option<String> {
+    let releases = config.train.gradient_release;
+    releases
+        .then(|| "not known on several ranks: `train.gradient_release`: gradients are summed first".into())
 }
 
 /// A signal that came to any rank: all stop after the same step.

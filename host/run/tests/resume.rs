@@ -141,6 +141,35 @@ fn the_newest_checkpoints_and_the_best_are_kept() {
     assert_eq!(best.checkpoint, Some(workplace.path("out").join(format!("checkpoint-{}", best.step))));
 }
 
+/// Whether a run waits for its checkpoints changes nothing that it leaves; every one that was announced is there.
+#[test]
+fn checkpoints_beside_steps_are_those_that_are_waited_for() {
+    let workplace = Workplace::new(14);
+    let left_by = |out: &str, beside: bool| {
+        let (asynchronous, dir) = (format!("checkpoint.asynchronous={beside}"), format!("output.dir={out}"));
+        let overrides = [&dir, &asynchronous, "checkpoint.every_steps=1", "checkpoint.keep_last=9"];
+        let mut saved = Vec::new();
+        let summary = workplace.watch(&overrides, &RunOptions::default(), &mut |event| {
+            if let Event::Saved { step, checkpoint } = event {
+                assert!(checkpoint.join("trainer_state.json").exists());
+                saved.push((step, sha256(&std::fs::read(checkpoint.join("optimizer.safetensors")).unwrap())));
+            }
+        });
+        let weights = workplace.path(out).join(summary.unwrap().result.file_name().unwrap());
+        let weights =
+            ["adapter_model.safetensors", "model.safetensors"].map(|it| std::fs::read(weights.join(it)).ok());
+        (saved, weights)
+    };
+    for kind in ["lora", "full"] {
+        let waited = left_by(&format!("{kind}-waited"), false);
+        assert_eq!(waited.0.len(), 9);
+        assert!(left_by(&format!("{kind}-beside"), true) == waited, "{kind}");
+        // The second time every weight is trained.
+        let file = std::fs::read_to_string(workplace.path("run.toml")).unwrap();
+        std::fs::write(workplace.path("run.toml"), file.replace("[adapter.lora]\nrank = 4\n", "")).unwrap();
+    }
+}
+
 #[test]
 fn another_run_is_not_resumed_and_its_differences_are_named() {
     let workplace = Workplace::new(14);

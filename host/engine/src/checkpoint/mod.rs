@@ -7,6 +7,7 @@ pub mod load;
 mod moments;
 pub mod safetensors;
 mod save;
+mod saving;
 mod shards;
 mod stretches;
 mod trained;

@@ -3,15 +3,12 @@
 
 use std::path::Path;
 
-use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::moments::{self, Stored, tensors_of};
 use super::stretches::{Index, Place};
 use super::write::write_whole;
 use crate::error::Result;
-use crate::models::Parameter;
-use crate::models::parameter::FROZEN;
 use crate::parallel::Collective;
 use crate::train::TrainState;
 
@@ -39,11 +36,7 @@ pub(super) fn write(state: &mut TrainState, folder: &Path) -> Result<Option<Piec
     let (rank, ranks) = (mesh.shard.global_rank(), mesh.shard.size());
     let (mut places, mut values) = (Vec::new(), Vec::new());
     state.visit_stretches(&mut |name, begin, parameter| {
-        let piece: Tensor<1> = match parameter {
-            Parameter::Vector(tensor) => tensor.clone(),
-            Parameter::Matrix(tensor) => tensor.clone().flatten(0, 1),
-            Parameter::Packed(_) => unreachable!("{FROZEN}"),
-        };
+        let piece = parameter.flat();
         places.push((name.to_string(), Place { shard: rank, begin, length: piece.dims()[0] }));
         values.push((name.to_string(), piece));
     });

@@ -8,13 +8,13 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::shards::INDEX;
 use super::stretches::{Index, Saved};
-use super::write::write_f32;
+use super::write::{LazyTensor, StoredDtype, write_lazy};
 use crate::adapters::peft::{self, save_adapter};
 use crate::error::{EngineError, Result};
 use crate::models::parameter::FROZEN;
 use crate::models::prefix::is_of_projection;
 use crate::models::score::{SCORE, SCORE_BIAS};
-use crate::models::{Parameter, ScoreRole};
+use crate::models::{CausalLm, Parameter, ScoreRole};
 use crate::optim::MomentStorage;
 use crate::optim::adamw::Moments;
 use crate::train::TrainState;
@@ -43,8 +43,9 @@ pub(super) fn write(state: &TrainState, base: &str, folder: &Path) -> Result<Vec
             (false, true) => return,
             (false, false) => &mut of_model,
         };
-        let (shape, values) = parameter.to_f32();
-        tensors.push((name.to_string(), shape, values));
+        let (shape, values) = (parameter.dims(), parameter.flat());
+        let values = move || values.clone().try_into_vec_as::<f32>().expect("a float tensor is read as f32");
+        tensors.push(LazyTensor::new(name.to_string(), shape, StoredDtype::F32, values));
     });
     let mut written = match &state.adapter {
         Some(adapter) => {
@@ -52,27 +53,37 @@ pub(super) fn write(state: &TrainState, base: &str, folder: &Path) -> Result<Vec
             vec![ADAPTER_WEIGHTS, ADAPTER_CONFIG]
         }
         None => {
-            write_f32(&folder.join(FULL_WEIGHTS), &of_model)?;
+            write_lazy(&folder.join(FULL_WEIGHTS), of_model)?;
             vec![FULL_WEIGHTS]
         }
     };
     for (name, tensors) in [(VALUES, of_values), (PROJECTION, of_projection)] {
         if !tensors.is_empty() {
-            write_f32(&folder.join(name), &tensors)?;
+            write_lazy(&folder.join(name), tensors)?;
             written.push(name);
         }
     }
     Ok(written.into_iter().map(String::from).collect())
 }
 
-/// Gathers the adapter of a model that ranks share, and writes it in PEFT's layout into `folder`, for others: whoever goes on has the
-/// ranks' own files. Gives the files' names on the first rank; all take part.
-pub(super) fn write_shared_adapter(state: &TrainState, base: &str, folder: &Path) -> Result<Vec<String>> {
-    let Some(adapter) = &state.adapter else { return Ok(Vec::new()) };
-    let mut model = state.model.with_trained();
-    if !state.ranks.is_first() {
-        return Ok(Vec::new());
+/// The model with the whole adapter, of a model that ranks share and have an adapter on, on the first rank: all take part.
+pub(super) fn whole_adapter(state: &TrainState) -> Option<CausalLm> {
+    if state.model.shards.is_none() || state.adapter.is_none() {
+        return None;
     }
+    let model = state.model.with_trained();
+    state.ranks.is_first().then_some(model)
+}
+
+/// Writes what [`whole_adapter`] has gathered in PEFT's layout into `folder`, for others: whoever goes on has the ranks' own files.
+/// Gives the files' names.
+pub(super) fn write_whole_adapter(
+    state: &TrainState,
+    gathered: Option<CausalLm>,
+    base: &str,
+    folder: &Path,
+) -> Result<Vec<String>> {
+    let (Some(mut model), Some(adapter)) = (gathered, &state.adapter) else { return Ok(Vec::new()) };
     save_adapter(&mut model, adapter, base, folder)?;
     Ok([ADAPTER_WEIGHTS, ADAPTER_CONFIG].map(String::from).to_vec())
 }

@@ -16,17 +16,15 @@ use fthost_data::digest::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::shards::Pieces;
-use super::trained::OPTIMIZER;
-use super::write::write_whole;
-use super::{moments, shards, trained};
+pub use super::saving::{Saving, begin, save};
+use super::trained;
 use crate::error::{EngineError, Result};
 use crate::parallel::Collective;
 use crate::train::TrainState;
 
-const STATE: &str = "trainer_state.json";
+pub(super) const STATE: &str = "trainer_state.json";
 const PREFIX: &str = "checkpoint-";
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 
 /// How far into the data a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -101,13 +99,13 @@ pub struct Progress {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Manifest {
-    format: u32,
-    step: u64,
-    updates: u64,
-    progress: Progress,
+pub(super) struct Manifest {
+    pub format: u32,
+    pub step: u64,
+    pub updates: u64,
+    pub progress: Progress,
     /// SHA-256 of each file beside this one, in hexadecimal.
-    files: BTreeMap<String, String>,
+    pub files: BTreeMap<String, String>,
 }
 
 /// The name of the checkpoint after `step` steps.
@@ -115,131 +113,13 @@ pub fn folder_of(step: u64) -> String {
     format!("{PREFIX}{step}")
 }
 
-/// Writes `checkpoint-<step>` into `folder` and gives its path. `base` is what PEFT is told to load the model from. Of several
-/// ranks all do it together: the first writes or, of a model that they share, each a file of its own.
-///
-/// The checkpoint that this state was saved to, or resumed from, is there already: it is never taken away to be written
-/// again, because whoever is killed in between would have none. What it says of evaluations may be older than `progress`;
-/// a run that is resumed from it evaluates again.
-///
-/// # Errors
-/// Files that can't be written, on any rank; nothing is left behind then.
-pub fn save(folder: &Path, state: &mut TrainState, progress: &Progress, base: &str) -> Result<PathBuf> {
-    let path = folder.join(folder_of(state.step));
-    let is_there = state.last_checkpoint.as_ref() == Some(&path) && path.join(STATE).exists();
-    let ranks = state.ranks.clone();
-    // Ranks may see a file system at other times.
-    if ranks.any(is_there)? {
-        return Ok(path);
-    }
-    let temporary = ranks.is_first().then(|| temporary_in(folder)).transpose();
-    let inside = temporary.as_ref().ok().and_then(|it| Some(it.as_ref()?.path().to_path_buf()));
-    let inside = ranks.merged(inside.into_iter().collect::<Vec<PathBuf>>())?;
-    let Some(inside) = inside.first() else {
-        return Err(temporary.err().unwrap_or_else(|| elsewhere("the first rank can't write", folder)));
-    };
-    let temporary = temporary?;
-    let written = write_own(state, base, inside);
-    if ranks.any(written.is_err())? {
-        return Err(written.err().unwrap_or_else(|| elsewhere("another rank can't write its part", folder)));
-    }
-    let told = ranks.merged(vec![written?])?;
-    let finished = temporary.map(|it| finish(it, &path, state, progress, told)).transpose();
-    if ranks.any(finished.is_err())? {
-        return Err(finished.err().unwrap_or_else(|| elsewhere("the first rank can't finish it", folder)));
-    }
-    state.last_checkpoint = Some(path.clone());
-    Ok(path)
-}
-
-/// The error of a rank whose own part was done.
-fn elsewhere(what: &str, folder: &Path) -> EngineError {
-    EngineError::io("write", folder)(std::io::Error::other(what))
-}
-
-fn temporary_in(folder: &Path) -> Result<tempfile::TempDir> {
-    std::fs::create_dir_all(folder).map_err(EngineError::io("write", folder))?;
-    let temporary = tempfile::Builder::new().prefix(".checkpoint-").tempdir_in(folder);
-    temporary.map_err(EngineError::io("write", folder))
-}
-
-/// What a rank has written.
-#[derive(Serialize, Deserialize)]
-struct Written {
-    /// Files and their digests.
-    files: Vec<(String, String)>,
-    /// Its pieces of a model that is shared.
-    pieces: Option<Pieces>,
-}
-
-/// Writes this rank's part of a checkpoint into the folder `inside`.
-fn write_own(state: &mut TrainState, base: &str, inside: &Path) -> Result<Written> {
-    let (mut names, mut pieces) = (Vec::new(), None);
-    if state.model.shards.is_some() {
-        // First, because all take part in it.
-        names.extend(trained::write_shared_adapter(state, base, inside)?);
-        pieces = shards::write(state, inside)?;
-        names.extend(pieces.as_ref().map(|it| it.file.clone()));
-    } else if state.ranks.is_first() {
-        names.extend(trained::write(state, base, inside)?);
-        let moments = moments::tensors_of(&state.optimizer).collect();
-        moments::write(&inside.join(OPTIMIZER), moments)?;
-        names.push(OPTIMIZER.to_string());
-    }
-    let digests = names.into_iter().map(|it| Ok((it.clone(), digest(&inside.join(it))?)));
-    Ok(Written { files: digests.collect::<Result<_>>()?, pieces })
-}
-
-/// Writes what ties the files of all ranks together, and puts the folder where it belongs.
-fn finish(
-    temporary: tempfile::TempDir,
-    path: &Path,
-    state: &TrainState,
-    progress: &Progress,
-    told: Vec<Written>,
-) -> Result<PathBuf> {
-    let inside = temporary.path();
-    let mut files = BTreeMap::new();
-    let mut pieces = Vec::new();
-    for written in told {
-        files.extend(written.files);
-        pieces.extend(written.pieces);
-    }
-    if !pieces.is_empty() {
-        shards::write_index(inside, &pieces)?;
-        files.insert(shards::INDEX.to_string(), digest(&inside.join(shards::INDEX))?);
-    }
-    let (step, updates) = (state.step, state.optimizer.updates);
-    let manifest = Manifest { format: FORMAT, step, updates, progress: progress.clone(), files };
-    let text = serde_json::to_string_pretty(&manifest).expect("a manifest serialises");
-    write_whole(&inside.join(STATE), format!("{text}\n").as_bytes())?;
-    sync_folder(inside)?;
-    publish(temporary, path)
-}
-
 /// Removes a checkpoint: what names its files goes first, so that half of one is none.
-fn remove(path: &Path, action: &'static str) -> Result<()> {
+pub(super) fn remove(path: &Path, action: &'static str) -> Result<()> {
     match std::fs::remove_file(path.join(STATE)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => std::fs::remove_dir_all(path),
     }
     .map_err(EngineError::io(action, path))
-}
-
-/// Renames the finished folder into place; one of the same step, which another run left, is replaced.
-fn publish(temporary: tempfile::TempDir, path: &Path) -> Result<PathBuf> {
-    if path.exists() {
-        remove(path, "replace")?;
-    }
-    std::fs::rename(temporary.path(), path).map_err(EngineError::io("write", path))?;
-    // Renamed away: nothing is left for the guard to remove.
-    let _ = temporary.keep();
-    sync_folder(path.parent().unwrap_or(Path::new(".")))?;
-    Ok(path.to_path_buf())
-}
-
-fn sync_folder(folder: &Path) -> Result<()> {
-    File::open(folder).and_then(|it| it.sync_all()).map_err(EngineError::io("write", folder))
 }
 
 /// Brings `state`, a fresh beginning of the same run, to where `checkpoint` was saved.
@@ -302,7 +182,7 @@ fn read_manifest(checkpoint: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
-fn digest(path: &Path) -> Result<String> {
+pub(super) fn digest(path: &Path) -> Result<String> {
     let mut file = File::open(path).map_err(EngineError::io("read", path))?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];

@@ -73,6 +73,15 @@ impl Parameter<'_> {
         found.unwrap_or_else(|| Tensor::zeros([self.length()], &device.inner()))
     }
 
+    /// Its values as they are, flat, without autodiff: memory is shared until one of the two changes.
+    pub(crate) fn flat(&self) -> Tensor<1> {
+        match self {
+            Parameter::Vector(tensor) => (**tensor).clone().inner(),
+            Parameter::Matrix(tensor) => (**tensor).clone().inner().flatten(0, 1),
+            Parameter::Packed(_) => unreachable!("{FROZEN}"),
+        }
+    }
+
     /// Shape and values.
     pub fn to_f32(&self) -> (Vec<usize>, Vec<f32>) {
         fn values<const D: usize>(tensor: &Tensor<D>) -> (Vec<usize>, Vec<f32>) {

@@ -1,12 +1,16 @@
 //! Training checkpoints.
 
+use std::path::Path;
+
 use fthost_engine::Device;
 use fthost_engine::adapters::init::LoraInit;
 use fthost_engine::adapters::{
     AdapterConfig, Ia3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig, TargetModules,
 };
 use fthost_engine::checkpoint::load_model;
-use fthost_engine::checkpoint::training::{Best, DataPosition, Progress, latest, list, prune, resume, save};
+use fthost_engine::checkpoint::training::{
+    Best, DataPosition, Progress, begin, latest, list, prune, resume, save,
+};
 use fthost_engine::optim::adamw::Moments;
 use fthost_engine::train::{TrainState, step};
 
@@ -114,6 +118,66 @@ fn every_adapter_is_resumed() {
         assert_eq!(train(&mut second, 2..4), losses[2..], "{base}, {adapter:?}");
         assert_eq!(trained(&second), trained(&uninterrupted), "{base}, {adapter:?}");
     }
+}
+
+/// Names and bytes of everything in `folder`.
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let read = |it: std::fs::DirEntry| {
+        (it.file_name().to_string_lossy().into_owned(), std::fs::read(it.path()).unwrap())
+    };
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|it| read(it.unwrap())).collect();
+    files.sort();
+    files
+}
+
+/// Byte for byte what is written while the run waits, though steps go on; and the steps are not another's for it.
+#[test]
+fn what_is_written_beside_steps_is_of_the_step_at_which_it_began() {
+    for new in [full as fn() -> TrainState, || fresh_lora(5), in_blocks, paged] {
+        let (waited, beside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (mut first, mut second) = (new(), new());
+        train(&mut first, 0..3);
+        let expected = save(waited.path(), &mut first, &progress(4), "base").unwrap();
+        train(&mut second, 0..3);
+        let saving = begin(beside.path(), &mut second, &progress(4), "base").unwrap().unwrap();
+        assert_eq!(latest(beside.path()).unwrap(), None, "it is whole or not there");
+        assert_eq!(train(&mut second, 3..6), train(&mut first, 3..6));
+        assert_eq!(trained(&second), trained(&first));
+        while !saving.is_written().unwrap() {
+            std::thread::yield_now();
+        }
+        let path = saving.finish(&mut second).unwrap();
+        assert_eq!(files(&path), files(&expected));
+        assert_eq!(second.last_checkpoint, Some(path.clone()));
+        assert_eq!(std::fs::read_dir(beside.path()).unwrap().count(), 1, "nothing else is left");
+        // It is never taken away to be written again.
+        let mut resumed = new();
+        resume(&path, &mut resumed, &progress(0)).unwrap();
+        assert_eq!(begin(beside.path(), &mut resumed, &progress(4), "base").unwrap().err(), Some(path));
+    }
+}
+
+/// Of a run that fails while a checkpoint is written the checkpoint is there; one that can't be finished leaves nothing.
+#[test]
+fn a_checkpoint_that_nobody_waits_for_is_whole_or_absent() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut state = fresh_lora(5);
+    train(&mut state, 0..2);
+    drop(begin(folder.path(), &mut state, &progress(4), "base").unwrap().unwrap());
+    let mut resumed = fresh_lora(5);
+    resume(&folder.path().join("checkpoint-2"), &mut resumed, &progress(0)).unwrap();
+    assert_eq!(trained(&resumed), trained(&state));
+    train(&mut state, 2..3);
+    let saving = begin(folder.path(), &mut state, &progress(4), "base").unwrap().unwrap();
+    while !saving.is_written().unwrap() {
+        std::thread::yield_now();
+    }
+    let hidden = |it: &std::fs::DirEntry| it.file_name().to_string_lossy().starts_with(".checkpoint-");
+    let entries = || std::fs::read_dir(folder.path()).unwrap().map(Result::unwrap);
+    std::fs::remove_dir_all(entries().find(hidden).unwrap().path()).unwrap();
+    let error = saving.finish(&mut state).unwrap_err().to_string();
+    assert!(error.contains("can't write"), "{error}");
+    assert_eq!(entries().count(), 1, "the earlier one");
 }
 
 #[test]

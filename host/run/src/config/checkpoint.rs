@@ -12,11 +12,14 @@ pub struct CheckpointConfig {
     pub keep_last: usize,
     /// An evaluation better than all before it saves a checkpoint, which is kept besides.
     pub keep_best: bool,
+    /// Written while the next steps are taken, which needs memory for a copy of what is trained and of its moments. Where it is not
+    /// said, an adapter's and those of a model that ranks share are, and those of a whole model on one rank are not.
+    pub asynchronous: Option<bool>,
 }
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { every_steps: 0, keep_last: 2, keep_best: false }
+        Self { every_steps: 0, keep_last: 2, keep_best: false, asynchronous: None }
     }
 }
 
