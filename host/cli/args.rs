@@ -324,7 +324,7 @@ pub enum DeviceArg {
     /// Burn's flex backend
     #[default]
     Cpu,
-    /// The first CUDA device (needs the feature `cuda`)
+    /// The first CUDA device, of several ranks one each (needs the feature `cuda`)
     Cuda,
 }
 
@@ -354,7 +354,7 @@ impl From<DeviceArg> for fthost_run::DeviceKind {
     fn from(device: DeviceArg) -> Self {
         match device {
             DeviceArg::Cpu => Self::Cpu,
-            DeviceArg::Cuda => Self::Cuda,
+            DeviceArg::Cuda => Self::Cuda(0),
         }
     }
 }

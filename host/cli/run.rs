@@ -7,7 +7,7 @@ use std::time::Duration;
 use fthost_run::parallel::Collective;
 use fthost_run::prepare::plan;
 use fthost_run::train::{self, RunOptions};
-use fthost_run::{Interrupt, Ranks, Result, RunError, parallel};
+use fthost_run::{DeviceKind, Interrupt, Ranks, Result, RunError, parallel};
 
 use crate::args::RunArgs;
 use crate::plugin;
@@ -22,7 +22,7 @@ const PANICKED: i32 = 101;
 
 /// Trains, or says what would be done, with the ranks that a launcher has started. The first alone prints.
 pub fn run(args: &RunArgs) -> std::result::Result<(), Stop> {
-    let ranks = parallel::open().map_err(RunError::from)?;
+    let ranks = parallel::open(args.device.into()).map_err(RunError::from)?;
     if !ranks.are_many() {
         return Ok(on_ranks(args, &ranks)?);
     }
@@ -67,7 +67,7 @@ fn on_ranks(args: &RunArgs, ranks: &Ranks) -> Result<()> {
     } else {
         Renderer::plain()
     };
-    let device = args.device.into();
+    let device = DeviceKind::from(args.device).of_rank(&**ranks);
     if args.dry_run {
         let plan = plan(&config, &mut plugins, device)?;
         renderer.planned(&plan);

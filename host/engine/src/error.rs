@@ -89,15 +89,47 @@ pub enum EngineError {
         /// What the library is.
         library: String,
     },
-    /// A launcher whose ranks can't find each other here.
+    /// A launcher whose ranks can't find each other on this device.
     #[error(
-        "{launcher} started {size} ranks, and ranks find each other by MPI here\nhint: start them with `mpirun -np {size}`"
+        "{launcher} started {size} ranks, and ranks on the CPU find each other by MPI\nhint: start them with `mpirun -np {size}`, or train with `--device cuda`"
     )]
     Launcher {
         /// Who started this process.
         launcher: &'static str,
         /// How many it says that it started.
         size: usize,
+    },
+    /// A variable that a launcher sets is not there, or no number.
+    #[error("several ranks were started, and `{key}` is not set, or is no number\nhint: torchrun sets it")]
+    LaunchVariable {
+        /// The variable.
+        key: &'static str,
+    },
+    /// Several ranks on devices, and no NCCL.
+    #[error(
+        "several ranks were started on devices, and they need NCCL: {name}: {reason}\nhint: install NCCL (PyPI's nvidia-nccl-cu12 has it), or name its library in `FTHOST_NCCL_LIBRARY`"
+    )]
+    NoNccl {
+        /// The library.
+        name: String,
+        /// Why it can't be used.
+        reason: String,
+    },
+    /// A call of NCCL failed.
+    #[error("{call} failed: {reason}\nhint: with NCCL_DEBUG=INFO it says more")]
+    Nccl {
+        /// The function.
+        call: &'static str,
+        /// The library's reason.
+        reason: String,
+    },
+    /// A call of the CUDA driver failed.
+    #[error("{call} failed: {reason}\nhint: `nvidia-smi` shows what the driver sees")]
+    Cuda {
+        /// The function.
+        call: &'static str,
+        /// The driver's reason.
+        reason: String,
     },
     /// Ranks that would not do the same run.
     #[error(

@@ -2,12 +2,17 @@
 //!
 //! `unsafe` here: loading the driver at run time and asking it for its version.
 
+mod memory;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 
+pub use self::memory::DeviceMemory;
+pub(crate) use self::memory::{has_memory, seen_as, words};
 use crate::error::{EngineError, Result};
+use crate::parallel::Collective;
 
 /// Where tensors live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -15,8 +20,32 @@ pub enum DeviceKind {
     /// Burn's `flex` backend.
     #[default]
     Cpu,
-    /// The first CUDA device.
-    Cuda,
+    /// The CUDA device at this place, or the only one that the process is shown: a rank has that of its place on its machine.
+    Cuda(usize),
+}
+
+impl DeviceKind {
+    /// The device of this rank.
+    #[must_use]
+    pub fn of_rank(self, ranks: &impl Collective) -> Self {
+        match self {
+            Self::Cpu => Self::Cpu,
+            Self::Cuda(_) => Self::Cuda(ranks.local_rank()),
+        }
+    }
+}
+
+/// The place of the device for the process that is at `place` of those of its machine, of so many `devices`.
+pub(crate) fn index_of(place: usize, devices: usize) -> Result<usize> {
+    match devices {
+        // It may be all that a process is shown of its machine's.
+        1 => Ok(0),
+        _ if place < devices => Ok(place),
+        _ => Err(EngineError::Device(format!(
+            "device `cuda`: there are {devices} devices, and this is process {} of its machine (start one process a device)",
+            place + 1
+        ))),
+    }
 }
 
 /// Opens a device.
@@ -27,12 +56,12 @@ pub enum DeviceKind {
 pub fn open(kind: DeviceKind) -> Result<Device> {
     match kind {
         DeviceKind::Cpu => Ok(Device::flex()),
-        DeviceKind::Cuda => open_cuda(),
+        DeviceKind::Cuda(place) => open_cuda(place),
     }
 }
 
 #[cfg(not(feature = "cuda"))]
-fn open_cuda() -> Result<Device> {
+fn open_cuda(_: usize) -> Result<Device> {
     Err(EngineError::Device(
         "device `cuda`: this fthost was built without the feature `cuda` (build with `--features cuda`)"
             .into(),
@@ -40,7 +69,7 @@ fn open_cuda() -> Result<Device> {
 }
 
 #[cfg(feature = "cuda")]
-fn open_cuda() -> Result<Device> {
+fn open_cuda(place: usize) -> Result<Device> {
     use burn::tensor::DeviceType;
     // Touching a CUDA device that is not there panics on another thread, so driver and devices are asked for first.
     let Some(version) = cuda_driver() else {
@@ -49,7 +78,8 @@ fn open_cuda() -> Result<Device> {
                 .into(),
         ));
     };
-    if Device::enumerate(DeviceType::Cuda).is_empty() {
+    let devices = Device::enumerate(DeviceType::Cuda).len();
+    if devices == 0 {
         return Err(EngineError::Device(format!(
             "device `cuda`: the driver (CUDA {}.{}) finds no device (`nvidia-smi` shows what it sees)",
             version / 1000,
@@ -64,7 +94,7 @@ fn open_cuda() -> Result<Device> {
                 .into(),
         ));
     }
-    Ok(Device::cuda(0))
+    Ok(Device::cuda(index_of(place, devices)?))
 }
 
 /// The CUDA toolkit's mathematical functions, if they are where CubeCL looks for them: under `CUDA_PATH`, or, where
@@ -114,10 +144,17 @@ mod tests {
         assert_eq!(below(&toolkit), Some(file));
     }
 
+    #[test]
+    fn a_process_has_the_device_of_its_place() {
+        assert_eq!((index_of(0, 1).unwrap(), index_of(3, 1).unwrap(), index_of(3, 4).unwrap()), (0, 0, 3));
+        let error = index_of(4, 4).unwrap_err().to_string();
+        assert!(error.contains("there are 4 devices, and this is process 5"), "{error}");
+    }
+
     #[cfg(not(feature = "cuda"))]
     #[test]
     fn cuda_without_the_feature_says_so_by_name() {
-        let error = open(DeviceKind::Cuda).unwrap_err().to_string();
+        let error = open(DeviceKind::Cuda(0)).unwrap_err().to_string();
         assert!(error.contains("without the feature `cuda`"), "{error}");
     }
 
@@ -128,7 +165,7 @@ mod tests {
             println!("SKIPPED: this machine has a CUDA driver");
             return;
         }
-        let error = open(DeviceKind::Cuda).unwrap_err().to_string();
+        let error = open(DeviceKind::Cuda(0)).unwrap_err().to_string();
         assert!(error.contains("no CUDA driver (`libcuda.so.1`)"), "{error}");
     }
 }

@@ -5,17 +5,22 @@
 //!
 //! What is summed has one result on all ranks, and in one library, on one placement, the same again: a run is repeated bit for bit.
 
+mod flat;
 pub mod mpi;
+pub mod nccl;
 mod ordered;
 mod ranks;
 pub mod watch;
 
 use std::fmt::Debug;
 
+pub use flat::Flat;
+pub(crate) use flat::joined;
 pub use ordered::{Ordered, Pending};
 pub use ranks::{LAUNCHERS, Merge, Ranks, Turn, launched, open};
 pub use watch::{Patience, Vigil};
 
+use crate::device::DeviceMemory;
 use crate::error::Result;
 
 /// What ranks do together.
@@ -68,8 +73,35 @@ pub trait Collective: Debug + Send + Sync {
     /// As [`Collective::barrier`].
     fn split(&self, group: usize) -> Result<Box<dyn Collective>>;
 
+    /// What does the same in the memory of devices, where something does.
+    fn on_device(&self) -> Option<&dyn OnDevice> {
+        None
+    }
+
     /// Ends every rank: this one can't go on, and the others would wait for it.
     fn abort(&self, code: i32) -> !;
+}
+
+/// What ranks do together in the memory of their devices: it is done when a call comes back, and what the device was to compute
+/// before it is whoever calls to see to.
+pub trait OnDevice: Debug + Send + Sync {
+    /// As [`Collective::all_gather`], from `own` to `all`.
+    ///
+    /// # Errors
+    /// As [`Collective::barrier`].
+    fn all_gather(&self, own: &DeviceMemory, all: &DeviceMemory) -> Result<()>;
+
+    /// As [`Collective::all_reduce`], from `values` to `sums`.
+    ///
+    /// # Errors
+    /// As [`Collective::barrier`].
+    fn all_reduce(&self, values: &DeviceMemory, sums: &DeviceMemory) -> Result<()>;
+
+    /// As [`Collective::reduce_scatter`], from `all` to `own`.
+    ///
+    /// # Errors
+    /// As [`Collective::barrier`].
+    fn reduce_scatter(&self, all: &DeviceMemory, own: &DeviceMemory) -> Result<()>;
 }
 
 /// A process alone.

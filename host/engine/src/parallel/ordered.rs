@@ -8,8 +8,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use super::Collective;
+use super::flat::Flat;
 use super::watch::Progress;
+use super::{Collective, OnDevice};
 use crate::error::Result;
 
 /// Ranks, asked in one order.
@@ -22,14 +23,14 @@ pub struct Ordered {
 /// What was begun, and will be there.
 #[derive(Debug)]
 #[must_use = "whoever begins something waits for it"]
-pub struct Pending(Receiver<Result<Vec<f32>>>);
+pub struct Pending(Receiver<Result<Flat>>);
 
 impl Pending {
     /// It, when it is there.
     ///
     /// # Panics
     /// Where ranks can't be reached: nobody can go on without it, and the run ends on all of them.
-    pub fn wait(self) -> Vec<f32> {
+    pub fn wait(self) -> Flat {
         let done = self.0.recv().expect("the thread answers before it ends");
         done.unwrap_or_else(|error| panic!("{error}"))
     }
@@ -104,24 +105,26 @@ impl Ordered {
         Ok(Self { collective, worker: Arc::clone(&self.worker) })
     }
 
-    /// Begins an [`Collective::all_gather`] of `all`, the bytes of these values.
-    pub fn begin_all_gather(&self, mut all: Vec<f32>) -> Pending {
-        self.begin(move |collective| {
-            collective.all_gather(bytemuck::cast_slice_mut(&mut all))?;
-            Ok(all)
-        })
+    /// Begins to gather the words of all ranks. Those in the host's memory are as many as all ranks have, with this one's in their
+    /// place; of a device's they are this rank's own.
+    pub fn begin_all_gather(&self, words: Flat) -> Pending {
+        self.begin(move |collective| words.all_gather(collective))
     }
 
     /// Begins a [`Collective::reduce_scatter`] of `all`, which comes back with this rank's part of the sums alone.
-    pub fn begin_reduce_scatter(&self, all: Vec<f32>) -> Pending {
-        self.begin(move |collective| {
-            let mut own = vec![0.0; all.len() / collective.size()];
-            collective.reduce_scatter(&all, &mut own)?;
-            Ok(own)
-        })
+    pub fn begin_reduce_scatter(&self, all: Flat) -> Pending {
+        self.begin(move |collective| all.reduce_scatter(collective))
     }
 
-    fn begin(&self, job: impl FnOnce(&dyn Collective) -> Result<Vec<f32>> + Send + 'static) -> Pending {
+    /// The sums of all ranks' `words`.
+    ///
+    /// # Errors
+    /// As [`Collective::barrier`].
+    pub fn sums(&self, words: Flat) -> Result<Flat> {
+        self.asked(|it| words.all_reduce(it))
+    }
+
+    fn begin(&self, job: impl FnOnce(&dyn Collective) -> Result<Flat> + Send + 'static) -> Pending {
         let (done, pending) = channel();
         let collective = Arc::clone(&self.collective);
         self.worker.begin(move || {
@@ -192,6 +195,10 @@ impl Collective for Ordered {
 
     fn split(&self, group: usize) -> Result<Box<dyn Collective>> {
         Ok(Box::new(self.part(group)?))
+    }
+
+    fn on_device(&self) -> Option<&dyn OnDevice> {
+        self.collective.on_device()
     }
 
     fn abort(&self, code: i32) -> ! {

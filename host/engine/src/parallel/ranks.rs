@@ -9,8 +9,11 @@ use fthost_data::Batch;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::flat::{Flat, joined, on_device};
 use super::mpi::Mpi;
+use super::nccl::Nccl;
 use super::{Collective, Ordered, Single};
+use crate::device::DeviceKind;
 use crate::error::{EngineError, Result};
 
 /// Values of gradients that travel at a time: many small ones share a message, and no second copy of all is made.
@@ -125,19 +128,20 @@ impl Ranks {
         begin(self.global_rank())..begin(self.global_rank() + 1)
     }
 
-    /// What `of` says of each of `batches`, in their order; each rank asks about its share of them.
+    /// What `of` says of each of `batches`, which it is given with its place, in their order; each rank asks about its share of them,
+    /// and all are told the same.
     ///
     /// # Errors
     /// As [`Collective::barrier`].
-    pub fn each<'b>(
+    pub fn each<'b, T: Serialize + DeserializeOwned>(
         &self,
         batches: impl IntoIterator<Item = &'b Batch>,
-        mut of: impl FnMut(&Batch) -> Vec<f32>,
-    ) -> Result<Vec<Vec<f32>>> {
+        mut of: impl FnMut(usize, &Batch) -> T,
+    ) -> Result<Vec<T>> {
         let batches: Vec<&Batch> = batches.into_iter().collect();
         let mut own = Vec::new();
         for Turn { index, counts } in self.turns(batches.iter().copied()) {
-            let found = of(batches[index]);
+            let found = of(index, batches[index]);
             if counts {
                 own.push((index, found));
             }
@@ -238,6 +242,9 @@ impl Ranks {
         if !self.are_many() {
             return Ok(gradients);
         }
+        if gradients.first().is_some_and(|it| on_device(&**self, &it.device()).is_some()) {
+            return self.reduce_on_device(gradients);
+        }
         let (mut reduced, mut waiting, mut bucket) =
             (Vec::with_capacity(gradients.len()), Vec::new(), Vec::new());
         for gradient in gradients {
@@ -255,6 +262,27 @@ impl Ranks {
             }
         }
         self.send(&mut bucket, &mut waiting, &mut reduced)?;
+        Ok(reduced)
+    }
+
+    /// As [`Ranks::reduce`], in the memory of their device.
+    fn reduce_on_device(&self, gradients: Vec<Tensor<1>>) -> Result<Vec<Tensor<1>>> {
+        let mut reduced = Vec::with_capacity(gradients.len());
+        let mut gradients = gradients.into_iter().peekable();
+        while let Some(device) = gradients.peek().map(Tensor::device) {
+            let (mut pieces, mut end) = (Vec::new(), 0);
+            while let Some(gradient) = gradients.next_if(|_| end < BUCKET) {
+                let length = gradient.dims()[0];
+                pieces.push((end, gradient));
+                end += length;
+            }
+            let places: Vec<(usize, usize)> = pieces.iter().map(|it| (it.0, it.1.dims()[0])).collect();
+            let Flat::Device(sums) = self.sums(Flat::Device(Box::new(joined(pieces, end, &device))))? else {
+                unreachable!("sums are where their values were")
+            };
+            reduced
+                .extend(places.into_iter().map(|(begin, length)| (*sums).clone().narrow(0, begin, length)));
+        }
         Ok(reduced)
     }
 
@@ -298,20 +326,25 @@ pub const LAUNCHERS: [(&str, &str); 5] = [
     ("torchrun", "WORLD_SIZE"),
 ];
 
-/// The ranks that a launcher has started; without one, this process alone.
+/// The ranks that a launcher has started to train on devices of a `kind`; without one, this process alone. Those on CUDA find each
+/// other by MPI or, of `torchrun`, by its variables, and do by NCCL what lies on their devices.
 ///
 /// # Errors
-/// Several processes, and no MPI that could be loaded, or one of another launcher.
-pub fn open() -> Result<Ranks> {
+/// Several processes, and no MPI that could be loaded, or one of another launcher; on CUDA no NCCL, or no device.
+pub fn open(kind: DeviceKind) -> Result<Ranks> {
     let Some((launcher, size)) = launched().filter(|it| it.1 > 1) else { return Ok(Ranks::default()) };
+    let is_cpu = kind == DeviceKind::Cpu;
     if launcher == "torchrun" {
-        return Err(EngineError::Launcher { launcher, size });
+        return match is_cpu {
+            true => Err(EngineError::Launcher { launcher, size }),
+            false => Ok(Ranks::new(Nccl::by_environment()?)),
+        };
     }
     let mpi = Mpi::open()?;
     if mpi.size() != size {
         return Err(EngineError::OtherMpi { launcher, size, found: mpi.size(), library: mpi.name() });
     }
-    Ok(Ranks::new(mpi))
+    Ok(if is_cpu { Ranks::new(mpi) } else { Ranks::new(Nccl::over(mpi)?) })
 }
 
 #[cfg(test)]
@@ -430,7 +463,7 @@ mod tests {
         assert_eq!(alone.turns_of(&[3, 9, 4]), [0, 1, 2].map(turn));
         assert_eq!(alone.stretch(5), 0..5);
         let batches = [3, 9].map(batch_of);
-        assert_eq!(alone.each(&batches, |it| vec![it.len() as f32]).unwrap(), [[3.0], [9.0]]);
+        assert_eq!(alone.each(&batches, |_, it| vec![it.len() as f32]).unwrap(), [[3.0], [9.0]]);
         assert!(alone.is_first() && !alone.are_many());
     }
 }

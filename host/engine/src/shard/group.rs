@@ -1,19 +1,28 @@
 //! Parameters that are gathered together, of which a rank has a stretch.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
 
 use super::layout::{Entry, FlatLayout, Stored, Stretch, WORD};
+use crate::device::{has_memory, seen_as, words};
 use crate::models::Parameter;
 use crate::models::parameter::FROZEN;
-use crate::parallel::{Collective, Pending, Ranks};
+use crate::parallel::{Collective, Flat, Pending, Ranks, joined};
 
 /// What a rank has of frozen parameters.
 #[derive(Debug, Clone)]
 pub(super) struct Frozen {
     pub layout: FlatLayout,
-    own: Arc<Vec<f32>>,
+    own: Own,
+}
+
+/// Words of a rank, in the host's memory or in that of the model's device.
+#[derive(Debug, Clone)]
+enum Own {
+    Host(Arc<Vec<f32>>),
+    Device(Box<Tensor<1>>),
 }
 
 /// A rank's stretch of a trained parameter: whoever trains it meets a vector, or a matrix of one row.
@@ -39,30 +48,38 @@ enum PieceValue {
 pub(super) struct Trained {
     pub layout: FlatLayout,
     pub pieces: Vec<Piece>,
+    /// Where what is gathered and summed up lies, where that is not the host's memory.
+    device: Option<Device>,
 }
 
 /// Every word of a group, on its way.
 pub(super) struct Coming(Option<Pending>);
 
 /// Every word of a group, shared by the tensors that are made of them.
-pub(super) type Whole = bytes::Bytes;
+pub(super) enum Whole {
+    Host(bytes::Bytes),
+    Device(Box<Tensor<1>>),
+}
 
 impl Coming {
     /// Waits for it; `None` of a group without parameters.
     pub fn wait(self) -> Option<Whole> {
-        Some(whole(self.0?.wait()))
+        Some(match self.0?.wait() {
+            Flat::Host(words) => Whole::Host(whole(words)),
+            Flat::Device(words) => Whole::Device(words),
+        })
     }
 }
 
 /// Words as bytes that tensors can share.
-fn whole(words: Vec<f32>) -> Whole {
+fn whole(words: Vec<f32>) -> bytes::Bytes {
     struct Words(Vec<f32>);
     impl AsRef<[u8]> for Words {
         fn as_ref(&self) -> &[u8] {
             bytemuck::cast_slice(&self.0)
         }
     }
-    Whole::from_owner(Words(words))
+    bytes::Bytes::from_owner(Words(words))
 }
 
 /// The layout of what `visit_all` visits.
@@ -127,16 +144,16 @@ pub(super) fn put(
     parameter: Parameter<'_>,
     device: &Device,
 ) {
-    let place = entry.offset * WORD;
-    let bytes = match entry.stored {
-        // Codes are taken out of what was gathered: a norm that shares it would keep all of it alive beside them.
-        Stored::Float(_) if layout.has_packed => {
-            let words = whole[place..place + entry.words() * WORD].as_chunks().0.iter();
-            self::whole(words.map(|it| f32::from_ne_bytes(*it)).collect()).slice(..entry.bytes)
-        }
-        _ => whole.slice(place..place + entry.bytes),
+    let bytes = match whole {
+        Whole::Host(whole) => bytes_of(layout, entry, whole),
+        Whole::Device(whole) => return put_seen(entry, whole, parameter),
     };
-    fn tensor<const D: usize>(dims: &[usize], dtype: DType, bytes: Whole, device: &Device) -> Tensor<D> {
+    fn tensor<const D: usize>(
+        dims: &[usize],
+        dtype: DType,
+        bytes: bytes::Bytes,
+        device: &Device,
+    ) -> Tensor<D> {
         let bytes = Bytes::from_shared(bytes, AllocationProperty::Other);
         Tensor::from_data(TensorData::from_bytes(bytes, dims.to_vec(), dtype), (device, dtype))
     }
@@ -145,6 +162,29 @@ pub(super) fn put(
         (Parameter::Matrix(to), Stored::Float(dtype)) => *to = tensor(&entry.dims, dtype, bytes, device),
         (Parameter::Packed(to), Stored::Packed) => *to = Arc::new(to.with_stored(&bytes)),
         _ => unreachable!("`{}` is what it was", entry.name),
+    }
+}
+
+/// What `entry` says of `whole`, in the host's memory.
+fn bytes_of(layout: &FlatLayout, entry: &Entry, whole: &bytes::Bytes) -> bytes::Bytes {
+    let place = entry.offset * WORD;
+    match entry.stored {
+        // Codes are taken out of what was gathered: a norm that shares it would keep all of it alive beside them.
+        Stored::Float(_) if layout.has_packed => {
+            let words = whole[place..place + entry.words() * WORD].as_chunks().0.iter();
+            self::whole(words.map(|it| f32::from_ne_bytes(*it)).collect()).slice(..entry.bytes)
+        }
+        _ => whole.slice(place..place + entry.bytes),
+    }
+}
+
+/// Has a parameter be what `entry` says of `whole`, whose memory it shares.
+fn put_seen(entry: &Entry, whole: &Tensor<1>, parameter: Parameter<'_>) {
+    let (begin, dims) = (entry.offset, &entry.dims);
+    match (parameter, entry.stored) {
+        (Parameter::Vector(to), Stored::Float(dtype)) => *to = seen_as(whole, begin, dims, dtype),
+        (Parameter::Matrix(to), Stored::Float(dtype)) => *to = seen_as(whole, begin, dims, dtype),
+        _ => unreachable!("what is packed is in the host's memory"),
     }
 }
 
@@ -176,61 +216,106 @@ pub(super) fn hollow(parameter: Parameter<'_>) {
     }
 }
 
+/// The device whose memory what ranks have of `layout` is in, unless it is the host's: that of the model, where nothing is packed and
+/// nothing is to be kept in the host's.
+fn memory_of(layout: &FlatLayout, (device, offloads): (&Device, bool)) -> Option<Device> {
+    let is_there = !offloads && !layout.has_packed && has_memory(device);
+    is_there.then(|| device.clone().inner())
+}
+
+/// These words of a parameter, in memory of their own: a view would keep all of it.
+fn words_of(parameter: &Parameter<'_>, words: &Range<usize>) -> Tensor<1> {
+    let all = match parameter {
+        Parameter::Vector(tensor) => self::words((**tensor).clone().inner()),
+        Parameter::Matrix(tensor) => self::words((**tensor).clone().inner()),
+        Parameter::Packed(_) => unreachable!("what is packed is in the host's memory"),
+    };
+    let own = Tensor::empty([words.len()], &all.device());
+    own.slice_assign(0..words.len(), all.narrow(0, words.start, words.len()))
+}
+
 impl Frozen {
-    /// This rank's stretch of what `visit_all` visits, all of which is there.
+    /// This rank's stretch of what `visit_all` visits, all of which is there, on the device or, where that `offloads`, in the host's memory.
     pub fn new(
         layout: FlatLayout,
         rank: usize,
+        place: (&Device, bool),
         visit_all: impl FnOnce(&mut dyn FnMut(&str, Parameter<'_>)),
     ) -> Self {
+        if let Some(device) = memory_of(&layout, place) {
+            let mut pieces = Vec::new();
+            visit_stretches(&layout, rank, visit_all, |_, parameter, it| {
+                pieces.push((it.offset, words_of(parameter, &it.words)));
+            });
+            let own = Own::Device(Box::new(joined(pieces, layout.own, &device)));
+            return Self { layout, own };
+        }
         let mut own = vec![0.0; layout.own];
         visit_stretches(&layout, rank, visit_all, |_, parameter, it| {
             copy(parameter, it.words.start, &mut own[it.offset..][..it.words.len()]);
         });
-        Self { layout, own: Arc::new(own) }
+        Self { layout, own: Own::Host(Arc::new(own)) }
     }
 
     /// Begins to gather it.
     pub fn gather(&self, ranks: &Ranks) -> Coming {
-        gather(&self.layout, ranks, |own| own.copy_from_slice(&self.own))
+        match &self.own {
+            Own::Host(own) => gather(&self.layout, ranks, |to| to.copy_from_slice(own)),
+            Own::Device(own) => gather_on_device(&self.layout, ranks, || (**own).clone()),
+        }
+    }
+}
+
+impl Piece {
+    /// Its values, flat.
+    fn flat(&self) -> Tensor<1> {
+        match &self.value {
+            PieceValue::Vector(it) => it.clone(),
+            PieceValue::Matrix(it) => it.clone().flatten(0, 1),
+        }
     }
 }
 
 impl Trained {
-    /// As [`Frozen::new`]; pieces are on `device`, or on the parameter's.
+    /// As [`Frozen::new`].
     pub fn new(
         layout: FlatLayout,
         rank: usize,
-        device: Option<&Device>,
+        place: (&Device, bool),
         visit_all: impl FnOnce(&mut dyn FnMut(&str, Parameter<'_>)),
     ) -> Self {
-        let mut pieces = Vec::new();
+        let (mut pieces, device) = (Vec::new(), memory_of(&layout, place));
         visit_stretches(&layout, rank, visit_all, |name, parameter, it| {
-            let (length, mut values) = (it.words.len(), vec![0.0; it.words.len()]);
-            copy(parameter, it.words.start, &mut values);
-            let device = device.cloned().unwrap_or_else(|| parameter.device().inner());
+            let length = it.words.len();
+            let values = match &device {
+                Some(_) => words_of(parameter, &it.words),
+                None => {
+                    let mut values = vec![0.0; length];
+                    copy(parameter, it.words.start, &mut values);
+                    let device = if place.1 { Device::flex() } else { parameter.device().inner() };
+                    Tensor::from_data(TensorData::new(values, [length]), &device)
+                }
+            };
             let value = match parameter {
-                Parameter::Vector(_) => {
-                    PieceValue::Vector(Tensor::from_data(TensorData::new(values, [length]), &device))
-                }
-                Parameter::Matrix(_) => {
-                    PieceValue::Matrix(Tensor::from_data(TensorData::new(values, [1, length]), &device))
-                }
+                Parameter::Vector(_) => PieceValue::Vector(values),
+                Parameter::Matrix(_) => PieceValue::Matrix(values.reshape([1, length])),
                 Parameter::Packed(_) => unreachable!("{FROZEN}"),
             };
             pieces.push(Piece { name: name.to_string(), begin: it.words.start, offset: it.offset, value });
         });
-        Self { layout, pieces }
+        Self { layout, pieces, device }
     }
 
     /// Begins to gather it.
     pub fn gather(&self, ranks: &Ranks) -> Coming {
+        if let Some(device) = &self.device {
+            return gather_on_device(&self.layout, ranks, || {
+                joined(self.pieces.iter().map(|it| (it.offset, it.flat())), self.layout.own, device)
+            });
+        }
         gather(&self.layout, ranks, |own| {
             for piece in &self.pieces {
-                let values = match &piece.value {
-                    PieceValue::Vector(it) => it.clone().into_data(),
-                    PieceValue::Matrix(it) => it.clone().into_data(),
-                };
+                let values = piece.flat().into_data();
                 let values = values.as_slice::<f32>().expect("what is trained is f32");
                 own[piece.offset..][..values.len()].copy_from_slice(values);
             }
@@ -249,28 +334,51 @@ impl Trained {
     }
 
     /// All gradients of the group, flat as they are summed up; `gradients` stand in the order of the layout.
-    pub fn flat(&self, gradients: Vec<Tensor<1>>) -> Vec<f32> {
+    pub fn flat(&self, gradients: Vec<Tensor<1>>) -> Flat {
+        let placed = self.layout.entries.iter().map(|it| it.offset).zip(gradients);
+        if let Some(device) = &self.device {
+            return Flat::Device(Box::new(joined(placed, self.layout.words(), device)));
+        }
         let mut flat = vec![0.0; self.layout.words()];
-        for (entry, gradient) in self.layout.entries.iter().zip(gradients) {
+        for (offset, gradient) in placed {
             let data = gradient.into_data();
             let values = data.as_slice::<f32>().expect("gradients are f32");
-            flat[entry.offset..][..values.len()].copy_from_slice(values);
+            flat[offset..][..values.len()].copy_from_slice(values);
         }
-        flat
+        Flat::Host(flat)
+    }
+
+    /// Zeros in place of this rank's stretch.
+    pub fn own_zeros(&self) -> Flat {
+        match &self.device {
+            Some(device) => Flat::Device(Box::new(Tensor::zeros([self.layout.own], device))),
+            None => Flat::Host(vec![0.0; self.layout.own]),
+        }
     }
 
     /// What `own`, this rank's stretch of something, has for each piece.
-    pub fn cut(&self, own: &[f32]) -> Vec<Tensor<1>> {
+    pub fn cut(&self, own: &Flat) -> Vec<Tensor<1>> {
         let cut = |piece: &Piece| {
             let (length, device) = match &piece.value {
                 PieceValue::Vector(it) => (it.dims()[0], it.device()),
                 PieceValue::Matrix(it) => (it.dims()[1], it.device()),
             };
-            let values = own[piece.offset..][..length].to_vec();
-            Tensor::from_data(TensorData::new(values, [length]), &device)
+            match own {
+                Flat::Host(own) => {
+                    let values = own[piece.offset..][..length].to_vec();
+                    Tensor::from_data(TensorData::new(values, [length]), &device)
+                }
+                Flat::Device(own) => (**own).clone().narrow(0, piece.offset, length),
+            }
         };
         self.pieces.iter().map(cut).collect()
     }
+}
+
+/// Begins to gather a group of which `own` is this rank's stretch, in a device's memory.
+fn gather_on_device(layout: &FlatLayout, ranks: &Ranks, own: impl FnOnce() -> Tensor<1>) -> Coming {
+    let is_there = !layout.entries.is_empty();
+    Coming(is_there.then(|| ranks.begin_all_gather(Flat::Device(Box::new(own())))))
 }
 
 /// Begins to gather a group of which `write` writes this rank's stretch.
@@ -280,5 +388,5 @@ fn gather(layout: &FlatLayout, ranks: &Ranks, write: impl FnOnce(&mut [f32])) ->
     }
     let mut all = vec![0.0; layout.words()];
     write(&mut all[ranks.global_rank() * layout.own..][..layout.own]);
-    Coming(Some(ranks.begin_all_gather(all)))
+    Coming(Some(ranks.begin_all_gather(Flat::Host(all))))
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 
 use super::config::{Mesh, Offload, Zero};
 use super::group::{Coming, Frozen, Trained, Whole, fill, hollow, layout_of};
 use crate::models::{Block, CausalLm, Parameter, Part};
-use crate::parallel::{Collective, Pending};
+use crate::parallel::{Collective, Flat, Pending};
 
 /// A rank's stretches of every part of a model.
 ///
@@ -70,7 +70,7 @@ impl Shards {
             self.parts.extend(before.map(|it| (part, it)));
             return;
         }
-        let rank = shard.global_rank();
+        let (rank, offloads) = (shard.global_rank(), self.mesh.config.offload == Offload::All);
         let frozen = match before {
             Some(before) if before.frozen.layout == frozen && before.trained.layout.entries.is_empty() => {
                 before.frozen
@@ -80,15 +80,16 @@ impl Shards {
                     // By the names that they had: what is trained now was frozen, or the other way round.
                     before.gather(&shard).wait().restore(&before, model, part);
                 }
-                Frozen::new(frozen, rank, |visit| {
+                Frozen::new(frozen, rank, (&model.device(), offloads), |visit| {
                     if shares_weights {
                         part.visit_frozen(model, visit);
                     }
                 })
             }
         };
-        let host = (self.mesh.config.offload == Offload::All).then(Device::flex);
-        let trained = Trained::new(trained, rank, host.as_ref(), |visit| part.visit_trained(model, visit));
+        let device = model.device();
+        let trained =
+            Trained::new(trained, rank, (&device, offloads), |visit| part.visit_trained(model, visit));
         if shares_weights {
             part.visit_trained(model, &mut |_, it| hollow(it));
             part.visit_frozen(model, &mut |_, it| hollow(it));
@@ -144,7 +145,7 @@ impl Shards {
     }
 
     /// What this rank's stretch of sums of a part has for each of its pieces.
-    pub(crate) fn cut(&self, part: Part, own: &[f32]) -> Vec<Tensor<1>> {
+    pub(crate) fn cut(&self, part: Part, own: &Flat) -> Vec<Tensor<1>> {
         self.part(part).trained.cut(own)
     }
 
@@ -160,12 +161,12 @@ impl Shards {
         if let Some(whole) = shard.trained.gather(&ranks).wait() {
             fill(&shard.trained.layout, &whole, &device, |visit| part.visit_trained(model, visit));
         }
-        shard.trained = Trained::new(layout_of(&ranks, |_| ()), 0, None, |_| ());
+        shard.trained = Trained::new(layout_of(&ranks, |_| ()), 0, (&device, false), |_| ());
     }
 
-    /// Words of this rank's stretch of what is trained of a part.
-    pub(crate) fn own_words(&self, part: Part) -> usize {
-        self.part(part).trained.layout.own
+    /// Zeros, as many as this rank's stretch of what is trained of a part has words.
+    pub(crate) fn own_zeros(&self, part: Part) -> Flat {
+        self.part(part).trained.own_zeros()
     }
 }
 

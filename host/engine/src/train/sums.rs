@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use super::state::TrainState;
 use crate::error::Result;
 use crate::models::{CausalLm, Part};
-use crate::parallel::{Collective, Pending};
+use crate::parallel::{Flat, Pending};
 use crate::shard::{Shards, Zero};
 
 /// Sums over the micro-batches of a rank; of a model whose gradients are shared, over those who share.
@@ -23,7 +23,7 @@ enum Sum {
     /// Of everything that is trained of the part, in the order of its visitor, flat each.
     All(Vec<Tensor<1>>),
     /// Of this rank's stretch.
-    Own(Vec<f32>),
+    Own(Flat),
 }
 
 /// The shards of `model`, if its gradients are summed up and cut as they come.
@@ -57,7 +57,7 @@ impl Sums {
         let Some((part, coming)) = self.coming.take() else { return };
         let coming = coming.wait();
         match self.parts.get_mut(&part) {
-            Some(Sum::Own(sums)) => sums.iter_mut().zip(coming).for_each(|(sum, it)| *sum += it),
+            Some(Sum::Own(sums)) => sums.add(coming),
             _ => drop(self.parts.insert(part, Sum::Own(coming))),
         }
     }
@@ -76,14 +76,14 @@ impl Sums {
         self.settle();
         let mut own = Vec::new();
         for part in shards.trained_parts() {
-            let mut sums = match self.parts.remove(&part) {
+            let sums = match self.parts.remove(&part) {
                 Some(Sum::Own(sums)) => sums,
                 Some(Sum::All(sums)) => shards.reduce(part, sums).wait(),
                 // Of a rank without a micro-batch.
                 None if cut_at_once(model).is_none() => shards.reduce(part, Vec::new()).wait(),
-                None => vec![0.0; shards.own_words(part)],
+                None => shards.own_zeros(part),
             };
-            shards.mesh.replicate.all_reduce(&mut sums)?;
+            let sums = shards.mesh.replicate.sums(sums)?;
             own.extend(shards.cut(part, &sums));
         }
         Ok(own)

@@ -34,7 +34,7 @@ fn cubecl_cpu() -> Option<Device> {
 #[cfg(feature = "cuda")]
 fn cuda() -> Option<Device> {
     use fthost_engine::device::{DeviceKind, open};
-    open(DeviceKind::Cuda).inspect_err(|error| println!("SKIPPED on CUDA: {error}")).ok()
+    open(DeviceKind::Cuda(0)).inspect_err(|error| println!("SKIPPED on CUDA: {error}")).ok()
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -6,25 +6,31 @@
 mod launch;
 #[path = "../../../../tests/support/mpirun.rs"]
 mod mpirun;
+mod nccl;
 mod shard;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fthost_engine::parallel::{Collective, Patience, Ranks, Vigil, mpi};
+use fthost_engine::device::DeviceKind;
+use fthost_engine::parallel::{Collective, Flat, Patience, Ranks, Vigil, mpi};
 
 use launch::{Launcher, launchers, under};
 
-/// What every rank checks, started by [`every_operation_does_what_it_says`].
+/// A rank, started by [`every_operation_does_what_it_says`].
 #[test]
 #[ignore = "a rank: needs a launcher"]
 fn as_a_rank() {
     let most = std::env::var("FTHOST_TEST_MOST").ok().and_then(|it| it.parse().ok());
     let ranks = mpi::Mpi::open().unwrap();
-    let ranks = match most {
+    does_what_it_says(match most {
         Some(most) => ranks.with_most(most),
         None => ranks,
-    };
+    });
+}
+
+/// What every rank checks.
+pub fn does_what_it_says(ranks: impl Collective + 'static) {
     let (rank, size) = (ranks.global_rank(), ranks.size());
     assert_eq!(size.to_string(), std::env::var("FTHOST_TEST_RANKS").unwrap());
     assert_eq!(ranks.local_rank(), rank, "all are on one machine");
@@ -62,8 +68,9 @@ fn as_a_rank() {
         assert_eq!(part.size(), members.len());
         assert_eq!(members[part.global_rank()], rank);
         assert_eq!(part.sum([rank as f64]).unwrap(), [members.iter().sum::<usize>() as f64]);
-        let sent = part.begin_reduce_scatter(vec![rank as f32; 2 * members.len()]);
-        assert_eq!(sent.wait(), [members.iter().sum::<usize>() as f32; 2]);
+        let sent = part.begin_reduce_scatter(Flat::Host(vec![rank as f32; 2 * members.len()]));
+        let Flat::Host(sums) = sent.wait() else { panic!("what was in the host's memory stays there") };
+        assert_eq!(sums, [members.iter().sum::<usize>() as f32; 2]);
     }
     ranks.agree(&[("model", "a".into())]).unwrap();
     let differs =
@@ -160,7 +167,7 @@ fn as_a_rank_that_hangs() {
         std::thread::sleep(Duration::from_secs(4));
         return vigil.done();
     }
-    let _ = ranks.begin_all_gather(vec![0.0; 3]).wait();
+    let _ = ranks.begin_all_gather(Flat::Host(vec![0.0; 3])).wait();
 }
 
 /// Whoever stops gives no sign; whoever is busy elsewhere does, and has not come. Ranks that are done are not missed.
@@ -191,7 +198,7 @@ fn a_rank_that_hangs_is_named() {
 #[test]
 #[ignore = "a rank: needs a launcher's environment"]
 fn as_a_rank_without_mpi() {
-    println!("said: {}", fthost_engine::parallel::open().unwrap_err());
+    println!("said: {}", fthost_engine::parallel::open(DeviceKind::Cpu).unwrap_err());
 }
 
 #[test]

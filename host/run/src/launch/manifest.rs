@@ -167,7 +167,7 @@ impl Job<'_> {
         };
         let ranks = self.launch.ranks_per_node;
         // As many devices as processes: each takes one.
-        let devices = (self.request.device == DeviceKind::Cuda).then_some(ranks);
+        let devices = (self.request.device != DeviceKind::Cpu).then_some(ranks);
         let limits = present(json!({"memory": self.mpijob.memory, "nvidia.com/gpu": devices}));
         let mut requests = present(json!({
             "cpu": (ranks * self.launch.cores_per_rank).to_string(), "memory": self.mpijob.memory,

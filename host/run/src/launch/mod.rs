@@ -214,7 +214,7 @@ impl Launch {
         config.train.data_parallel = config.launch.ranks().max(1);
         let mut problems = config.problems();
         if config.train.data_parallel > 1 {
-            problems.extend(unknown_on_ranks(&config, request.device));
+            problems.extend(unknown_on_ranks(&config));
         }
         problems.extend(problems_of_mesh(&config));
         let target = Target::of(request.to, &config.launch).map_err(|it| problems.push(it)).ok();
@@ -277,7 +277,7 @@ impl Request {
         if self.locked {
             words.push("--locked".into());
         }
-        if self.device == DeviceKind::Cuda {
+        if self.device != DeviceKind::Cpu {
             words.push("--device cuda".into());
         }
         words.push("\"$@\"".into());

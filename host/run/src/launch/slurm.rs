@@ -237,7 +237,7 @@ fn options(config: &RunConfig, slurm: &SlurmConfig, request: &Request) -> Vec<St
     options.extend(asked.iter().filter_map(|(key, it)| Some(format!("--{key}={}", quoted(it.as_deref()?)))));
     let says_gpus =
         slurm.sbatch.iter().any(|it| ["--gpu", "--gres", "-G"].iter().any(|key| it.starts_with(key)));
-    if request.device == DeviceKind::Cuda && !says_gpus {
+    if request.device != DeviceKind::Cpu && !says_gpus {
         options.push(format!("--gpus-per-node={}", launch.ranks_per_node));
     }
     options.push(format!("--output={}", quoted(&slurm.output)));
