@@ -106,7 +106,7 @@ fn pair(linear: &LinearShape, tokens: u64) -> u64 {
     2 * tokens * linear.pair() as u64
 }
 
-fn block_forward(
+pub(super) fn block_forward(
     shape: &ModelShape,
     layer: usize,
     block: &BlockWeights,
@@ -122,7 +122,7 @@ fn block_forward(
     linears(block, tokens).into_iter().map(of_linear).sum::<u64>() + 2 * attention(shape, layer, segments)
 }
 
-fn block_backward(
+pub(super) fn block_backward(
     shape: &ModelShape,
     layer: usize,
     block: &BlockWeights,

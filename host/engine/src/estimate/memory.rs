@@ -78,7 +78,7 @@ pub fn weights(shape: &ModelShape, load: &LoadConfig, held: impl Fn(&str) -> Hel
     found
 }
 
-fn weight(it: &WeightShape, load: &LoadConfig, held: Held, transposed: bool) -> WeightBytes {
+pub(super) fn weight(it: &WeightShape, load: &LoadConfig, held: Held, transposed: bool) -> WeightBytes {
     let length = it.length() as u64;
     let owned = |owned| WeightBytes { mapped: 0, owned };
     match held {

@@ -5,6 +5,7 @@ mod adapted;
 mod block;
 mod flops;
 mod memory;
+pub mod scaling;
 mod shape;
 
 pub use block::{BlockNumbers, numbers};

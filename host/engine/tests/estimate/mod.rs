@@ -1,5 +1,7 @@
 //! Estimates against the models they are of: names, shapes and counts of every family, bytes of packed weights and moments.
 
+mod scaling;
+
 use fthost_engine::Device;
 use fthost_engine::adapters::init::LoraInit;
 use fthost_engine::adapters::{

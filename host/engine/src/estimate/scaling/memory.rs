@@ -1,0 +1,70 @@
+//! The memory of one of many ranks.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Parts, Work, lets_go};
+use crate::estimate::StepShape;
+use crate::estimate::memory::{moments, step};
+use crate::shard::Zero;
+use crate::train::ActivationCheckpointing;
+
+/// Bytes of a rank at the peak of a step; of a process what it needs besides is not in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RankMemory {
+    /// Weights that stay: a rank's stretches, or all.
+    pub weights: u64,
+    /// Sums of gradients that stay.
+    pub gradients: u64,
+    /// Moments.
+    pub moments: u64,
+    /// Parts that are gathered, and gradients on their way.
+    pub gathered: u64,
+    /// What forward keeps, and what the operation in work needs.
+    pub activations: u64,
+}
+
+impl RankMemory {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.gradients + self.moments + self.gathered + self.activations
+    }
+}
+
+pub(super) fn of_rank(work: &Work<'_>, parts: &Parts, shard: usize) -> RankMemory {
+    let ranks = shard as u64;
+    let shares = |from: Zero| shard > 1 && work.parallel.zero >= from;
+    let cut = |bytes: u64, from: Zero| if shares(from) { bytes.div_ceil(ranks) } else { bytes };
+    let total = parts.total();
+    let own: Vec<usize> = work.shape.trained().iter().map(|it| it.div_ceil(shard)).collect();
+    let sizes: Vec<u64> = parts.all().map(|it| it.frozen + it.trained).collect();
+    // Of a model whose weights stay, those that are trained are there twice: whole, and a rank's stretches of them.
+    let beside = if shard > 1 && !shares(Zero::Three) { total.trained.div_ceil(ranks) } else { 0 };
+    let gathered = match (shares(Zero::Three), lets_go(work, shard)) {
+        (false, _) => 0,
+        // One that is computed with, and the next.
+        (true, true) => sizes.windows(2).map(|it| it[0] + it[1]).max().unwrap_or(0),
+        (true, false) => sizes.iter().sum(),
+    };
+    // Gradients of a part on their way, and those of the next.
+    let travelling = if shares(Zero::Two) {
+        let mut trained: Vec<u64> = parts.all().map(|it| it.trained).collect();
+        trained.sort_unstable_by(|a, b| b.cmp(a));
+        trained.iter().take(2).sum()
+    } else {
+        0
+    };
+    let checkpointing = match lets_go(work, shard) {
+        true => ActivationCheckpointing::Block,
+        false => work.how.checkpointing,
+    };
+    // Its gradients are counted above and below.
+    let how = StepShape { checkpointing, gradient_release: true, accumulates: false, ..work.how };
+    let found = step(work.shape, &how, work.batch);
+    RankMemory {
+        weights: cut(total.frozen + total.trained, Zero::Three) + beside,
+        gradients: cut(total.trained, Zero::Two),
+        moments: moments(&own, work.moments),
+        gathered: gathered + travelling,
+        activations: found.activations + found.working,
+    }
+}
