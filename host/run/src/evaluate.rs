@@ -2,7 +2,6 @@
 
 use fthost_data::{Example, TokenRows};
 use fthost_engine::EngineError;
-use fthost_engine::parallel::Ranks;
 use fthost_engine::train::TrainState;
 use serde::Serialize;
 
@@ -65,15 +64,6 @@ impl Evaluation {
     /// Adds what plugins say of the model's answers.
     pub fn add(&mut self, judgement: &Judgement) {
         self.metrics.extend(judgement.metrics.iter().map(|it| (it.name.clone(), it.value)));
-    }
-
-    /// Takes the first rank's value of what decides: another processor's may differ in its last bits.
-    ///
-    /// # Errors
-    /// A rank that can't be reached.
-    pub(crate) fn decide(&mut self, ranks: &Ranks) -> Result<()> {
-        let own = self.metrics.iter_mut().find(|it| it.0 == BEST_METRIC);
-        own.map_or(Ok(()), |it| ranks.of_first(it.1).map(|first| it.1 = first).map_err(RunError::from))
     }
 
     /// The value of a metric, where it was measured.

@@ -89,7 +89,7 @@ impl Method {
     pub(crate) fn evaluate(&self, state: &TrainState, laid: &Laid) -> Result<Option<Vec<(String, f64)>>> {
         let batches = &laid.batches[..];
         let figures = match self {
-            Self::Sft => evaluate(&state.model, batches, state.step)?.map(|it| {
+            Self::Sft => evaluate(&state.model, batches, state.step, &state.ranks)?.map(|it| {
                 let named = [
                     ("loss", it.eval_loss),
                     ("entropy", it.eval_entropy),
@@ -99,13 +99,14 @@ impl Method {
             }),
             Self::Preference { loss, reference } => {
                 let references = said_of(laid, reference.as_deref(), &state.ranks)?;
-                evaluate_preferences(&state.model, batches, &references, loss)
+                evaluate_preferences(&state.model, batches, &references, loss, &state.ranks)?
             }
             Self::Kto { objective, reference } => {
                 let (logps, kl) = held_against(state, laid, objective, reference.as_deref())?;
-                evaluate_kto(&state.model, batches, KtoReference { logps: &logps, kl }, objective)
+                let known = KtoReference { logps: &logps, kl };
+                evaluate_kto(&state.model, batches, known, objective, &state.ranks)?
             }
-            Self::Reward(objective) => evaluate_rewards(&state.model, batches, objective),
+            Self::Reward(objective) => evaluate_rewards(&state.model, batches, objective, &state.ranks)?,
             Self::Rollouts => (!batches.is_empty()).then(Vec::new),
         };
         let named =
@@ -135,7 +136,7 @@ fn held_against<'a>(
 ) -> Result<(Said<'a>, Option<f32>)> {
     let divergence = |reference: &Reference| -> Result<f32> {
         let said = reference.logps(&laid.mismatched, &state.ranks)?;
-        let of_policy = state.ranks.each(&laid.mismatched, |it| reference_logps(&state.model, it))?;
+        let of_policy = state.ranks.each(&laid.mismatched, |_, it| reference_logps(&state.model, it))?;
         Ok(kto_divergence(&laid.mismatched, &of_policy, &said))
     };
     let kl = reference.filter(|_| objective.needs_divergence()).map(divergence).transpose()?;

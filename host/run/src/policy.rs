@@ -255,13 +255,13 @@ impl Source<'_> {
         &self,
         ranks: &Ranks,
         sampled: &[Sampled],
-        of_batch: impl FnMut(&Batch) -> Vec<f32>,
+        mut of_batch: impl FnMut(&Batch) -> Vec<f32>,
     ) -> Result<Vec<Vec<f32>>> {
         let mut all = vec![Vec::new(); sampled.len()];
         let groups = self.layout(sampled);
         let batches = groups.iter().map(|group| Batch::shared(group.iter().map(|&it| &sampled[it].sequence)));
         let batches: Vec<Batch> = batches.collect();
-        let said = ranks.each(&batches, of_batch)?;
+        let said = ranks.each(&batches, |_, it| of_batch(it))?;
         for (group, values) in groups.into_iter().zip(said) {
             let lengths: Vec<usize> = group.iter().map(|&it| sampled[it].old.len()).collect();
             for (&index, values) in group.iter().zip(parts(&values, &lengths)) {

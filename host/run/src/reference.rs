@@ -45,7 +45,7 @@ impl Reference {
     /// # Errors
     /// A rank that can't be reached.
     pub(crate) fn logps(&self, batches: &[Batch], ranks: &Ranks) -> Result<Vec<Vec<f32>>> {
-        Ok(ranks.each(batches, |it| reference_logps(&self.model, it))?)
+        Ok(ranks.each(batches, |_, it| reference_logps(&self.model, it))?)
     }
 }
 
@@ -230,7 +230,7 @@ fn logps_of(
     let groups = layout.groups(&rows);
     let batches = groups.iter().map(|group| Batch::shared(group.iter().map(|&it| &rows[it])));
     let batches: Vec<Batch> = batches.collect();
-    let said = ranks.each(&batches, |it| reference_logps(model, it))?;
+    let said = ranks.each(&batches, |_, it| reference_logps(model, it))?;
     for ((group, batch), values) in groups.into_iter().zip(&batches).zip(said) {
         let lengths = batch.supervised_tokens();
         let mut sequences = parts(&values, &lengths);

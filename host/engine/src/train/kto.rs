@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 use fthost_data::Batch;
 use fthost_kernels::TokenLogps;
 
+use super::evaluate::summed;
 use super::logps::{Figure, batch_logps, step_of_logps};
 use super::state::TrainState;
 use super::step::{StepConfig, StepMetrics};
@@ -15,6 +16,7 @@ use crate::models::CausalLm;
 use crate::objectives::kto::kto_kl;
 use crate::objectives::segments::{constant, floats};
 use crate::objectives::{KtoConfig, PreferenceMetrics, kto_loss, segments};
+use crate::parallel::Ranks;
 
 /// What the judged completions of a step are held against.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -98,18 +100,19 @@ pub fn evaluate_kto(
     batches: &[Batch],
     reference: KtoReference<'_>,
     objective: &KtoConfig,
-) -> Option<Vec<(String, f64)>> {
+    ranks: &Ranks,
+) -> Result<Option<Vec<(String, f64)>>> {
     let completions: usize = batches.iter().map(|it| it.origins.len()).sum();
     if completions == 0 {
-        return None;
+        return Ok(None);
     }
-    let kl = reference.kl;
-    let (mut metrics, mut sum) = (PreferenceMetrics::default(), 0.0);
-    for (batch, of_reference) in batches.iter().zip(reference.logps) {
-        let logps = batch_logps(model, batch, 1.0).logps;
-        let kl = kl.unwrap_or_default();
+    let KtoReference { logps: references, kl } = reference;
+    let found = ranks.each(batches, |index, batch| {
+        let (logps, mut metrics) = (batch_logps(model, batch, 1.0).logps, PreferenceMetrics::default());
+        let (of_reference, kl) = (&references[index], kl.unwrap_or_default());
         let share = share(batch, logps, of_reference, kl, completions, objective, &mut metrics);
-        sum += share.into_scalar::<f64>();
-    }
-    Some(std::iter::once(("loss".to_string(), sum)).chain(figures(kl, &metrics)).collect())
+        (share.into_scalar::<f64>(), metrics)
+    })?;
+    let (sum, metrics) = summed(found);
+    Ok(Some(std::iter::once(("loss".to_string(), sum)).chain(figures(kl, &metrics)).collect()))
 }

@@ -4,6 +4,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use fthost_data::Batch;
 use fthost_kernels::TokenLogps;
 
+use super::evaluate::summed;
 use super::logps::{Figure, batch_logps, step_of_logps};
 use super::state::TrainState;
 use super::step::{StepConfig, StepMetrics};
@@ -14,6 +15,7 @@ use crate::objectives::{
     CpoConfig, DpoConfig, OrpoConfig, PairLengths, PairLogps, PairTotals, PolicyPairs, PreferenceMetrics,
     PreferenceOutput, SimPoConfig, cpo_loss, dpo_loss, orpo_loss, simpo_loss,
 };
+use crate::parallel::Ranks;
 
 /// An objective over pairs.
 #[derive(Debug, Clone, PartialEq)]
@@ -161,18 +163,20 @@ pub fn evaluate_preferences(
     batches: &[Batch],
     references: &[Vec<f32>],
     loss: &PreferenceLoss,
-) -> Option<Vec<(String, f64)>> {
+    ranks: &Ranks,
+) -> Result<Option<Vec<(String, f64)>>> {
     let pairs: Vec<Pairs> = batches.iter().map(Pairs::of).collect();
     let totals = totals(&pairs);
     if totals.pairs == 0 {
-        return None;
+        return Ok(None);
     }
-    let (mut metrics, mut sum) = (PreferenceMetrics::default(), 0.0);
-    for (index, (batch, pairs)) in batches.iter().zip(&pairs).enumerate() {
+    let found = ranks.each(batches, |index, batch| {
         let reference = references.get(index).map_or(&[][..], Vec::as_slice);
-        let logps = batch_logps(model, batch, 1.0).logps;
-        sum += loss.share(pairs, logps, reference, &totals, &mut metrics).into_scalar::<f64>();
-    }
+        let (logps, mut metrics) = (batch_logps(model, batch, 1.0).logps, PreferenceMetrics::default());
+        let share = loss.share(&pairs[index], logps, reference, &totals, &mut metrics);
+        (share.into_scalar::<f64>(), metrics)
+    })?;
+    let (sum, metrics) = summed(found);
     let named = metrics.metrics().into_iter().map(|(name, value)| (name.to_string(), value));
-    Some(std::iter::once(("loss".to_string(), sum)).chain(named).collect())
+    Ok(Some(std::iter::once(("loss".to_string(), sum)).chain(named).collect()))
 }

@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 use fthost_data::{Batch, Place};
 
+use super::evaluate::summed;
 use super::logps::{Figure, step_of_states};
 use super::state::TrainState;
 use super::step::{StepConfig, StepMetrics};
@@ -12,6 +13,7 @@ use crate::models::{CausalLm, Heads, ScoreHead, ScoreRole};
 use crate::objectives::reward::RewardMetrics;
 use crate::objectives::segments::floats;
 use crate::objectives::{RewardConfig, reward_loss};
+use crate::parallel::Ranks;
 
 /// Makes `model` a reward model that has learned nothing: everything is worth 0. One that is a reward model stays as it is.
 pub fn attach_reward_head(model: &mut CausalLm) {
@@ -96,17 +98,17 @@ pub fn evaluate_rewards(
     model: &CausalLm,
     batches: &[Batch],
     objective: &RewardConfig,
-) -> Option<Vec<(String, f64)>> {
-    model.score.as_ref()?;
+    ranks: &Ranks,
+) -> Result<Option<Vec<(String, f64)>>> {
     let pairs: usize = batches.iter().map(|it| it.origins.len() / 2).sum();
-    if pairs == 0 {
-        return None;
+    if pairs == 0 || model.score.is_none() {
+        return Ok(None);
     }
-    let (mut metrics, mut sum) = (RewardMetrics::default(), 0.0);
-    for batch in batches {
-        let rewards = rayon::scope(|_| forward(model, batch));
-        sum += share(&rewards, batch, pairs, objective, &mut metrics).into_scalar::<f64>();
-    }
+    let found = ranks.each(batches, |_, batch| {
+        let (rewards, mut metrics) = (rayon::scope(|_| forward(model, batch)), RewardMetrics::default());
+        (share(&rewards, batch, pairs, objective, &mut metrics).into_scalar::<f64>(), metrics)
+    })?;
+    let (sum, metrics) = summed(found);
     let named = metrics.metrics().into_iter().map(|(name, value)| (name.to_string(), value));
-    Some(std::iter::once(("loss".to_string(), sum)).chain(named).collect())
+    Ok(Some(std::iter::once(("loss".to_string(), sum)).chain(named).collect()))
 }

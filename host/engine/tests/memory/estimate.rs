@@ -10,6 +10,7 @@ use fthost_engine::checkpoint::{LoadConfig, init_model, load_model_as};
 use fthost_engine::estimate::{BatchTokens, ModelShape, StepShape, pass, step};
 use fthost_engine::models::CausalLm;
 use fthost_engine::optim::AdamWConfig;
+use fthost_engine::parallel::Ranks;
 use fthost_engine::train::ActivationCheckpointing::{self, Block, EveryN, Off};
 use fthost_engine::train::{StepConfig, TrainState, evaluate, sft};
 use serde_json::{Value, json};
@@ -194,10 +195,10 @@ fn a_passs_peak_is_the_estimated_one() {
     let _alone = alone();
     for family in FAMILIES {
         let (model, batches) = (model(family), [batch()]);
-        evaluate(&model, &batches, 0).unwrap();
+        evaluate(&model, &batches, 0, &Ranks::default()).unwrap();
         let before = live();
         restart_peak();
-        evaluate(&model, &batches, 0).unwrap();
+        evaluate(&model, &batches, 0, &Ranks::default()).unwrap();
         let estimated = pass(&ModelShape::of(&model.config), tokens_of(&batches[0]));
         assert_within(family, peak() - before, estimated, allowed(family));
     }

@@ -8,6 +8,7 @@ use fthost_engine::adapters::peft::load_adapter;
 use fthost_engine::checkpoint::{LoadConfig, load_model_as};
 use fthost_engine::models::Parameter;
 use fthost_engine::nn::FloatDtype;
+use fthost_engine::parallel::Ranks;
 use fthost_engine::train::{ActivationCheckpointing, StepConfig, TrainState, evaluate, step};
 
 use crate::support::golden;
@@ -84,7 +85,7 @@ fn dropout_is_seeded() {
     assert_ne!(loss(0.3, 1, 0), loss(0.3, 2, 0), "another seed");
     assert_ne!(loss(0.3, 1, 0), loss(0.3, 1, 1), "another step");
     assert_ne!(loss(0.3, 1, 0), loss(0.0, 1, 0));
-    let eval = |rate| evaluate(&dropped_lora(rate, 1).model, &batches(2), 0).unwrap();
+    let eval = |rate| evaluate(&dropped_lora(rate, 1).model, &batches(2), 0, &Ranks::default()).unwrap();
     assert_eq!(eval(0.3), eval(0.0));
 }
 
@@ -116,13 +117,13 @@ fn evaluation_is_the_mean_over_tokens_however_batched() {
     let state = lora();
     let rows = rows(2);
     let single: Vec<Batch> = rows.iter().map(|it| Batch::new([it])).collect();
-    let packed = evaluate(&state.model, &[Batch::new(&rows)], 0).unwrap().unwrap();
-    let apart = evaluate(&state.model, &single, 0).unwrap().unwrap();
+    let packed = evaluate(&state.model, &[Batch::new(&rows)], 0, &Ranks::default()).unwrap().unwrap();
+    let apart = evaluate(&state.model, &single, 0, &Ranks::default()).unwrap().unwrap();
     assert!((packed.eval_loss - apart.eval_loss).abs() < 1e-5);
     assert_eq!(packed.supervised_tokens, apart.supervised_tokens);
     let metrics = step(&mut state.clone(), &[Batch::new(&rows)], &config(1e-3)).unwrap();
     assert!((packed.eval_loss - metrics.loss).abs() < 1e-6, "the step reports the loss before its update");
-    assert_eq!(evaluate(&state.model, &[], 0).unwrap(), None);
+    assert_eq!(evaluate(&state.model, &[], 0, &Ranks::default()).unwrap(), None);
 }
 
 /// bfloat16 keeps 8 bits: losses agree to about 1 percent, and what is trained stays f32.

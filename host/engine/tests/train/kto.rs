@@ -2,6 +2,7 @@
 
 use fthost_data::{BAD, Batch, GOOD, Layout, Sequence, mismatched};
 use fthost_engine::objectives::{KtoConfig, KtoLossType};
+use fthost_engine::parallel::Ranks;
 use fthost_engine::train::{
     KtoReference, StepMetrics, TrainState, evaluate_kto, kto_divergence, kto_step, reference_logps,
 };
@@ -111,10 +112,11 @@ fn the_first_loss_is_half_the_mean_weight() {
         let (batches, reference) = (Layout::Rows(4).micro_batches(&rows), model());
         let logps = [reference_logps(&reference, &batches[0])];
         let held = KtoReference { logps: &logps, kl: Some(0.0) };
-        let found = evaluate_kto(&state.model, &batches, held, &objective).unwrap();
+        let found =
+            evaluate_kto(&state.model, &batches, held, &objective, &Ranks::default()).unwrap().unwrap();
         let figure = |name: &str| found.iter().find(|it| it.0 == name).unwrap().1;
         assert!(figure("loss") < metrics.loss - 0.1, "{found:?}");
         assert!(figure("rewards/chosen") > 0.0 && figure("rewards/rejected") < 0.0, "{found:?}");
-        assert_eq!(evaluate_kto(&state.model, &[], held, &objective), None);
+        assert_eq!(evaluate_kto(&state.model, &[], held, &objective, &Ranks::default()).unwrap(), None);
     }
 }

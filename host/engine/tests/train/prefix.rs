@@ -8,6 +8,7 @@ use fthost_data::{Batch, IGNORED, Origin, Sequence};
 use fthost_engine::objectives::grpo::GroupTotals;
 use fthost_engine::objectives::{DpoConfig, GrpoConfig, OrpoConfig};
 use fthost_engine::optim::adamw::Moments;
+use fthost_engine::parallel::Ranks;
 use fthost_engine::train::policy::completion_logps;
 use fthost_engine::train::{
     ActivationCheckpointing, Gradients, PolicyBatch, PreferenceLoss, StepConfig, StepMetrics, TrainState,
@@ -148,7 +149,9 @@ fn shared_prefix_equals_unshared_in_preferences() {
                 let mut state = state.clone();
                 let references: Vec<Vec<f32>> =
                     batches.iter().map(|it| reference_logps(&held_against, it)).collect();
-                let eval = evaluate_preferences(&state.model, &batches, &references, loss).unwrap();
+                let eval = evaluate_preferences(&state.model, &batches, &references, loss, &Ranks::default())
+                    .unwrap()
+                    .unwrap();
                 let done = preference_step(&mut state, &batches, &references, loss, &config).unwrap();
                 (eval, (done, state))
             });

@@ -11,6 +11,7 @@ use fthost_engine::checkpoint::load_model;
 use fthost_engine::checkpoint::write::write_f32;
 use fthost_engine::models::{CausalLm, ScoreHead, ScoreRole};
 use fthost_engine::objectives::RewardConfig;
+use fthost_engine::parallel::Ranks;
 use fthost_engine::train::{
     TrainState, attach_reward_head, attach_value_model, evaluate_rewards, reward_step, sequence_rewards,
 };
@@ -44,7 +45,7 @@ fn a_step_over_pairs_begins_at_the_loss_of_equals_and_orders_them() {
         for _ in 0..20 {
             reward_step(&mut state, &pairs, &objective, &config(1e-2)).unwrap();
         }
-        let found = evaluate_rewards(&state.model, &pairs, &objective).unwrap();
+        let found = evaluate_rewards(&state.model, &pairs, &objective, &Ranks::default()).unwrap().unwrap();
         let figure = |name: &str| found.iter().find(|it| it.0 == name).unwrap().1;
         assert_eq!(figure("accuracy"), 1.0);
         assert!(figure("margin") > 0.5 && figure("loss") < first.loss, "{found:?}");

@@ -91,7 +91,7 @@ impl GroupRelative<'_> {
         let mut micro_batches: Vec<PolicyBatch> = groups.into_iter().map(micro_batch).collect();
         if in_loss {
             let batches = micro_batches.iter().map(|it| &it.batch);
-            let said = ranks.each(batches, |it| source.reference_logps(it))?;
+            let said = ranks.each(batches, |_, it| source.reference_logps(it))?;
             micro_batches.iter_mut().zip(said).for_each(|(it, said)| it.reference = Some(said));
         }
         let totals = GroupTotals {
