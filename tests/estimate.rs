@@ -43,3 +43,27 @@ fn hints_name_keys_and_what_they_save() {
     let saved = found["peak_rss_bytes"].as_u64().unwrap() - then["peak_rss_bytes"].as_u64().unwrap();
     assert_eq!(hint["saves"], saved);
 }
+
+#[test]
+fn a_jobs_ranks_are_told_beside_one_process() {
+    let (folder, path) = workplace(RUN_FILE);
+    let link = "{ gather_bytes_per_second = 1e5, reduce_bytes_per_second = 5e4, latency_seconds = 1e-5 }";
+    let speeds = format!(
+        "launch.speeds={{ flops_per_second = 5e6, memory_bytes_per_second = 1e10, within = {link}, between = {link} }}"
+    );
+    let keys = [
+        "data.on_bad_row=skip",
+        "launch.nodes=2",
+        "launch.ranks_per_node=2",
+        "parallel.data_parallel_shard=-1",
+        "parallel.data_parallel_replicate=1",
+        &speeds,
+    ];
+    let keys: Vec<&str> = keys.iter().flat_map(|it| ["--set", *it]).collect();
+    let output = fthost(&[&["estimate", path.to_str().unwrap()], &keys[..]].concat());
+    assert!(output.status.success(), "{}", said(&output, folder.path()));
+    let told = said(&output, folder.path());
+    let begin = told.find("\n4 ranks").expect("ranks are told") + 1;
+    let end = told[begin..].find(" a second\n").expect("a step's time is told") + begin;
+    insta::assert_snapshot!("ranks", &told[begin..end]);
+}

@@ -9,7 +9,9 @@ fn evaluated() -> String {
     let text = RUN_FILE
         .replace("steps = 12", "steps = 4")
         .replace("[data]", "[data]\nheld_out.rows = 2\non_bad_row = \"skip\"");
-    format!("{text}\n[eval]\nevery_steps = 2\n\n[checkpoint]\nevery_steps = 2\nkeep_best = true\nasynchronous = false\n")
+    format!(
+        "{text}\n[eval]\nevery_steps = 2\n\n[checkpoint]\nevery_steps = 2\nkeep_best = true\nasynchronous = false\n"
+    )
 }
 
 /// Figures that no two machines share become `N`.

@@ -2,7 +2,7 @@
 
 use bytesize::ByteSize;
 use fthost_run::Result;
-use fthost_run::estimate::{self, Estimate};
+use fthost_run::estimate::{self, Estimate, OnRanks};
 
 use crate::args::EstimateArgs;
 use crate::plugin;
@@ -52,6 +52,7 @@ fn told(found: &Estimate) -> String {
         text += &format!("; {} an evaluation", flops(found.flops.evaluation));
     }
     text += "\n";
+    text += &found.on_ranks.as_ref().map(on_ranks).unwrap_or_default();
     for hint in &found.hints {
         text += &format!("hint: {} saves {}: {}\n", hint.keys, ByteSize::b(hint.saves), hint.costs);
     }
@@ -59,6 +60,35 @@ fn told(found: &Estimate) -> String {
         text += &format!("note: {note}\n");
     }
     text += "On a CUDA device weights, adapter, gradients, moments and activations lie in its memory instead; that was not measured.\n";
+    text
+}
+
+/// A step on several ranks.
+fn on_ranks(found: &OnRanks) -> String {
+    let OnRanks { ranks, replicate, shard, memory, step } = found;
+    let mut text =
+        format!("\n{ranks} ranks   {replicate} x {shard} (`parallel`: replicate x shard), a training step\n");
+    let parts = [
+        ("weights", memory.weights),
+        ("gradients", memory.gradients),
+        ("moments", memory.moments),
+        ("gathered", memory.gathered),
+        ("activations", memory.activations),
+        ("a rank in all", memory.total()),
+    ];
+    for (name, bytes) in parts {
+        text += &format!("{name:<14}  {:>8.1}\n", mib(bytes));
+    }
+    match step {
+        Some(step) => {
+            let (waited, seconds) = (100.0 * (1.0 - step.efficiency), step.step_seconds);
+            let tokens = grouped(step.tokens_per_second.round() as u64);
+            text += &format!(
+                "{seconds:.3} s a step by `launch.speeds`, {waited:.0}% of it waiting; {tokens} tokens a second\n"
+            );
+        }
+        None => text += "how long a step takes: `launch.speeds` is not set\n",
+    }
     text
 }
 

@@ -8,6 +8,7 @@ mod hints;
 mod lengths;
 mod memory;
 pub mod modes;
+mod ranks;
 
 use std::collections::BTreeMap;
 
@@ -23,6 +24,7 @@ use serde::Serialize;
 pub use self::hints::Hint;
 use self::lengths::{Lengths, Micro};
 pub use self::memory::{Part, Phase};
+pub use self::ranks::OnRanks;
 use crate::config::{Adapter, Objective, RunConfig};
 use crate::error::Result;
 use crate::models;
@@ -55,6 +57,8 @@ pub struct Estimate {
     pub peak_rss_bytes: u64,
     /// Floating point operations.
     pub flops: Flops,
+    /// A step on the ranks of `[launch]`, where they are several.
+    pub on_ranks: Option<OnRanks>,
     /// Keys that would save the most.
     pub hints: Vec<Hint>,
     /// What is not counted.
@@ -115,6 +119,7 @@ pub fn estimate(config: &RunConfig, plugins: &mut Plugins) -> Result<Estimate> {
         tokens: largest.tokens,
         supervised_tokens: largest.supervised,
         flops: run.flops(&training),
+        on_ranks: run.on_ranks(&training)?,
         hints: run.hints(peak)?,
         notes: notes(config),
         parts,

@@ -101,3 +101,39 @@ fn plugins_that_would_make_rows_of_large_files_are_not_asked() {
     let epochs = place.config(&["train.epochs=1.0"]);
     assert_eq!(estimate(&epochs, &mut plugins).unwrap().steps, None, "nobody knows how many rows there are");
 }
+
+/// Of a job with several ranks one rank's memory is told, and with speeds how long a step takes.
+#[test]
+fn a_step_on_ranks_is_told_where_a_job_has_several() {
+    let place = Workplace::new(24);
+    assert_eq!(estimated(&place, &[]).on_ranks, None);
+    let job =
+        ["launch.nodes=2", "launch.ranks_per_node=2", "parallel.data_parallel_shard=2", "data.packing=false"];
+    let found = estimated(&place, &job);
+    let told = found.on_ranks.unwrap();
+    assert_eq!((told.ranks, told.replicate, told.shard, told.step), (4, 2, 2, None));
+    assert_eq!(told.memory.moments, 8 * found.trainable_parameters / 2);
+    let link = |rate: &str| {
+        format!(
+            "{{ gather_bytes_per_second = {rate}, reduce_bytes_per_second = {rate}, latency_seconds = 0.0 }}"
+        )
+    };
+    let speeds = |rate: &str| {
+        let (within, between) = (link(rate), link(rate));
+        format!(
+            "launch.speeds={{ flops_per_second = 1e9, memory_bytes_per_second = 1e9, within = {within}, between = {between} }}"
+        )
+    };
+    let step = |rate: &str| {
+        let speeds = speeds(rate);
+        estimated(&place, &[&job[..], &[&speeds]].concat()).on_ranks.unwrap().step.unwrap()
+    };
+    // Two micro-batches a rank; links that carry everything at once, and links that decide.
+    let [fast, slow] = [step("1e30"), step("1e3")];
+    assert!((fast.step_seconds - fast.compute_seconds - fast.update_seconds).abs() < 1e-9, "{fast:?}");
+    assert_eq!(fast.tokens_per_second, (2 * 4 * found.tokens) as f64 / fast.step_seconds);
+    assert!(slow.efficiency < 0.01 && fast.efficiency > 0.99, "{slow:?}, {fast:?}");
+    let three = place.config(&["launch.nodes=3", "parallel.data_parallel_shard=2"]);
+    let error = estimate(&three, &mut Plugins::none()).unwrap_err().to_string();
+    assert!(error.contains("are not the degrees of 3 ranks"), "{error}");
+}

@@ -8,8 +8,12 @@ mod mpirun;
 
 use fthost_data::Batch;
 use fthost_engine::adapters::{LoraConfig, attach_lora};
+use fthost_engine::checkpoint::LoadConfig;
+use fthost_engine::estimate::scaling::{RankMemory, Work, rank_memory};
+use fthost_engine::estimate::{BatchTokens, ModelShape, Segment, StepShape};
 use fthost_engine::models::{CausalLm, Heads};
 use fthost_engine::objectives::sft::sft_loss;
+use fthost_engine::optim::MomentStorage;
 use fthost_engine::parallel::{Collective, Ranks, mpi};
 use fthost_engine::quant::QuantConfig;
 use fthost_engine::shard::{Mesh, ParallelConfig};
@@ -86,6 +90,33 @@ fn pass(model: &CausalLm, batch: &Batch) -> [isize; 2] {
     [kept, super::counting::peak() - before]
 }
 
+/// What [`rank_memory`] says of a pass like this.
+fn estimated(kind: &str, mesh: &Mesh, ranks: usize) -> RankMemory {
+    let mut shape = ModelShape::of(&model("full").config);
+    if kind != "full" {
+        shape = shape.with_lora(&LoraConfig { rank: RANK, ..LoraConfig::default() }).unwrap();
+    }
+    let quant = (kind == "nf4").then(|| QuantConfig::Nf4(Default::default()));
+    let tokens = TOKENS as u64;
+    let work = Work {
+        shape: &shape,
+        load: &LoadConfig { quant, ..LoadConfig::default() },
+        moments: &MomentStorage::F32,
+        how: StepShape {
+            checkpointing: Block,
+            gradient_release: false,
+            accumulates: false,
+            by_logps: false,
+            is_scored: false,
+        },
+        batch: BatchTokens { tokens, supervised: tokens, sequences: 1 },
+        segments: &[Segment { before: 0, tokens }],
+        micro_batches: 1,
+        parallel: &mesh.config,
+    };
+    rank_memory(&work, ranks).unwrap()
+}
+
 /// Started by [`a_rank_keeps_its_share_and_two_blocks`].
 #[test]
 #[ignore = "a rank: needs a launcher"]
@@ -119,6 +150,14 @@ fn as_a_rank_that_counts() {
             assert!(share < all / size + 5 * SLACK, "{kind}: {share} bytes of {all} on {size} ranks");
             assert!(share < all * 3 / 4, "{kind}: {share} bytes of {all} on {size} ranks");
             let [kept, peak] = pass(&model, &batch);
+            let told = estimated(kind, &mesh, ranks.size());
+            let near = |found: isize, told: u64, what: &str| {
+                let (told, ratio) = (told as isize, found as f64 / told as f64);
+                let is_near = (found - told).abs() < 5 * SLACK || (0.8..1.25).contains(&ratio);
+                assert!(is_near, "{kind}, {reshard}: {found} bytes of {what}, {told} estimated");
+            };
+            near(share, told.weights, "weights");
+            near(peak, told.gathered + told.activations, "what a pass needs");
             let allowed = 2 * travels + activations() + SLACK;
             match reshard {
                 true => assert!(kept < allowed, "{kind}: {kept} bytes live, {allowed} allowed"),

@@ -130,3 +130,89 @@ fn the_library_itself_is_loaded() {
     let said = under(command, "parallel::nccl::as_a_rank_that_is_refused");
     assert!(said.contains("said: nccl") && said.contains("failed: "), "{said}");
 }
+
+/// On a device whose memory is reached by addresses, as a GPU's is: CubeCL's CPU runtime.
+#[cfg(feature = "cubecl-cpu")]
+mod on_devices {
+    use burn::tensor::Tensor;
+    use fthost_engine::Device;
+    use fthost_engine::adapters::{LoraConfig, attach_lora};
+    use fthost_engine::checkpoint::{LoadConfig, load_model_as};
+    use fthost_engine::device::DeviceMemory;
+    use fthost_engine::nn::FloatDtype;
+    use fthost_engine::optim::{AdamW, MomentStorage};
+    use fthost_engine::parallel::{Collective, Ranks};
+    use fthost_engine::shard::{Offload, ParallelConfig, Zero};
+    use fthost_engine::train::{TrainState, step};
+
+    use super::*;
+    use crate::support::{assert_close, golden};
+    use crate::train::support::{batches, config, full_on, lora_on, trained};
+
+    /// f32 on two runtimes, sums in another order.
+    const TOLERANCE: f32 = 1e-4;
+
+    /// An adapter on a base in bf16, whose words are two values each.
+    fn narrow_on(device: &Device) -> TrainState {
+        let load = LoadConfig { dtype: FloatDtype::Bf16, ..LoadConfig::default() };
+        let mut model = load_model_as(&golden("train/model"), device, &load).unwrap();
+        let adapter = LoraConfig { rank: 4, ..LoraConfig::default() };
+        attach_lora(&mut model, &adapter, 3).unwrap();
+        TrainState::new(model, Some(adapter.into()))
+    }
+
+    #[test]
+    #[ignore = "a rank: needs a launcher"]
+    fn as_a_rank() {
+        let ranks = Ranks::new(Nccl::over(mpi::Mpi::open().unwrap()).unwrap());
+        let device = Device::cpu();
+        assert!(ranks.on_device().is_some());
+        assert_eq!(DeviceMemory::of(Tensor::zeros([3], &device)).unwrap().bytes(), 12);
+        let shared = ParallelConfig { data_parallel_shard: 2, ..ParallelConfig::default() };
+        let meshes = [
+            ParallelConfig::default(),
+            shared.clone(),
+            ParallelConfig { zero: Zero::Two, ..shared.clone() },
+            ParallelConfig { offload: Offload::All, ..shared },
+        ];
+        for (kind, begin) in
+            [("full", full_on as fn(&Device) -> TrainState), ("lora", lora_on), ("bf16", narrow_on)]
+        {
+            let mut alone = begin(&Device::flex());
+            let expected: Vec<f64> =
+                (0..2).map(|it| step(&mut alone, &batches(it), &config(1e-2)).unwrap().loss).collect();
+            for parallel in &meshes {
+                let what = format!("{kind}, {parallel:?}");
+                let mut state = begin(&device);
+                state.ranks = ranks.clone();
+                if parallel.offload != Offload::None {
+                    state.optimizer = AdamW::new(MomentStorage::Host);
+                }
+                if let Some(mesh) = parallel.mesh(&ranks).unwrap() {
+                    state.share(&mesh);
+                    state.ranks = mesh.ranks(&ranks);
+                }
+                for (index, expected) in expected.iter().enumerate() {
+                    let loss = step(&mut state, &batches(index), &config(1e-2)).unwrap().loss;
+                    assert!((loss - expected).abs() < f64::from(TOLERANCE), "{what}: {loss} for {expected}");
+                }
+                state.model = state.model.whole();
+                for ((name, got), (_, expected)) in trained(&state).iter().zip(&trained(&alone)) {
+                    assert_close(&format!("{what}: {name}"), got, expected, TOLERANCE);
+                }
+            }
+        }
+        println!("as one process does");
+    }
+
+    #[test]
+    fn ranks_share_a_model_in_the_memory_of_devices() {
+        let name = "ranks_share_a_model_in_the_memory_of_devices";
+        let Some(folder) = stand_ins(name) else { return };
+        for launcher in launchers(name).into_iter().take(1) {
+            let said =
+                under(with(launcher.command(2), folder.path()), "parallel::nccl::on_devices::as_a_rank");
+            assert_eq!(said.matches("as one process does").count(), 2, "{said}");
+        }
+    }
+}

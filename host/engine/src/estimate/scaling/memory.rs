@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Parts, Work, lets_go};
 use crate::estimate::StepShape;
-use crate::estimate::memory::{moments, step};
+use crate::estimate::memory::{moments, step, tile};
+use crate::estimate::shape::BlockWeights;
 use crate::shard::Zero;
 use crate::train::ActivationCheckpointing;
 
@@ -60,11 +61,15 @@ pub(super) fn of_rank(work: &Work<'_>, parts: &Parts, shard: usize) -> RankMemor
     // Its gradients are counted above and below.
     let how = StepShape { checkpointing, gradient_release: true, accumulates: false, ..work.how };
     let found = step(work.shape, &how, work.batch);
+    // Of what is stored in fewer bits a part is widened at a time.
+    let linears = work.shape.blocks.iter().flat_map(BlockWeights::linears);
+    let largest = linears.map(|it| (it.length() * size_of::<f32>()) as u64).max().unwrap_or(0);
+    let widened = tile(work.load).min(largest);
     RankMemory {
         weights: cut(total.frozen + total.trained, Zero::Three) + beside,
         gradients: cut(total.trained, Zero::Two),
         moments: moments(&own, work.moments),
         gathered: gathered + travelling,
-        activations: found.activations + found.working,
+        activations: found.activations + found.working + widened,
     }
 }

@@ -164,6 +164,15 @@ pub fn scaled(work: &Work<'_>, cluster: &Cluster, ranks: usize) -> Result<Scaled
     })
 }
 
+/// The memory of one of so many ranks, in a step of `work`.
+///
+/// # Errors
+/// As [`scaled`].
+pub fn rank_memory(work: &Work<'_>, ranks: usize) -> Result<RankMemory> {
+    let [_, shard] = work.parallel.degrees(ranks)?;
+    Ok(memory::of_rank(work, &Parts::of(work), shard))
+}
+
 /// Values that a rank updates.
 fn update_values(work: &Work<'_>, shard: usize) -> u64 {
     work.shape.trained_values().div_ceil(shard as u64)
