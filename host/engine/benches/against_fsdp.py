@@ -47,16 +47,16 @@ def run(command: list[str], threads: int) -> dict:
 def main() -> None:
     arguments = parser(__doc__, pairs=3, steps=4)
     arguments.add_argument("--ranks", default="1,2")
-    arguments.add_argument("--kinds", default=",".join(KINDS), help="some of them, by name, `;` between")
+    arguments.add_argument("--kinds", default=";".join(KINDS), help="some of them, by name, `;` between")
     arguments = arguments.parse_args()
     bench = arguments.ours or bench_binary("ranks")
     peer = str(pathlib.Path(__file__).with_name("fsdp_peer.py"))
     torchrun = shutil.which("torchrun", path=f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    found = {}
+    kinds, found = arguments.kinds.split(";"), {}
     for ranks in map(int, arguments.ranks.split(",")):
         threads = max(1, arguments.threads // ranks)
         for kind, (ours, theirs) in KINDS.items():
-            if kind not in arguments.kinds.replace(";", ","):
+            if kind not in kinds:
                 continue
             # Of one rank nothing is shared, on either side.
             shared = ["--shard", str(ranks)] if ranks > 1 else []

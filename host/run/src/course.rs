@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use fthost_engine::EngineError;
 use fthost_engine::checkpoint::training::{
     self, Best, DataPosition, Progress, Saving, latest, prune, read_progress,
 };
@@ -26,8 +27,16 @@ pub struct Course {
     base: String,
     checkpoint: CheckpointConfig,
     early_stop: Option<EarlyStopConfig>,
-    /// The checkpoint that is being written, and after which step.
-    saving: Option<(u64, Saving)>,
+    saving: Option<Pending>,
+}
+
+/// The checkpoint that is being written.
+#[derive(Debug)]
+struct Pending {
+    step: u64,
+    /// Of the best evaluation when it was begun: that of a later one is not there yet.
+    best: Option<u64>,
+    saving: Saving,
 }
 
 /// Who is told of what happens.
@@ -144,7 +153,7 @@ impl Course {
     pub fn save(&mut self, state: &mut TrainState, observe: Observer<'_>) -> Result<PathBuf> {
         self.settle(state, observe)?;
         let path = training::save(&self.folder, state, &self.progress, &self.base)?;
-        self.tidy(state)?;
+        self.tidy(state, self.best_step())?;
         Ok(path)
     }
 
@@ -161,19 +170,19 @@ impl Course {
         }
         self.settle(state, observe)?;
         match training::begin(&self.folder, state, &self.progress, &self.base)? {
-            Ok(saving) => self.saving = Some((state.step, saving)),
+            Ok(saving) => self.saving = Some(Pending { step: state.step, best: self.best_step(), saving }),
             Err(checkpoint) => observe(Event::Saved { step: state.step, checkpoint: &checkpoint }),
         }
         Ok(())
     }
 
     /// Behind a step: puts the checkpoint that is being written where it belongs, if every rank has written its part. One that the
-    /// next is due after is waited for, so that never more steps are lost than there are between two.
+    /// next is due after is waited for, so that no more steps are lost than twice as many as there are between two.
     ///
     /// # Errors
     /// As [`Course::save`].
     pub fn look_after_saving(&mut self, state: &mut TrainState, observe: Observer<'_>) -> Result<()> {
-        let Some((step, saving)) = &self.saving else { return Ok(()) };
+        let Some(Pending { step, saving, .. }) = &self.saving else { return Ok(()) };
         let every = self.checkpoint.every_steps;
         let is_next_due = every > 0 && state.step >= step + every;
         if is_next_due || saving.is_written()? { self.settle(state, observe) } else { Ok(()) }
@@ -184,18 +193,49 @@ impl Course {
     /// # Errors
     /// As [`Course::save`].
     pub fn settle(&mut self, state: &mut TrainState, observe: Observer<'_>) -> Result<()> {
-        let Some((step, saving)) = self.saving.take() else { return Ok(()) };
+        let Some(Pending { step, best, saving }) = self.saving.take() else { return Ok(()) };
         let checkpoint = saving.finish(state)?;
-        self.tidy(state)?;
+        self.tidy(state, best)?;
         observe(Event::Saved { step, checkpoint: &checkpoint });
         Ok(())
     }
 
+    /// `found`; where a step failed on all ranks, the checkpoint that is being written is finished, and the error names it.
+    ///
+    /// # Errors
+    /// That of `found`.
+    pub fn settled<T>(
+        &mut self,
+        found: Result<T>,
+        state: &mut TrainState,
+        observe: Observer<'_>,
+    ) -> Result<T> {
+        match found {
+            Err(RunError::Engine(EngineError::NotFiniteStep {
+                what,
+                value,
+                step,
+                rows,
+                last_checkpoint,
+            })) => {
+                let is_settled = self.settle(state, observe).is_ok();
+                let last_checkpoint =
+                    if is_settled { state.last_checkpoint.clone() } else { last_checkpoint };
+                Err(EngineError::NotFiniteStep { what, value, step, rows, last_checkpoint }.into())
+            }
+            found => found,
+        }
+    }
+
+    /// The step of the best evaluation, where its checkpoint is kept.
+    fn best_step(&self) -> Option<u64> {
+        self.progress.best.as_ref().filter(|_| self.checkpoint.keep_best).map(|it| it.step)
+    }
+
     /// Removes checkpoints that are not to be kept.
-    fn tidy(&self, state: &TrainState) -> Result<()> {
+    fn tidy(&self, state: &TrainState, best: Option<u64>) -> Result<()> {
         if state.ranks.is_first() {
-            let best = self.progress.best.as_ref().filter(|_| self.checkpoint.keep_best);
-            prune(&self.folder, self.checkpoint.keep_last, best.map(|it| it.step))?;
+            prune(&self.folder, self.checkpoint.keep_last, best)?;
         }
         Ok(state.ranks.barrier()?)
     }

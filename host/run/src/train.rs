@@ -80,7 +80,7 @@ pub fn run(
     options.ranks.agree(&[("`[parallel]`", serde_json::json!(config.parallel).to_string())])?;
     let mesh = config.parallel.mesh(&options.ranks)?;
     let options = &options.on(mesh.as_ref());
-    let (config, ranks) = (&config, &options.ranks);
+    let (config, ranks, folder) = (&config, &options.ranks, &config.output.dir);
     let vigil = watch(config, ranks)?;
     let base_digest = ModelDigest::start(config.model.folder());
     let Prepared { tokenizer, mut rows, mut state, reference, plan, settings, notes } =
@@ -89,7 +89,6 @@ pub fn run(
     notes.iter().for_each(|it| observe(Event::Noted(it)));
     observe(Event::Planned(&plan));
     preview(config, &rows, &tokenizer, observe)?;
-    let folder = &config.output.dir;
     let base_digest = base_digest.wait()?;
     let mut course = Course::new(config, &settings, plan.rows, base_digest.clone());
     agree(ranks, &plan, &settings, &base_digest)?;
@@ -119,9 +118,9 @@ pub fn run(
 
     loop {
         if let Some(signal) = signalled(options)?.filter(|_| whole) {
-            let checkpoint = course.save(&mut state, observe)?;
+            let (checkpoint, step) = (course.save(&mut state, observe)?, state.step);
             vigil.done();
-            return Err(RunError::Interrupted { signal, step: state.step, checkpoint });
+            return Err(RunError::Interrupted { signal, step, checkpoint });
         }
         let mut improved = false;
         if config.eval.is_due(state.step, plan.steps) && course.progress.evaluated != Some(state.step) {
@@ -151,7 +150,8 @@ pub fn run(
         }
         pace.resume();
         let step_config = step_config(config, state.step, plan.steps);
-        let Some(lesson) = lessons.next(&mut state, plugins, &method, &step_config)? else { break };
+        let next = lessons.next(&mut state, plugins, &method, &step_config);
+        let Some(lesson) = course.settled(next, &mut state, observe)? else { break };
         course.look_after_saving(&mut state, observe)?;
         whole = lesson.whole;
         course.progress.penalty = lessons.penalty();

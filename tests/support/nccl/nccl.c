@@ -122,7 +122,8 @@ int ncclCommUserRank(struct comm *comm, int *rank) {
   return SUCCESS;
 }
 
-int ncclCommDestroy(struct comm *comm) {
+/* Without the others: ncclCommDestroy may wait for them. */
+int ncclCommAbort(struct comm *comm) {
   if (atomic_fetch_add(&comm->shared->left, 1) + 1 == comm->size) shm_unlink(comm->name);
   munmap(comm->shared, sizeof(struct shared));
   free(comm);

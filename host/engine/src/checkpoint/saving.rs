@@ -250,6 +250,9 @@ fn snapshot(state: &TrainState) -> TrainState {
         }
     }
     let mut state = state.clone();
+    // Of ranks that share what is trained each writes its stretches.
+    state.model.hollow_beside_stretches();
+    state.value_model.iter_mut().for_each(CausalLm::hollow_beside_stretches);
     state.visit_own(&mut |_, parameter| match parameter {
         Parameter::Vector(tensor) => on_host(tensor),
         Parameter::Matrix(tensor) => on_host(tensor),

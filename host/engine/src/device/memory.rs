@@ -4,6 +4,8 @@
 
 use burn::tensor::{Device, Tensor};
 
+use crate::error::{EngineError, Result};
+
 /// A stretch of a device's memory, which stays as long as this does.
 #[derive(Debug)]
 pub struct DeviceMemory {
@@ -14,11 +16,14 @@ pub struct DeviceMemory {
 }
 
 impl DeviceMemory {
-    /// Of `tensor`, whose values lie in order; what the device was to compute of it is done. `None` where it is in no device's memory.
-    pub fn of(tensor: Tensor<1>) -> Option<Self> {
+    /// Of `tensor`, whose values lie in order; what the device was to compute of it is done.
+    ///
+    /// # Errors
+    /// A tensor that is in no device's memory; what failed on the device before.
+    pub fn of(tensor: Tensor<1>) -> Result<Self> {
         let bytes = tensor.shape().num_elements() * tensor.dtype().size();
-        let address = cube::address(&tensor)?;
-        Some(Self { address, bytes, _tensor: tensor })
+        let address = cube::address(&tensor).map_err(EngineError::Device)?;
+        Ok(Self { address, bytes, _tensor: tensor })
     }
 
     /// Where it begins.
@@ -44,8 +49,8 @@ mod cube {
     use burn::tensor::{DType, Tensor};
 
     /// Of a build without such runtimes.
-    pub(super) fn address(_: &Tensor<1>) -> Option<u64> {
-        None
+    pub(super) fn address(_: &Tensor<1>) -> Result<u64, String> {
+        Err("a tensor that no device's memory has".into())
     }
 
     pub(crate) fn words<const D: usize>(_: Tensor<D>) -> Tensor<1> {
@@ -60,10 +65,10 @@ mod cube {
 #[cfg(any(feature = "cuda", feature = "cubecl-cpu"))]
 mod cube {
     use burn::tensor::{DType, Shape, Tensor};
-    use burn_cubecl::cubecl::Runtime;
     use burn_cubecl::kernel::into_contiguous;
     use burn_cubecl::tensor::CubeTensor;
     use burn_cubecl::{Cube, CubeDevice};
+    use cubecl_runtime::runtime::Runtime;
 
     const WORD: usize = size_of::<f32>();
 
@@ -75,26 +80,29 @@ mod cube {
         into_contiguous(primitive(tensor).expect("a tensor in a device's memory"))
     }
 
-    /// Where a tensor begins, which is contiguous, when it is computed.
-    pub(super) fn address(tensor: &Tensor<1>) -> Option<u64> {
-        let found = primitive(tensor.clone())?;
-        tensor.device().sync().ok()?;
+    /// Where a tensor begins, which is contiguous, when it is computed; otherwise what the device says.
+    pub(super) fn address(tensor: &Tensor<1>) -> Result<u64, String> {
+        let found = primitive(tensor.clone()).ok_or("a tensor that no device's memory has")?;
         let CubeTensor { client, handle, device, .. } = found;
-        match device {
+        let address = match device {
             #[cfg(feature = "cuda")]
             CubeDevice::Cuda(_) => {
                 use burn_cubecl::cubecl::cuda::CudaRuntime;
-                let found = client.get_resource::<<CudaRuntime as Runtime>::Server>(handle).ok()?;
-                Some(found.resource().ptr)
+                let found = client.get_resource::<<CudaRuntime as Runtime>::Server>(handle);
+                found.map_err(|it| it.to_string())?.resource().ptr
             }
             #[cfg(feature = "cubecl-cpu")]
             CubeDevice::Cpu(_) => {
                 use burn_cubecl::cubecl::cpu::CpuRuntime;
-                let found = client.get_resource::<<CpuRuntime as Runtime>::Server>(handle).ok()?;
-                Some(found.resource().get_write_ptr_and_length().0 as u64)
+                let found = client.get_resource::<<CpuRuntime as Runtime>::Server>(handle);
+                found.map_err(|it| it.to_string())?.resource().get_write_ptr_and_length().0 as u64
             }
-            _ => None,
-        }
+            other => return Err(format!("a tensor on {other:?}")),
+        };
+        // Afterwards: asked for its place, this thread's stream waits for the one that allocated it, which is the one that computes it
+        // of everything that is made anew.
+        tensor.device().sync().map_err(|it| format!("{it:?}"))?;
+        Ok(address)
     }
 
     /// The memory of `tensor` as words of 4 bytes, as many as its bytes fill; what fills the last one up is zero.

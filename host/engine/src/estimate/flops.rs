@@ -35,7 +35,7 @@ pub fn forward(shape: &ModelShape, tokens: u64, segments: &[Segment], headed: u6
 }
 
 /// What the blocks are given: virtual tokens first, which every sequence sees. A prefix goes through no linear.
-fn behind_virtual(shape: &ModelShape, tokens: u64, segments: &[Segment]) -> (u64, Vec<Segment>) {
+pub(super) fn behind_virtual(shape: &ModelShape, tokens: u64, segments: &[Segment]) -> (u64, Vec<Segment>) {
     let before = (shape.prompt + shape.prefix) as u64;
     let seen = segments.iter().map(|it| Segment { before: it.before + before, ..*it });
     let own = Segment { before: 0, tokens: before };
@@ -70,13 +70,13 @@ pub fn step(shape: &ModelShape, how: &StepShape, batch: BatchTokens, segments: &
 }
 
 /// Of the first layer of the network that makes prefixes.
-fn prefix_encoder(shape: &ModelShape) -> u64 {
+pub(super) fn prefix_encoder(shape: &ModelShape) -> u64 {
     let width = prefix_width(&shape.config) / 2;
     shape.prefix_encoder.map_or(0, |hidden| 2 * (shape.prefix * width * hidden) as u64)
 }
 
 /// Of the part of its last layer that makes a block's.
-fn projection(shape: &ModelShape) -> u64 {
+pub(super) fn projection(shape: &ModelShape) -> u64 {
     let width = prefix_width(&shape.config);
     shape.prefix_encoder.map_or(0, |hidden| 2 * (shape.prefix * width * hidden) as u64)
 }

@@ -52,7 +52,7 @@ impl Flat {
                 let ([length], device) = (own.dims(), own.device());
                 if let Some(on) = on_device(ranks, &device) {
                     let all = Tensor::<1>::empty([length * ranks.size()], &device);
-                    on.all_gather(&memory(&own), &memory(&all))?;
+                    on.all_gather(&memory(&own)?, &memory(&all)?)?;
                     return Ok(Self::Device(Box::new(all)));
                 }
                 let mut all = vec![0.0; length * ranks.size()];
@@ -75,7 +75,7 @@ impl Flat {
                 let ([length], device) = (all.dims(), all.device());
                 if let Some(on) = on_device(ranks, &device) {
                     let own = Tensor::<1>::empty([length / ranks.size()], &device);
-                    on.reduce_scatter(&memory(&all), &memory(&own))?;
+                    on.reduce_scatter(&memory(&all)?, &memory(&own)?)?;
                     return Ok(Self::Device(Box::new(own)));
                 }
                 Ok(Self::Device(Box::new(on(&device, in_hosts(values(*all))?))))
@@ -94,7 +94,7 @@ impl Flat {
                 let device = tensor.device();
                 if let Some(on) = on_device(ranks, &device) {
                     let sums = Tensor::<1>::empty(tensor.dims(), &device);
-                    on.all_reduce(&memory(&tensor), &memory(&sums))?;
+                    on.all_reduce(&memory(&tensor)?, &memory(&sums)?)?;
                     return Ok(Self::Device(Box::new(sums)));
                 }
                 let mut values = values(*tensor);
@@ -121,8 +121,8 @@ pub(super) fn on_device<'a>(ranks: &'a dyn Collective, device: &Device) -> Optio
     ranks.on_device().filter(|_| has_memory(device))
 }
 
-fn memory(tensor: &Tensor<1>) -> DeviceMemory {
-    DeviceMemory::of(tensor.clone()).expect("it is in the memory of a device")
+fn memory(tensor: &Tensor<1>) -> Result<DeviceMemory> {
+    DeviceMemory::of(tensor.clone())
 }
 
 fn values(tensor: Tensor<1>) -> Vec<f32> {

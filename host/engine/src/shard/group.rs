@@ -219,7 +219,7 @@ pub(super) fn hollow(parameter: Parameter<'_>) {
 /// The device whose memory what ranks have of `layout` is in, unless it is the host's: that of the model, where nothing is packed and
 /// nothing is to be kept in the host's.
 fn memory_of(layout: &FlatLayout, (device, offloads): (&Device, bool)) -> Option<Device> {
-    let is_there = !offloads && !layout.has_packed && has_memory(device);
+    let is_there = !layout.entries.is_empty() && !offloads && !layout.has_packed && has_memory(device);
     is_there.then(|| device.clone().inner())
 }
 

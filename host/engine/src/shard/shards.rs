@@ -287,6 +287,14 @@ impl CausalLm {
         self.shards = Some(Arc::new(shards));
     }
 
+    /// Lets go of whole trained weights of which this rank has stretches as well.
+    pub(crate) fn hollow_beside_stretches(&mut self) {
+        if self.is_shared() && !self.is_hollow() {
+            let parts = Part::all(self.blocks.len());
+            parts.for_each(|part| part.visit_trained(self, &mut |_, it| hollow(it)));
+        }
+    }
+
     /// Has the weights be what their pieces are after an update, where they are there on every rank.
     pub(crate) fn refill(&mut self) {
         let Some(shards) = self.shards.clone().filter(|it| it.mesh.config.zero < Zero::Three) else { return };

@@ -97,15 +97,16 @@ fn what_is_missing_is_named() {
         command.envs([("RANK", "1"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "2")]).envs(keys.iter().copied());
         under(command, name)
     };
-    let said = place(&[("FTHOST_NCCL_LIBRARY", "libnccl_of_nobody.so")]);
+    let at = [("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "1")];
+    let said = place(&[at[0], at[1], ("FTHOST_NCCL_LIBRARY", "libnccl_of_nobody.so")]);
     assert!(
         said.contains("they need NCCL: libnccl_of_nobody.so") && said.contains("nvidia-nccl-cu12"),
         "{said}"
     );
-    let said = place(&[("MASTER_ADDR", "127.0.0.1")]);
+    let said = place(&at[..1]);
     assert!(said.contains("`MASTER_PORT` is not set"), "{said}");
     // One process too many for the devices of its machine.
-    let said = place(&[("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "1"), ("FTHOST_TEST_DEVICES", "0")]);
+    let said = place(&[at[0], at[1], ("FTHOST_TEST_DEVICES", "0")]);
     assert!(said.contains("there are 0 devices"), "{said}");
     for launcher in launchers("what_is_missing_is_named") {
         let mut command = with(launcher.command(2), folder.path());
@@ -169,20 +170,21 @@ mod on_devices {
         assert!(ranks.on_device().is_some());
         assert_eq!(DeviceMemory::of(Tensor::zeros([3], &device)).unwrap().bytes(), 12);
         let shared = ParallelConfig { data_parallel_shard: 2, ..ParallelConfig::default() };
-        let meshes = [
-            ParallelConfig::default(),
-            shared.clone(),
-            ParallelConfig { zero: Zero::Two, ..shared.clone() },
-            ParallelConfig { offload: Offload::All, ..shared },
+        let second = ParallelConfig { zero: Zero::Two, ..shared.clone() };
+        let offloaded = ParallelConfig { offload: Offload::All, ..shared.clone() };
+        // That runtime takes its time: every way once.
+        let kinds: [(&str, fn(&Device) -> TrainState, &[ParallelConfig]); 3] = [
+            ("full", full_on, &[ParallelConfig::default(), shared.clone(), second, offloaded]),
+            ("lora", lora_on, &[shared.clone()]),
+            ("bf16", narrow_on, &[shared]),
         ];
-        for (kind, begin) in
-            [("full", full_on as fn(&Device) -> TrainState), ("lora", lora_on), ("bf16", narrow_on)]
-        {
+        for (kind, begin, meshes) in kinds {
             let mut alone = begin(&Device::flex());
-            let expected: Vec<f64> =
-                (0..2).map(|it| step(&mut alone, &batches(it), &config(1e-2)).unwrap().loss).collect();
-            for parallel in &meshes {
+            let mut alone_step = |it| step(&mut alone, &batches(it), &config(1e-2)).unwrap().loss;
+            let expected = [alone_step(0), alone_step(1)];
+            for parallel in meshes {
                 let what = format!("{kind}, {parallel:?}");
+                println!("{what}");
                 let mut state = begin(&device);
                 state.ranks = ranks.clone();
                 if parallel.offload != Offload::None {

@@ -100,12 +100,19 @@ impl LaunchConfig {
             ];
             own.into_iter().chain(of("within", it.within)).chain(of("between", it.between))
         });
+        let late = self.speeds.iter().flat_map(|it| {
+            let links = [("within", it.within), ("between", it.between)];
+            links.map(|(link, it)| (format!("{link}.latency_seconds"), it.latency_seconds))
+        });
+        let late = late.filter(|it| !(it.1.is_finite() && it.1 >= 0.0));
+        let late: Vec<String> =
+            late.map(|(name, it)| format!("`speeds.{name}` must be >= 0, got `{it}`")).collect();
         let idle = speeds.filter(|it| !(it.1.is_finite() && it.1 > 0.0));
         let idle: Vec<String> =
             idle.map(|(name, it)| format!("`speeds.{name}` must be > 0, got `{it}`")).collect();
         let zero = counts.iter().filter(|it| it.1 == 0);
         let mut problems: Vec<String> = zero.map(|it| format!("`{}` must be > 0, got `0`", it.0)).collect();
-        problems.extend(idle);
+        problems.extend(idle.into_iter().chain(late));
         let grace = self.grace_seconds;
         if !(1..=LONGEST_GRACE).contains(&grace) {
             problems.push(format!("`grace_seconds` must be in [1, {LONGEST_GRACE}], got `{grace}`"));

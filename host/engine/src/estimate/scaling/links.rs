@@ -56,49 +56,45 @@ impl<'a> Collectives<'a> {
         [on_machine, self.shard.div_ceil(self.cluster.ranks_per_machine)]
     }
 
-    /// Of a ring over `within` ranks a machine on `between` machines, which brings every rank what the others have of `bytes`; `at_once`
-    /// such rings share a machine's link. Both kinds of links carry at a time, and the slower decides.
+    /// Of a ring of `ranks`, `within` of them on each of `between` machines, which brings every rank what the others have of `bytes`, and
+    /// so as much through each of its links; `at_once` such rings share a machine's. Both kinds of links carry at a time, and the slower
+    /// decides.
     fn ring(
         &self,
         bytes: f64,
+        ranks: usize,
         [within, between]: [usize; 2],
         at_once: usize,
         rate: fn(&Link) -> f64,
     ) -> Cost {
-        let others = |of: usize| (of - 1) as f64 / of as f64;
-        let (of_rank, of_machine) = (others(within * between), others(between));
-        let inside = if within > 1 { bytes * of_rank / rate(&self.cluster.within) } else { 0.0 };
-        let outside = at_once as f64 * bytes * of_machine / rate(&self.cluster.between);
-        let hops = (within - 1) as f64 * self.cluster.within.latency_seconds
-            + (between - 1) as f64 * self.cluster.between.latency_seconds;
-        Cost { seconds: inside.max(outside) + hops, bytes: bytes * of_rank }
+        let bytes = bytes * (ranks - 1) as f64 / ranks as f64;
+        let (of_rank, of_machine) = (&self.cluster.within, &self.cluster.between);
+        let inside = if within > 1 { bytes / rate(of_rank) } else { 0.0 };
+        let outside = if between > 1 { at_once as f64 * bytes / rate(of_machine) } else { 0.0 };
+        let hops = (between * (within - 1)) as f64 * of_rank.latency_seconds
+            + (between - 1) as f64 * of_machine.latency_seconds;
+        Cost { seconds: inside.max(outside) + hops, bytes }
     }
 
     /// Of `bytes` of which each rank of a group has a stretch.
     pub(super) fn gather(&self, bytes: f64) -> Cost {
-        self.ring(bytes, self.group(), self.in_machine(), |it| it.gather_bytes_per_second)
+        self.ring(bytes, self.shard, self.group(), 1, |it| it.gather_bytes_per_second)
     }
 
     /// Of `bytes` that each rank of a group has, summed up and cut.
     pub(super) fn reduce_scatter(&self, bytes: f64) -> Cost {
-        self.ring(bytes, self.group(), self.in_machine(), |it| it.reduce_bytes_per_second)
-    }
-
-    /// Groups on one machine: a group that lies on several has none beside it there.
-    fn in_machine(&self) -> usize {
-        let [on_machine, machines] = self.group();
-        if machines > 1 { 1 } else { self.cluster.ranks_per_machine / on_machine }
+        self.ring(bytes, self.shard, self.group(), 1, |it| it.reduce_bytes_per_second)
     }
 
     /// Of `bytes` that a rank has a stretch of, or all, between the groups: a sum, and everybody has it.
     pub(super) fn all_reduce(&self, bytes: f64) -> Cost {
-        let per_machine = self.cluster.ranks_per_machine;
         let [on_machine, machines] = self.group();
-        let groups_here = if machines > 1 { 1 } else { (per_machine / on_machine).min(self.replicate) };
+        let per_machine = if machines > 1 { 1 } else { self.cluster.ranks_per_machine / on_machine };
+        let groups_here = per_machine.min(self.replicate);
         let ring = [groups_here, self.replicate.div_ceil(groups_here)];
         // Every rank of a group on this machine does the same with its own stretch.
-        let sums = self.ring(bytes, ring, on_machine, |it| it.reduce_bytes_per_second);
-        let whole = self.ring(bytes, ring, on_machine, |it| it.gather_bytes_per_second);
+        let of = |rate| self.ring(bytes, self.replicate, ring, on_machine, rate);
+        let (sums, whole) = (of(|it| it.reduce_bytes_per_second), of(|it| it.gather_bytes_per_second));
         Cost { seconds: sums.seconds + whole.seconds, bytes: sums.bytes + whole.bytes }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Parts, Work, lets_go};
+use super::{PartBytes, Parts, Work, lets_go};
 use crate::estimate::StepShape;
 use crate::estimate::memory::{moments, step, tile};
 use crate::estimate::shape::BlockWeights;
@@ -37,23 +37,8 @@ pub(super) fn of_rank(work: &Work<'_>, parts: &Parts, shard: usize) -> RankMemor
     let cut = |bytes: u64, from: Zero| if shares(from) { bytes.div_ceil(ranks) } else { bytes };
     let total = parts.total();
     let own: Vec<usize> = work.shape.trained().iter().map(|it| it.div_ceil(shard)).collect();
-    let sizes: Vec<u64> = parts.all().map(|it| it.frozen + it.trained).collect();
     // Of a model whose weights stay, those that are trained are there twice: whole, and a rank's stretches of them.
     let beside = if shard > 1 && !shares(Zero::Three) { total.trained.div_ceil(ranks) } else { 0 };
-    let gathered = match (shares(Zero::Three), lets_go(work, shard)) {
-        (false, _) => 0,
-        // One that is computed with, and the next.
-        (true, true) => sizes.windows(2).map(|it| it[0] + it[1]).max().unwrap_or(0),
-        (true, false) => sizes.iter().sum(),
-    };
-    // Gradients of a part on their way, and those of the next.
-    let travelling = if shares(Zero::Two) {
-        let mut trained: Vec<u64> = parts.all().map(|it| it.trained).collect();
-        trained.sort_unstable_by(|a, b| b.cmp(a));
-        trained.iter().take(2).sum()
-    } else {
-        0
-    };
     let checkpointing = match lets_go(work, shard) {
         true => ActivationCheckpointing::Block,
         false => work.how.checkpointing,
@@ -69,7 +54,25 @@ pub(super) fn of_rank(work: &Work<'_>, parts: &Parts, shard: usize) -> RankMemor
         weights: cut(total.frozen + total.trained, Zero::Three) + beside,
         gradients: cut(total.trained, Zero::Two),
         moments: moments(&own, work.moments),
-        gathered: gathered + travelling,
+        gathered: passing(work, parts, shard),
         activations: found.activations + found.working + widened,
     }
+}
+
+/// Bytes of what is gathered and of gradients on their way, at most.
+fn passing(work: &Work<'_>, parts: &Parts, shard: usize) -> u64 {
+    let shares = |from: Zero| shard > 1 && work.parallel.zero >= from;
+    let gradients = |it: PartBytes| if shares(Zero::Two) { it.trained } else { 0 };
+    let lets_go = lets_go(work, shard);
+    let weights = |it: PartBytes| if lets_go { it.frozen + it.trained } else { 0 };
+    // A part that is computed with and the next; gradients of a part, and those of the one before on their way.
+    let all: Vec<PartBytes> = parts.all().collect();
+    let of_two = all.windows(2).map(|it| it.iter().map(|it| weights(*it) + gradients(*it)).sum::<u64>());
+    // Behind the head the last block waits, while the one before it is gathered.
+    let (head, last) = (parts.with_tied_head(), parts.blocks.iter().rev().take(2).map(|it| weights(*it)));
+    let of_head = last.sum::<u64>() + weights(head) + gradients(head);
+    let most = of_two.max().unwrap_or(0).max(of_head);
+    // Blocks that are not let go of are all there in the end.
+    let kept = shares(Zero::Three) && !lets_go;
+    most + if kept { parts.all().map(|it| it.frozen + it.trained).sum() } else { 0 }
 }

@@ -125,6 +125,15 @@ impl Parts {
         [self.embedding].into_iter().chain(self.blocks.iter().copied()).chain([self.head])
     }
 
+    /// What is gathered for the head.
+    fn with_tied_head(&self) -> PartBytes {
+        let embedding = if self.is_tied { self.embedding } else { PartBytes::default() };
+        PartBytes {
+            frozen: self.head.frozen + embedding.frozen,
+            trained: self.head.trained + embedding.trained,
+        }
+    }
+
     fn total(&self) -> PartBytes {
         let sum = |of: fn(PartBytes) -> u64| self.all().map(of).sum();
         PartBytes { frozen: sum(|it| it.frozen), trained: sum(|it| it.trained) }

@@ -2,7 +2,9 @@
 
 use super::links::{Collectives, Cost};
 use super::{PartBytes, Parts, Work, lets_go};
-use crate::estimate::flops::{block_backward, block_forward, head as head_flops};
+use crate::estimate::flops::{
+    behind_virtual, block_backward, block_forward, head as head_flops, prefix_encoder, projection,
+};
 use crate::shard::Zero;
 
 /// A step on its way.
@@ -89,34 +91,30 @@ impl<'a> Step<'a> {
 
     /// Everything that a pass does, in its order.
     fn tasks(&self) -> Vec<Task> {
-        let (work, parts) = (self.work, self.parts);
-        let (shape, tokens) = (work.shape, work.batch.tokens);
+        let (work, parts, shape) = (self.work, self.parts, self.work.shape);
+        let (tokens, segments) = &behind_virtual(shape, work.batch.tokens, work.segments);
         let seconds = |flops: u64| flops as f64 / self.flops_per_second;
         let task = |part: PartBytes, flops: u64, gradients: u64| Task {
             gathered: part.all(),
             seconds: seconds(flops),
             gradients: gradients as f64,
         };
-        let forward: Vec<u64> = shape
-            .blocks
-            .iter()
-            .enumerate()
-            .map(|(layer, it)| block_forward(shape, layer, it, tokens, work.segments))
+        let blocks = shape.blocks.iter().enumerate();
+        let forward: Vec<u64> = blocks
+            .map(|(layer, it)| block_forward(shape, layer, it, *tokens, segments) + projection(shape))
             .collect();
-        let mut tasks = vec![task(parts.embedding, 0, 0)];
+        let mut tasks = vec![task(parts.embedding, 3 * prefix_encoder(shape), 0)];
         tasks.extend(forward.iter().zip(&parts.blocks).map(|(flops, part)| task(*part, *flops, 0)));
-        let head = PartBytes {
-            frozen: parts.head.frozen + if parts.is_tied { parts.embedding.frozen } else { 0 },
-            trained: parts.head.trained + if parts.is_tied { parts.embedding.trained } else { 0 },
-        };
+        let head = parts.with_tied_head();
         let times = 2 + u64::from(work.how.by_logps) + u64::from(head.trained > 0);
-        tasks.push(task(head, times * head_flops(shape, work.batch.supervised), parts.head.trained));
+        let logits = if work.how.is_scored { 0 } else { head_flops(shape, work.batch.supervised) };
+        tasks.push(task(head, times * logits, parts.head.trained));
         let (last, lets_go) = (shape.blocks.len() - 1, lets_go(work, self.collectives.shard));
         for (layer, block) in shape.blocks.iter().enumerate().rev() {
             // The last block's weights are still there.
             let is_let_go = lets_go && layer < last;
             let again = if is_let_go || work.how.checkpointing.rebuilds(layer) { forward[layer] } else { 0 };
-            let backward = block_backward(shape, layer, block, tokens, work.segments);
+            let backward = block_backward(shape, layer, block, *tokens, segments) + 2 * projection(shape);
             let part = if is_let_go { parts.blocks[layer] } else { PartBytes::default() };
             tasks.push(task(part, again + backward, parts.blocks[layer].trained));
         }

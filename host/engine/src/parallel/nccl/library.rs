@@ -63,7 +63,7 @@ functions! {
     get_unique_id = "ncclGetUniqueId": fn(*mut UniqueId);
     comm_init_rank = "ncclCommInitRank": fn(*mut Comm, c_int, UniqueId, c_int);
     comm_split = "ncclCommSplit": fn(Comm, c_int, c_int, *mut Comm, *mut c_void);
-    comm_destroy = "ncclCommDestroy": fn(Comm);
+    comm_abort = "ncclCommAbort": fn(Comm);
     comm_count = "ncclCommCount": fn(Comm, *mut c_int);
     comm_user_rank = "ncclCommUserRank": fn(Comm, *mut c_int);
     broadcast = "ncclBroadcast": fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, Stream);
@@ -126,9 +126,10 @@ impl Library {
         self.check("ncclCommSplit", Some(of), code).map(|()| part)
     }
 
-    pub(super) fn destroy(&self, comm: Comm) {
+    /// Lets go of a communicator, without its other ranks: they may wait in it for one that has failed.
+    pub(super) fn abort(&self, comm: Comm) {
         // SAFETY: nobody has it any more. There is nobody left to tell of an error.
-        let _ = unsafe { (self.functions.comm_destroy)(comm) };
+        let _ = unsafe { (self.functions.comm_abort)(comm) };
     }
 
     /// This process's rank in a communicator, and how many there are.

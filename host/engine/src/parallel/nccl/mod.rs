@@ -103,12 +103,14 @@ impl Nccl {
         let said = |key: &'static str| env::var(key).map_err(|_| EngineError::LaunchVariable { key });
         let number = |key| said(key)?.parse::<usize>().map_err(|_| EngineError::LaunchVariable { key });
         let (rank, local_rank, size) = (number("RANK")?, number("LOCAL_RANK")?, number("WORLD_SIZE")?);
-        let opened = Opened::open(local_rank)?;
         if env::var_os(COMM_ID).is_none() {
+            let (address, port) = (said("MASTER_ADDR")?, number("MASTER_PORT")?);
+            let is_v6 = address.contains(':') && !address.starts_with('[');
+            let address = if is_v6 { format!("[{address}]") } else { address };
             // torchrun itself listens at its port.
-            let address = format!("{}:{}", said("MASTER_ADDR")?, number("MASTER_PORT")? + 1);
-            library::set_variable(COMM_ID, &address);
+            library::set_variable(COMM_ID, &format!("{address}:{}", port + 1));
         }
+        let opened = Opened::open(local_rank)?;
         let id = opened.library.unique_id()?;
         let (opened, comm) = opened.join(id, rank, size)?;
         Ok(Self { opened, comm, rank, local_rank, size, hosts: None })
@@ -118,8 +120,10 @@ impl Nccl {
     fn on_stream(&self, call: impl FnOnce(&Opened, &mut Option<u64>) -> Result<()>) -> Result<()> {
         let mut staged = self.opened.staged.lock().unwrap_or_else(PoisonError::into_inner);
         self.opened.driver.enter()?;
-        call(&self.opened, &mut staged)?;
-        self.opened.driver.wait()
+        let done = call(&self.opened, &mut staged);
+        // Of a call that failed, too: what was begun before it may still write.
+        let waited = self.opened.driver.wait();
+        done.and(waited)
     }
 
     /// As [`Nccl::on_stream`], for `length` bytes of each of `parts` parts, as many at a time as there is room for: `call` is told which,
@@ -281,7 +285,7 @@ impl Drop for Nccl {
     fn drop(&mut self) {
         // Of a rank that panics others may wait in it.
         if !std::thread::panicking() && self.opened.driver.enter().is_ok() {
-            self.opened.library.destroy(self.comm);
+            self.opened.library.abort(self.comm);
         }
     }
 }
