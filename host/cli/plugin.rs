@@ -24,23 +24,40 @@ pub fn config(args: &FileArgs) -> Result<RunConfig> {
 
 /// The plugins of a run file; what they log goes to stderr.
 pub fn load(config: &RunConfig, file: &Path, locked: bool) -> Result<Plugins> {
+    load_on(config, file, locked, 0)
+}
+
+/// As [`load`], on the rank of this number.
+pub fn load_on(config: &RunConfig, file: &Path, locked: bool, rank: usize) -> Result<Plugins> {
     let folder = file.parent().unwrap_or(Path::new(""));
     let search = search_path(folder)?;
     let packages = Packages::around(folder)?;
     let loadable = packages.resolve(&config.plugins, &config.plugin_sets, &search, locked)?;
-    let mut plugins = Plugins::load(&loadable.table, &search, config.train.seed, log())?;
+    let mut plugins = Plugins::load(&loadable.table, &search, config.train.seed, log_on(rank))?;
     plugins.signers = loadable.signers;
     Ok(plugins)
 }
 
 /// What plugins log goes to stderr.
 pub fn log() -> LogSink {
-    Arc::new(|plugin, level, line| {
-        if level > LogLevel::Debug {
-            let level = format!("{level:?}").to_lowercase();
-            eprintln!("plugin `{plugin}` ({level}): {line}");
+    log_on(0)
+}
+
+fn log_on(rank: usize) -> LogSink {
+    Arc::new(move |plugin, level, line| {
+        if let Some(told) = told(rank, plugin, level, line) {
+            eprintln!("{told}");
         }
     })
+}
+
+/// A line that a plugin logs on a rank, as it is printed: every rank has the plugin, the first speaks for all, and another is heard
+/// where something is wrong.
+fn told(rank: usize, plugin: &str, level: LogLevel, line: &str) -> Option<String> {
+    let least = if rank == 0 { LogLevel::Info } else { LogLevel::Warn };
+    let of_rank = if rank == 0 { String::new() } else { format!("rank {rank}: ") };
+    let named = format!("{level:?}").to_lowercase();
+    (level >= least).then(|| format!("{of_rank}plugin `{plugin}` ({named}): {line}"))
 }
 
 /// Lists, inspects, or does what an author asks for.
@@ -83,4 +100,19 @@ fn list(search: &SearchPath) -> Result<()> {
         println!("  {name:<width$}  {}", Sets::summary(path)?);
     }
     Ok(share::list(&cache_dir())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_rank_speaks_for_all_and_another_where_something_is_wrong() {
+        let of = |rank, level| told(rank, "judge", level, "no key");
+        assert_eq!(of(0, LogLevel::Debug), None);
+        assert_eq!(of(0, LogLevel::Info).unwrap(), "plugin `judge` (info): no key");
+        assert_eq!(of(3, LogLevel::Info), None);
+        assert_eq!(of(3, LogLevel::Warn).unwrap(), "rank 3: plugin `judge` (warn): no key");
+        assert_eq!(of(3, LogLevel::Error).unwrap(), "rank 3: plugin `judge` (error): no key");
+    }
 }

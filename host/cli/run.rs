@@ -55,7 +55,7 @@ fn end_all(error: &RunError, ranks: &Ranks) -> ! {
 
 fn on_ranks(args: &RunArgs, ranks: &Ranks) -> Result<()> {
     let config = plugin::config(&args.file)?;
-    let mut plugins = plugin::load(&config, &args.file.file, args.locked)?;
+    let mut plugins = plugin::load_on(&config, &args.file.file, args.locked, ranks.global_rank())?;
     let mut renderer = if !ranks.is_first() {
         Renderer::quiet()
     } else if args.json {
