@@ -17,7 +17,7 @@ use fthost_engine::Device;
 use fthost_engine::adapters::{LoraConfig, attach_lora};
 use fthost_engine::checkpoint::{LoadConfig, load_model_as, load_shared};
 use fthost_engine::device::DeviceKind;
-use fthost_engine::estimate::scaling::{Cluster, Link, Work, scaled};
+use fthost_engine::estimate::scaling::{Cluster, Link, Speeds, Work, scaled, update_seconds};
 use fthost_engine::estimate::{BatchTokens, ModelShape, Segment, StepShape, step_flops};
 use fthost_engine::models::DecoderConfig;
 use fthost_engine::optim::{AdamWConfig, MomentStorage};
@@ -205,24 +205,17 @@ fn simulate(arguments: &Arguments, ranks: &Ranks) -> Result<Value, Failure> {
     }
     let tokens = (arguments.batch * arguments.length) as u64;
     let segments = vec![Segment { before: 0, tokens: arguments.length as u64 }; arguments.batch];
-    let how = StepShape {
-        checkpointing: arguments.activation_checkpointing,
-        gradient_release: false,
-        accumulates: false,
-        by_logps: false,
-        is_scored: false,
-    };
+    let how = StepShape { checkpointing: arguments.activation_checkpointing, ..StepShape::default() };
     let batch = BatchTokens { tokens, supervised: tokens, sequences: arguments.batch as u64 };
     let flops = step_flops(&shape, &how, batch, &segments) as f64;
-    // Value, gradient and moments are read, value and moments written.
-    let update = 28.0 * shape.trained_values() as f64 / memory_bytes_per_second;
-    let cluster = Cluster {
-        ranks_per_machine: ranks.size(),
+    let update = update_seconds(shape.trained_values(), memory_bytes_per_second);
+    let speeds = Speeds {
         flops_per_second: flops / (alone.median() - update),
         memory_bytes_per_second,
         within: link,
         between: link,
     };
+    let cluster = Cluster { ranks_per_machine: ranks.size(), speeds };
     let load = LoadConfig { to_train: arguments.full, ..LoadConfig::default() };
     let work = Work {
         shape: &shape,

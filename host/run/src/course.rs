@@ -206,25 +206,16 @@ impl Course {
     /// That of `found`.
     pub fn settled<T>(
         &mut self,
-        found: Result<T>,
+        mut found: Result<T>,
         state: &mut TrainState,
         observe: Observer<'_>,
     ) -> Result<T> {
-        match found {
-            Err(RunError::Engine(EngineError::NotFiniteStep {
-                what,
-                value,
-                step,
-                rows,
-                last_checkpoint,
-            })) => {
-                let is_settled = self.settle(state, observe).is_ok();
-                let last_checkpoint =
-                    if is_settled { state.last_checkpoint.clone() } else { last_checkpoint };
-                Err(EngineError::NotFiniteStep { what, value, step, rows, last_checkpoint }.into())
-            }
-            found => found,
+        if let Err(RunError::Engine(EngineError::NotFiniteStep { last_checkpoint, .. })) = &mut found {
+            // Why the run ends is told, not what else fails.
+            let _ = self.settle(state, observe);
+            last_checkpoint.clone_from(&state.last_checkpoint);
         }
+        found
     }
 
     /// The step of the best evaluation, where its checkpoint is kept.

@@ -1,11 +1,10 @@
 //! What a model makes of the held-out rows.
 
 use fthost_data::{Example, TokenRows};
-use fthost_engine::EngineError;
 use fthost_engine::train::TrainState;
 use serde::Serialize;
 
-use crate::error::{Result, RunError};
+use crate::error::Result;
 use crate::judge::Judgement;
 use crate::method::Method;
 use crate::reference::ReferenceLogps;
@@ -47,15 +46,9 @@ impl HeldOutRows {
     /// What `method` says of them; `None` where nothing is held out.
     ///
     /// # Errors
-    /// A loss that is not finite, with its rows and the last good checkpoint.
+    /// A loss that is not finite, with its rows.
     pub(crate) fn evaluate(&self, state: &TrainState, method: &Method) -> Result<Option<Evaluation>> {
-        let figures = method.evaluate(state, &self.laid).map_err(|error| match error {
-            RunError::Engine(EngineError::NotFiniteStep { what, value, step, rows, last_checkpoint: _ }) => {
-                let last_checkpoint = state.last_checkpoint.clone();
-                EngineError::NotFiniteStep { what, value, step, rows, last_checkpoint }.into()
-            }
-            other => other,
-        })?;
+        let figures = method.evaluate(state, &self.laid)?;
         Ok(figures.map(|metrics| Evaluation { step: state.step, metrics }))
     }
 }

@@ -126,7 +126,8 @@ pub fn run(
         if config.eval.is_due(state.step, plan.steps) && course.progress.evaluated != Some(state.step) {
             pace.pause();
             observe(Event::Evaluating { rows: held_out.examples.len() });
-            if let Some(mut evaluation) = held_out.evaluate(&state, &method)? {
+            let found = held_out.evaluate(&state, &method);
+            if let Some(mut evaluation) = course.settled(found, &mut state, observe)? {
                 // Plugins, which may ask others, judge on the first alone.
                 let models = (&state, asked.as_ref());
                 add_judgement(&mut evaluation, &mut judge, plugins, models, &mut metrics, folder)?;
@@ -173,13 +174,11 @@ pub fn run(
 
     course.settle(&mut state, observe)?;
     let result = save(&mut state, config)?;
-    if ranks.is_first() {
-        lock::write(config, plugins, &plan.data_digest, &base_digest, &result)?;
-        audit::write(plugins, folder)?;
-    }
     let mut summary = Summary::new(&plan, &course, &state, metrics.evaluations(), &pace, plugins, result);
     summary.precomputed = known.rows;
     if ranks.is_first() {
+        lock::write(config, plugins, &plan.data_digest, &base_digest, &summary.result)?;
+        audit::write(plugins, folder)?;
         summary.write(folder)?;
     }
     // Who ends sooner finds what the first has written.

@@ -71,7 +71,7 @@ pub fn begin(
         let thread = thread.spawn(move || write_own(&mut state, adapter, &base, &inside));
         Writing::Beside(thread.map_err(EngineError::io("write", folder))?)
     };
-    Ok(Ok(Saving { begun: Some(begun), writing: Some(writing), ranks: state.ranks.clone() }))
+    Ok(Ok(Saving { work: Some((begun, writing)), ranks: state.ranks.clone() }))
 }
 
 /// A checkpoint that is being written. Where nobody finishes it, because a run fails, a process alone does so when it is dropped; of
@@ -79,8 +79,8 @@ pub fn begin(
 #[derive(Debug)]
 #[must_use = "whoever begins a checkpoint finishes it"]
 pub struct Saving {
-    begun: Option<Begun>,
-    writing: Option<Writing>,
+    /// Taken by whoever finishes it.
+    work: Option<(Begun, Writing)>,
     ranks: Ranks,
 }
 
@@ -106,8 +106,8 @@ impl Saving {
     /// # Errors
     /// Ranks that can't be reached.
     pub fn is_written(&self) -> Result<bool> {
-        let is_written = !matches!(&self.writing, Some(Writing::Beside(thread)) if !thread.is_finished());
-        Ok(!self.ranks.any(!is_written)?)
+        let is_writing = matches!(&self.work, Some((_, Writing::Beside(thread))) if !thread.is_finished());
+        Ok(!self.ranks.any(is_writing)?)
     }
 
     /// Waits until it is written, and puts it where it belongs. All ranks do it together.
@@ -115,20 +115,16 @@ impl Saving {
     /// # Errors
     /// As [`save`].
     pub fn finish(mut self, state: &mut TrainState) -> Result<PathBuf> {
-        let (begun, writing) = self.take().expect("it is taken once");
+        let (begun, writing) = self.work.take().expect("it is taken once");
         let path = begun.finish(&state.ranks, writing.wait())?;
         state.last_checkpoint = Some(path.clone());
         Ok(path)
-    }
-
-    fn take(&mut self) -> Option<(Begun, Writing)> {
-        self.begun.take().zip(self.writing.take())
     }
 }
 
 impl Drop for Saving {
     fn drop(&mut self) {
-        let Some((begun, writing)) = self.take() else { return };
+        let Some((begun, writing)) = self.work.take() else { return };
         let written = match writing {
             Writing::Done(written) => written,
             // The folder may not be taken away under it.

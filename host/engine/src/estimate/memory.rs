@@ -147,7 +147,7 @@ pub struct BatchTokens {
 }
 
 /// How a step is taken, as far as it decides memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StepShape {
     /// What is kept between forward and backward.
     pub checkpointing: ActivationCheckpointing,

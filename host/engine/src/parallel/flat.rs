@@ -15,15 +15,8 @@ pub enum Flat {
     Device(Box<Tensor<1>>),
 }
 
-/// Pieces, each with the word that it begins at, as one tensor of `words` words; what is between them is zero.
-///
-/// # Shapes
-/// - pieces: `[length]`, in their order, none over another; result: `[words]`
-pub(crate) fn joined(
-    pieces: impl IntoIterator<Item = (usize, Tensor<1>)>,
-    words: usize,
-    device: &Device,
-) -> Tensor<1> {
+/// As [`Flat::of`], in the memory of `device`.
+fn joined(pieces: impl IntoIterator<Item = (usize, Tensor<1>)>, words: usize, device: &Device) -> Tensor<1> {
     let (mut all, mut end) = (Vec::new(), 0);
     let zeros = |length: usize| Tensor::zeros([length], device);
     for (begin, piece) in pieces {
@@ -40,25 +33,76 @@ pub(crate) fn joined(
 }
 
 impl Flat {
+    /// Pieces, each with the word that it begins at, in so many `words`; what is between them is zero. In the memory of `device`, or
+    /// in the host's.
+    ///
+    /// # Shapes
+    /// - pieces: `[length]`, f32, in their order, none over another
+    pub(crate) fn of(
+        pieces: impl IntoIterator<Item = (usize, Tensor<1>)>,
+        words: usize,
+        device: Option<&Device>,
+    ) -> Self {
+        if let Some(device) = device {
+            return Self::Device(Box::new(joined(pieces, words, device)));
+        }
+        let mut all = Vec::new();
+        for (begin, piece) in pieces {
+            let data = piece.into_data();
+            // One that is all there is keeps its memory.
+            if all.is_empty() && data.num_elements() == words {
+                return Self::Host(data.try_into_vec::<f32>().expect("words are f32"));
+            }
+            all.resize(words, 0.0);
+            let values = data.as_slice::<f32>().expect("words are f32");
+            all[begin..][..values.len()].copy_from_slice(values);
+        }
+        all.resize(words, 0.0);
+        Self::Host(all)
+    }
+
+    /// What lies at these places, each a word that it begins at and its length; what is in the host's memory comes to `device`.
+    ///
+    /// # Shapes
+    /// - result: `[length]` each
+    pub(crate) fn cut(
+        self,
+        places: impl IntoIterator<Item = (usize, usize)>,
+        device: &Device,
+    ) -> Vec<Tensor<1>> {
+        let places = places.into_iter();
+        match self {
+            Self::Device(all) => {
+                places.map(|(begin, length)| (*all).clone().narrow(0, begin, length)).collect()
+            }
+            Self::Host(mut all) => {
+                let words = all.len();
+                let cut = |(begin, length): (usize, usize)| match length == words {
+                    true => std::mem::take(&mut all),
+                    false => all[begin..][..length].to_vec(),
+                };
+                places.map(cut).map(|it| on(device, it)).collect()
+            }
+        }
+    }
+
     /// Has every rank's words, in the order of ranks, from this one's own. Those in the host's memory are all of them already, with this
     /// rank's in their place.
     pub(super) fn all_gather(self, ranks: &dyn Collective) -> Result<Self> {
+        let in_hosts = |mut all: Vec<f32>| {
+            ranks.all_gather(bytemuck::cast_slice_mut(&mut all))?;
+            Ok(all)
+        };
+        let from_own = |own: Vec<f32>| {
+            let mut all = vec![0.0; own.len() * ranks.size()];
+            all[ranks.global_rank() * own.len()..][..own.len()].copy_from_slice(&own);
+            in_hosts(all)
+        };
         match self {
-            Self::Host(mut all) => {
-                ranks.all_gather(bytemuck::cast_slice_mut(&mut all))?;
-                Ok(Self::Host(all))
-            }
+            Self::Host(all) => Ok(Self::Host(in_hosts(all)?)),
             Self::Device(own) => {
-                let ([length], device) = (own.dims(), own.device());
-                if let Some(on) = on_device(ranks, &device) {
-                    let all = Tensor::<1>::empty([length * ranks.size()], &device);
-                    on.all_gather(&memory(&own)?, &memory(&all)?)?;
-                    return Ok(Self::Device(Box::new(all)));
-                }
-                let mut all = vec![0.0; length * ranks.size()];
-                all[ranks.global_rank() * length..][..length].copy_from_slice(&values(*own));
-                ranks.all_gather(bytemuck::cast_slice_mut(&mut all))?;
-                Ok(Self::Device(Box::new(on(&device, all))))
+                let words = own.dims()[0] * ranks.size();
+                in_device(&own, ranks, words, |on, from, to| on.all_gather(from, to), from_own)
             }
         }
     }
@@ -72,34 +116,20 @@ impl Flat {
         match self {
             Self::Host(all) => Ok(Self::Host(in_hosts(all)?)),
             Self::Device(all) => {
-                let ([length], device) = (all.dims(), all.device());
-                if let Some(on) = on_device(ranks, &device) {
-                    let own = Tensor::<1>::empty([length / ranks.size()], &device);
-                    on.reduce_scatter(&memory(&all)?, &memory(&own)?)?;
-                    return Ok(Self::Device(Box::new(own)));
-                }
-                Ok(Self::Device(Box::new(on(&device, in_hosts(values(*all))?))))
+                let words = all.dims()[0] / ranks.size();
+                in_device(&all, ranks, words, |on, from, to| on.reduce_scatter(from, to), in_hosts)
             }
         }
     }
 
     /// Has the sums of all ranks'.
     pub(super) fn all_reduce(self, ranks: &dyn Collective) -> Result<Self> {
+        let in_hosts = |mut values: Vec<f32>| ranks.all_reduce(&mut values).map(|()| values);
         match self {
-            Self::Host(mut values) => {
-                ranks.all_reduce(&mut values)?;
-                Ok(Self::Host(values))
-            }
-            Self::Device(tensor) => {
-                let device = tensor.device();
-                if let Some(on) = on_device(ranks, &device) {
-                    let sums = Tensor::<1>::empty(tensor.dims(), &device);
-                    on.all_reduce(&memory(&tensor)?, &memory(&sums)?)?;
-                    return Ok(Self::Device(Box::new(sums)));
-                }
-                let mut values = values(*tensor);
-                ranks.all_reduce(&mut values)?;
-                Ok(Self::Device(Box::new(on(&device, values))))
+            Self::Host(values) => Ok(Self::Host(in_hosts(values)?)),
+            Self::Device(values) => {
+                let words = values.dims()[0];
+                in_device(&values, ranks, words, |on, from, to| on.all_reduce(from, to), in_hosts)
             }
         }
     }
@@ -116,17 +146,33 @@ impl Flat {
     }
 }
 
+/// What ranks make of `tensor`, so many `words` in the same memory: where their devices don't do it, their hosts do.
+fn in_device(
+    tensor: &Tensor<1>,
+    ranks: &dyn Collective,
+    words: usize,
+    by_devices: impl FnOnce(&dyn OnDevice, &DeviceMemory, &DeviceMemory) -> Result<()>,
+    in_hosts: impl FnOnce(Vec<f32>) -> Result<Vec<f32>>,
+) -> Result<Flat> {
+    let device = tensor.device();
+    let found = match on_device(ranks, &device) {
+        Some(devices) => {
+            let found = Tensor::<1>::empty([words], &device);
+            let memory = |it: &Tensor<1>| DeviceMemory::of(it.clone());
+            by_devices(devices, &memory(tensor)?, &memory(&found)?)?;
+            found
+        }
+        None => {
+            let values = tensor.clone().try_into_vec_as::<f32>().expect("words are read as f32");
+            on(&device, in_hosts(values)?)
+        }
+    };
+    Ok(Flat::Device(Box::new(found)))
+}
+
 /// Who does things in the memory of `device`, where somebody does.
 pub(super) fn on_device<'a>(ranks: &'a dyn Collective, device: &Device) -> Option<&'a dyn OnDevice> {
     ranks.on_device().filter(|_| has_memory(device))
-}
-
-fn memory(tensor: &Tensor<1>) -> Result<DeviceMemory> {
-    DeviceMemory::of(tensor.clone())
-}
-
-fn values(tensor: Tensor<1>) -> Vec<f32> {
-    tensor.try_into_vec_as::<f32>().expect("words are read as f32")
 }
 
 fn on(device: &Device, values: Vec<f32>) -> Tensor<1> {

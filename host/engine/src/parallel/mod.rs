@@ -6,6 +6,9 @@
 //! What is summed has one result on all ranks, and in one library, on one placement, the same again: a run is repeated bit for bit.
 
 mod flat;
+mod functions;
+#[cfg(test)]
+pub(crate) mod lonely;
 pub mod mpi;
 pub mod nccl;
 mod ordered;
@@ -15,7 +18,6 @@ pub mod watch;
 use std::fmt::Debug;
 
 pub use flat::Flat;
-pub(crate) use flat::joined;
 pub use ordered::{Ordered, Pending};
 pub use ranks::{LAUNCHERS, Merge, Ranks, Turn, launched, open};
 pub use watch::{Patience, Vigil};

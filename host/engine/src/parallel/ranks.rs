@@ -4,12 +4,12 @@ use std::env;
 use std::ops::Range;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Tensor;
 use fthost_data::Batch;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::flat::{Flat, joined, on_device};
+use super::flat::{Flat, on_device};
 use super::mpi::Mpi;
 use super::nccl::Nccl;
 use super::{Collective, Ordered, Single};
@@ -202,16 +202,6 @@ impl Ranks {
             .unwrap_or(own))
     }
 
-    /// What the first rank says, on all.
-    ///
-    /// # Errors
-    /// As [`Collective::barrier`].
-    pub fn of_first(&self, value: f64) -> Result<f64> {
-        let mut bytes = value.to_le_bytes();
-        self.broadcast(&mut bytes, 0)?;
-        Ok(f64::from_le_bytes(bytes))
-    }
-
     /// Refuses to go on where ranks differ in one of the values, each beside its name.
     ///
     /// # Errors
@@ -242,70 +232,21 @@ impl Ranks {
         if !self.are_many() {
             return Ok(gradients);
         }
-        if gradients.first().is_some_and(|it| on_device(&**self, &it.device()).is_some()) {
-            return self.reduce_on_device(gradients);
-        }
-        let (mut reduced, mut waiting, mut bucket) =
-            (Vec::with_capacity(gradients.len()), Vec::new(), Vec::new());
-        for gradient in gradients {
-            let device = gradient.device();
-            let values = gradient.try_into_vec_as::<f32>().expect("a float tensor is read as f32");
-            waiting.push((values.len(), device));
-            // One that fills a bucket alone is its own.
-            if bucket.is_empty() {
-                bucket = values;
-            } else {
-                bucket.extend_from_slice(&values);
-            }
-            if bucket.len() >= BUCKET {
-                self.send(&mut bucket, &mut waiting, &mut reduced)?;
-            }
-        }
-        self.send(&mut bucket, &mut waiting, &mut reduced)?;
-        Ok(reduced)
-    }
-
-    /// As [`Ranks::reduce`], in the memory of their device.
-    fn reduce_on_device(&self, gradients: Vec<Tensor<1>>) -> Result<Vec<Tensor<1>>> {
         let mut reduced = Vec::with_capacity(gradients.len());
         let mut gradients = gradients.into_iter().peekable();
         while let Some(device) = gradients.peek().map(Tensor::device) {
-            let (mut pieces, mut end) = (Vec::new(), 0);
+            let (mut places, mut bucket, mut end) = (Vec::new(), Vec::new(), 0);
             while let Some(gradient) = gradients.next_if(|_| end < BUCKET) {
-                let length = gradient.dims()[0];
-                pieces.push((end, gradient));
-                end += length;
+                places.push((end, gradient.dims()[0]));
+                bucket.push(gradient);
+                end += places[places.len() - 1].1;
             }
-            let places: Vec<(usize, usize)> = pieces.iter().map(|it| (it.0, it.1.dims()[0])).collect();
-            let Flat::Device(sums) = self.sums(Flat::Device(Box::new(joined(pieces, end, &device))))? else {
-                unreachable!("sums are where their values were")
-            };
-            reduced
-                .extend(places.into_iter().map(|(begin, length)| (*sums).clone().narrow(0, begin, length)));
+            let placed = places.iter().map(|it| it.0).zip(bucket);
+            let in_device = on_device(&**self, &device).map(|_| &device);
+            let sums = self.sums(Flat::of(placed, end, in_device))?;
+            reduced.extend(sums.cut(places, &device));
         }
         Ok(reduced)
-    }
-
-    fn send(
-        &self,
-        bucket: &mut Vec<f32>,
-        waiting: &mut Vec<(usize, Device)>,
-        reduced: &mut Vec<Tensor<1>>,
-    ) -> Result<()> {
-        self.all_reduce(bucket)?;
-        if let [(length, device)] = &waiting[..] {
-            reduced.push(Tensor::from_data(TensorData::new(std::mem::take(bucket), [*length]), device));
-        } else {
-            let mut rest = &bucket[..];
-            for (length, device) in waiting.iter() {
-                let (values, behind) = rest.split_at(*length);
-                reduced.push(Tensor::from_data(TensorData::new(values.to_vec(), [*length]), device));
-                rest = behind;
-            }
-            bucket.clear();
-        }
-        waiting.clear();
-        Ok(())
     }
 }
 
@@ -349,66 +290,20 @@ pub fn open(kind: DeviceKind) -> Result<Ranks> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+    use std::sync::Arc;
+
     use fthost_data::{Origin, Sequence};
 
+    use super::super::lonely::Lonely;
     use super::*;
-
-    /// One of several ranks, of which nobody else is there.
-    #[derive(Debug)]
-    struct Of(usize, usize);
-
-    impl Collective for Of {
-        fn name(&self) -> String {
-            "nobody".into()
-        }
-
-        fn global_rank(&self) -> usize {
-            self.0
-        }
-
-        fn local_rank(&self) -> usize {
-            self.0
-        }
-
-        fn size(&self) -> usize {
-            self.1
-        }
-
-        fn barrier(&self) -> Result<()> {
-            unreachable!("nobody is there")
-        }
-
-        fn broadcast(&self, _: &mut [u8], _: usize) -> Result<()> {
-            unreachable!("nobody is there")
-        }
-
-        fn all_gather(&self, _: &mut [u8]) -> Result<()> {
-            unreachable!("nobody is there")
-        }
-
-        fn all_reduce(&self, _: &mut [f32]) -> Result<()> {
-            unreachable!("nobody is there")
-        }
-
-        fn reduce_scatter(&self, _: &[f32], _: &mut [f32]) -> Result<()> {
-            unreachable!("nobody is there")
-        }
-
-        fn split(&self, _: usize) -> Result<Box<dyn Collective>> {
-            unreachable!("nobody is there")
-        }
-
-        fn abort(&self, _: i32) -> ! {
-            unreachable!("nobody is there")
-        }
-    }
 
     #[test]
     fn every_micro_batch_is_one_ranks_and_none_has_much_more_than_another() {
         for size in 1..5 {
             for tokens in [vec![], vec![7], vec![5, 5, 5], vec![100, 3, 50, 51, 49, 2, 1, 98]] {
                 let shares: Vec<Vec<usize>> = (0..size)
-                    .map(|rank| Ranks::new(Of(rank, size)).turns_of(&tokens))
+                    .map(|rank| Ranks::new(Lonely::new(rank, size)).turns_of(&tokens))
                     .map(|it| it.iter().map(|it| it.index).collect())
                     .collect();
                 let mut all: Vec<usize> = shares.concat();
@@ -426,7 +321,8 @@ mod tests {
     fn in_lockstep_every_rank_has_as_many_and_none_counts_twice() {
         for size in 1..5 {
             for tokens in [vec![], vec![7], vec![5, 5, 5], vec![100, 3, 50, 51, 49, 2, 1, 98]] {
-                let turns = (0..size).map(|rank| Ranks::new(Of(rank, size)).in_lockstep().turns_of(&tokens));
+                let turns =
+                    (0..size).map(|rank| Ranks::new(Lonely::new(rank, size)).in_lockstep().turns_of(&tokens));
                 let turns: Vec<Vec<Turn>> = turns.collect();
                 assert!(turns.iter().all(|it| it.len() == tokens.len().div_ceil(size)));
                 let mut all: Vec<usize> =
@@ -440,7 +336,7 @@ mod tests {
     #[test]
     fn parts_are_all_there_is_in_order() {
         for (size, count) in [(1, 7), (3, 7), (4, 2), (5, 0)] {
-            let parts = (0..size).map(|rank| Ranks::new(Of(rank, size)).stretch(count));
+            let parts = (0..size).map(|rank| Ranks::new(Lonely::new(rank, size)).stretch(count));
             let parts: Vec<Range<usize>> = parts.collect();
             assert_eq!(parts.iter().cloned().flatten().collect::<Vec<_>>(), (0..count).collect::<Vec<_>>());
             let lengths = || parts.iter().map(ExactSizeIterator::len);

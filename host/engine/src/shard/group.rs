@@ -9,7 +9,7 @@ use super::layout::{Entry, FlatLayout, Stored, Stretch, WORD};
 use crate::device::{has_memory, seen_as, words};
 use crate::models::Parameter;
 use crate::models::parameter::FROZEN;
-use crate::parallel::{Collective, Flat, Pending, Ranks, joined};
+use crate::parallel::{Collective, Flat, Pending, Ranks};
 
 /// What a rank has of frozen parameters.
 #[derive(Debug, Clone)]
@@ -247,8 +247,10 @@ impl Frozen {
             visit_stretches(&layout, rank, visit_all, |_, parameter, it| {
                 pieces.push((it.offset, words_of(parameter, &it.words)));
             });
-            let own = Own::Device(Box::new(joined(pieces, layout.own, &device)));
-            return Self { layout, own };
+            let Flat::Device(own) = Flat::of(pieces, layout.own, Some(&device)) else {
+                unreachable!("it is in the device's memory")
+            };
+            return Self { layout, own: Own::Device(own) };
         }
         let mut own = vec![0.0; layout.own];
         visit_stretches(&layout, rank, visit_all, |_, parameter, it| {
@@ -259,10 +261,14 @@ impl Frozen {
 
     /// Begins to gather it.
     pub fn gather(&self, ranks: &Ranks) -> Coming {
-        match &self.own {
-            Own::Host(own) => gather(&self.layout, ranks, |to| to.copy_from_slice(own)),
-            Own::Device(own) => gather_on_device(&self.layout, ranks, || (**own).clone()),
-        }
+        gather(&self.layout, ranks, || match &self.own {
+            Own::Host(own) => {
+                let mut all = vec![0.0; self.layout.words()];
+                all[ranks.global_rank() * own.len()..][..own.len()].copy_from_slice(own);
+                Flat::Host(all)
+            }
+            Own::Device(own) => Flat::Device(own.clone()),
+        })
     }
 }
 
@@ -308,17 +314,15 @@ impl Trained {
 
     /// Begins to gather it.
     pub fn gather(&self, ranks: &Ranks) -> Coming {
-        if let Some(device) = &self.device {
-            return gather_on_device(&self.layout, ranks, || {
-                joined(self.pieces.iter().map(|it| (it.offset, it.flat())), self.layout.own, device)
-            });
-        }
-        gather(&self.layout, ranks, |own| {
-            for piece in &self.pieces {
-                let values = piece.flat().into_data();
-                let values = values.as_slice::<f32>().expect("what is trained is f32");
-                own[piece.offset..][..values.len()].copy_from_slice(values);
-            }
+        gather(&self.layout, ranks, || {
+            let FlatLayout { own, .. } = self.layout;
+            // In the host's memory those of all ranks have their places.
+            let (begin, words) = match &self.device {
+                Some(_) => (0, own),
+                None => (ranks.global_rank() * own, self.layout.words()),
+            };
+            let pieces = self.pieces.iter().map(|it| (begin + it.offset, it.flat()));
+            Flat::of(pieces, words, self.device.as_ref())
         })
     }
 
@@ -336,16 +340,7 @@ impl Trained {
     /// All gradients of the group, flat as they are summed up; `gradients` stand in the order of the layout.
     pub fn flat(&self, gradients: Vec<Tensor<1>>) -> Flat {
         let placed = self.layout.entries.iter().map(|it| it.offset).zip(gradients);
-        if let Some(device) = &self.device {
-            return Flat::Device(Box::new(joined(placed, self.layout.words(), device)));
-        }
-        let mut flat = vec![0.0; self.layout.words()];
-        for (offset, gradient) in placed {
-            let data = gradient.into_data();
-            let values = data.as_slice::<f32>().expect("gradients are f32");
-            flat[offset..][..values.len()].copy_from_slice(values);
-        }
-        Flat::Host(flat)
+        Flat::of(placed, self.layout.words(), self.device.as_ref())
     }
 
     /// Zeros in place of this rank's stretch.
@@ -357,36 +352,15 @@ impl Trained {
     }
 
     /// What `own`, this rank's stretch of something, has for each piece.
-    pub fn cut(&self, own: &Flat) -> Vec<Tensor<1>> {
-        let cut = |piece: &Piece| {
-            let (length, device) = match &piece.value {
-                PieceValue::Vector(it) => (it.dims()[0], it.device()),
-                PieceValue::Matrix(it) => (it.dims()[1], it.device()),
-            };
-            match own {
-                Flat::Host(own) => {
-                    let values = own[piece.offset..][..length].to_vec();
-                    Tensor::from_data(TensorData::new(values, [length]), &device)
-                }
-                Flat::Device(own) => (**own).clone().narrow(0, piece.offset, length),
-            }
-        };
-        self.pieces.iter().map(cut).collect()
+    pub fn cut(&self, own: Flat) -> Vec<Tensor<1>> {
+        let Some(first) = self.pieces.first() else { return Vec::new() };
+        let places = self.pieces.iter().map(|it| (it.offset, it.flat().dims()[0]));
+        own.cut(places, &first.flat().device())
     }
 }
 
-/// Begins to gather a group of which `own` is this rank's stretch, in a device's memory.
-fn gather_on_device(layout: &FlatLayout, ranks: &Ranks, own: impl FnOnce() -> Tensor<1>) -> Coming {
+/// Begins to gather a group of which this rank has these `words`.
+fn gather(layout: &FlatLayout, ranks: &Ranks, words: impl FnOnce() -> Flat) -> Coming {
     let is_there = !layout.entries.is_empty();
-    Coming(is_there.then(|| ranks.begin_all_gather(Flat::Device(Box::new(own())))))
-}
-
-/// Begins to gather a group of which `write` writes this rank's stretch.
-fn gather(layout: &FlatLayout, ranks: &Ranks, write: impl FnOnce(&mut [f32])) -> Coming {
-    if layout.entries.is_empty() {
-        return Coming(None);
-    }
-    let mut all = vec![0.0; layout.words()];
-    write(&mut all[ranks.global_rank() * layout.own..][..layout.own]);
-    Coming(Some(ranks.begin_all_gather(Flat::Host(all))))
+    Coming(is_there.then(|| ranks.begin_all_gather(words())))
 }

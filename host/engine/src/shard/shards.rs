@@ -145,7 +145,7 @@ impl Shards {
     }
 
     /// What this rank's stretch of sums of a part has for each of its pieces.
-    pub(crate) fn cut(&self, part: Part, own: &Flat) -> Vec<Tensor<1>> {
+    pub(crate) fn cut(&self, part: Part, own: Flat) -> Vec<Tensor<1>> {
         self.part(part).trained.cut(own)
     }
 

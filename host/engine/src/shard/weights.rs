@@ -56,3 +56,24 @@ impl Weights {
         filled
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parallel::lonely::Lonely;
+
+    /// Nobody has asked for the next part yet.
+    #[test]
+    fn the_next_part_is_gathered_while_one_is_computed_with() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/train/model");
+        let mut model = crate::checkpoint::load_model(&folder, &burn::tensor::Device::flex()).unwrap();
+        let lonely = Lonely::new(0, 2);
+        lonely.share(&mut model);
+        let mut weights = Weights::new(&model, [Part::Block(0), Part::Block(1)]);
+        assert!(lonely.has_gathered(1));
+        let _block = weights.block(&model, 0);
+        assert!(lonely.has_gathered(2));
+        let _block = weights.block(&model, 1);
+        assert!(lonely.has_gathered(2), "nothing comes behind the last");
+    }
+}

@@ -84,7 +84,7 @@ impl Sums {
                 None => shards.own_zeros(part),
             };
             let sums = shards.mesh.replicate.sums(sums)?;
-            own.extend(shards.cut(part, &sums));
+            own.extend(shards.cut(part, sums));
         }
         Ok(own)
     }
@@ -107,4 +107,45 @@ pub(super) fn summed(state: &mut TrainState, [of_model, of_values]: [Sums; 2]) -
         state.visit_own(&mut |_, it| gradients.push(Tensor::zeros([it.length()], &device)));
     }
     state.ranks.reduce(gradients)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::parallel::lonely::Lonely;
+
+    /// A part's gradients are on their way while the next part's are made; when those are there, they are waited for.
+    #[test]
+    fn gradients_are_sent_without_waiting() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/train/model");
+        let mut model = crate::checkpoint::load_model(&folder, &burn::tensor::Device::flex()).unwrap();
+        let lonely = Lonely::new(0, 2);
+        lonely.share(&mut model);
+        let gradients = |model: &mut CausalLm, part: Part| {
+            let mut all = Vec::new();
+            part.visit_trained(model, &mut |_, it| {
+                all.push(Tensor::ones([it.length()], &burn::tensor::Device::flex()));
+            });
+            all
+        };
+        let [last, first] = [1, 0].map(|it| (Part::Block(it), gradients(&mut model, Part::Block(it))));
+        lonely.hold(true);
+        let (told, heard) = channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut sums = Sums::default();
+                sums.add(&model, last.0, last.1);
+                told.send("the last is sent").unwrap();
+                sums.add(&model, first.0, first.1);
+                told.send("the first is sent").unwrap();
+            });
+            let while_held = [10_000, 200].map(|it| heard.recv_timeout(Duration::from_millis(it)).ok());
+            lonely.hold(false);
+            assert_eq!(while_held, [Some("the last is sent"), None], "never more than two are there");
+            assert_eq!(heard.recv_timeout(Duration::from_secs(10)), Ok("the first is sent"));
+        });
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use fthost_engine::adapters::{AdapterConfig, LoraConfig, PrefixTuningConfig};
 use fthost_engine::checkpoint::LoadConfig;
-use fthost_engine::estimate::scaling::{Cluster, Link, Scaled, Work, scaled};
+use fthost_engine::estimate::scaling::{Cluster, Link, Scaled, Speeds, Work, scaled};
 use fthost_engine::estimate::{BatchTokens, ModelShape, Segment, StepShape, step_flops};
 use fthost_engine::models::DecoderConfig;
 use fthost_engine::nn::FloatDtype;
@@ -44,28 +44,24 @@ fn with_lora(shape: ModelShape) -> ModelShape {
 
 /// Eight GPUs a machine: NVLink 4 (450 GB/s each way) and eight ports of 400 Gb/s, of both four fifths.
 fn gpus(flops_per_second: f64) -> Cluster {
-    let link = |rate: f64, latency_seconds: f64| Link {
-        gather_bytes_per_second: rate,
-        reduce_bytes_per_second: rate,
-        latency_seconds,
-    };
+    linked(flops_per_second, link(0.8 * 450e9, 3e-6), link(0.8 * 400e9, 10e-6))
+}
+
+/// The same with other links.
+fn linked(flops_per_second: f64, within: Link, between: Link) -> Cluster {
+    let memory_bytes_per_second = 0.8 * 3.35e12;
     Cluster {
         ranks_per_machine: 8,
-        flops_per_second,
-        memory_bytes_per_second: 0.8 * 3.35e12,
-        within: link(0.8 * 450e9, 3e-6),
-        between: link(0.8 * 400e9, 10e-6),
+        speeds: Speeds { flops_per_second, memory_bytes_per_second, within, between },
     }
 }
 
+fn link(rate: f64, latency_seconds: f64) -> Link {
+    Link { gather_bytes_per_second: rate, reduce_bytes_per_second: rate, latency_seconds }
+}
+
 fn how() -> StepShape {
-    StepShape {
-        checkpointing: ActivationCheckpointing::Block,
-        gradient_release: false,
-        accumulates: false,
-        by_logps: false,
-        is_scored: false,
-    }
+    StepShape { checkpointing: ActivationCheckpointing::Block, ..StepShape::default() }
 }
 
 /// A sequence of 4096 tokens a rank and a step.
@@ -148,21 +144,16 @@ fn a_rank_receives_and_keeps_what_zero_says() {
 #[test]
 fn a_step_takes_the_longer_of_computing_and_gathering() {
     let shape = small();
-    let fast = Link { gather_bytes_per_second: 1e30, reduce_bytes_per_second: 1e30, latency_seconds: 0.0 };
-    let cluster = Cluster { within: fast, between: fast, ..gpus(400e12) };
+    let fast = link(1e30, 0.0);
+    let cluster = linked(400e12, fast, fast);
     let found = on(&shape, &all(), &cluster, 64);
     assert!((found.step_seconds - found.compute_seconds - found.update_seconds).abs() < 1e-9, "{found:?}");
-    let slow = Link { gather_bytes_per_second: 1e9, reduce_bytes_per_second: 1e9, latency_seconds: 0.0 };
-    let found = on(&shape, &all(), &Cluster { within: slow, between: slow, ..gpus(1e30) }, 64);
+    let slow = link(1e9, 0.0);
+    let found = on(&shape, &all(), &linked(1e30, slow, slow), 64);
     // As much comes through each link of a ring, a machine's or a rank's.
     assert!((found.step_seconds / (found.received_bytes / 1e9) - 1.0).abs() < 1e-3, "{found:?}");
     // Gradients of groups on 8 machines, summed up by one link a machine: as many bytes as the model has, there and back.
-    let found = on(
-        &shape,
-        &ParallelConfig { zero: Zero::One, ..shared(8) },
-        &Cluster { within: fast, between: slow, ..gpus(1e30) },
-        64,
-    );
+    let found = on(&shape, &ParallelConfig { zero: Zero::One, ..shared(8) }, &linked(1e30, fast, slow), 64);
     let expected = 2.0 * 4.0 * shape.parameters() as f64 * 7.0 / 8.0 / 1e9;
     assert!((found.step_seconds / expected - 1.0).abs() < 1e-3, "{found:?} {expected}");
 }
@@ -171,22 +162,17 @@ fn a_step_takes_the_longer_of_computing_and_gathering() {
 #[test]
 fn a_ring_over_machines_carries_all_through_each_link_and_hops_from_rank_to_rank() {
     let shape = small();
-    let link = |rate: f64, latency_seconds: f64| Link {
-        gather_bytes_per_second: rate,
-        reduce_bytes_per_second: rate,
-        latency_seconds,
-    };
-    let cluster = Cluster { within: link(1e30, 0.0), between: link(1e9, 0.0), ..gpus(1e30) };
+    let cluster = linked(1e30, link(1e30, 0.0), link(1e9, 0.0));
     let found = on(&shape, &all(), &cluster, 16);
     assert!((found.step_seconds / (found.received_bytes / 1e9) - 1.0).abs() < 1e-3, "{found:?}");
     // Gathered are 34 parts and 31 blocks again, and gradients of 34 summed up; a piece passes 15 ranks, one of the hops between machines.
     for (within, between, hops) in [(1.0, 0.0, 14.0), (0.0, 1.0, 1.0)] {
-        let cluster = Cluster { within: link(1e30, within), between: link(1e30, between), ..gpus(1e30) };
+        let cluster = linked(1e30, link(1e30, within), link(1e30, between));
         let found = on(&shape, &all(), &cluster, 16);
         assert!((found.step_seconds / ((34.0 + 31.0 + 34.0) * hops) - 1.0).abs() < 1e-3, "{found:?}");
     }
     // Twelve that share are on two machines, the second of which they have in part.
-    let cluster = Cluster { within: link(1e9, 0.0), between: link(1e30, 0.0), ..gpus(1e30) };
+    let cluster = linked(1e30, link(1e9, 0.0), link(1e30, 0.0));
     let found = on(&shape, &all(), &cluster, 12);
     let expected = on(&shape, &all(), &Cluster { ranks_per_machine: 12, ..cluster }, 12);
     assert_eq!(found.received_bytes, expected.received_bytes);

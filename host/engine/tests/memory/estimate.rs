@@ -114,8 +114,7 @@ fn peaks(mut model: CausalLm, tokens: usize, way: Way) -> (isize, u64) {
         checkpointing: way.checkpointing,
         gradient_release: way.release,
         accumulates: way.micro_batches > 1,
-        by_logps: false,
-        is_scored: false,
+        ..StepShape::default()
     };
     (peak() - before, step(&shape, &how, tokens_of(&batches[0])).total())
 }

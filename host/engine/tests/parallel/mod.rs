@@ -58,7 +58,6 @@ pub fn does_what_it_says(ranks: impl Collective + 'static) {
         assert_eq!(own, (rank * length..(rank + 1) * length).map(sum).collect::<Vec<f32>>(), "{length}");
     }
     let ranks = Ranks::new(ranks);
-    assert_eq!(ranks.of_first(rank as f64 + 0.5).unwrap(), 0.5);
     assert!(ranks.any(rank == size - 1).unwrap() && !ranks.any(false).unwrap());
     assert_eq!(ranks.sum([1.0, rank as f64]).unwrap(), [size as f64, (size * (size - 1) / 2) as f64]);
     // Neighbours, and every other one.

@@ -68,13 +68,7 @@ pub fn modes(config: &DecoderConfig, held: &BTreeMap<String, Held>, tokenizer: u
 }
 
 fn bytes(shape: &ModelShape, load: &LoadConfig, held: &BTreeMap<String, Held>, tokens: u64) -> u64 {
-    let how = StepShape {
-        checkpointing: ActivationCheckpointing::Block,
-        gradient_release: false,
-        accumulates: false,
-        by_logps: false,
-        is_scored: false,
-    };
+    let how = StepShape { checkpointing: ActivationCheckpointing::Block, ..StepShape::default() };
     let trained = shape.trained();
     let adapter = if shape.has_adapter() { 4 * shape.trained_values() } else { 0 };
     let in_files = weights(shape, load, stored(held));

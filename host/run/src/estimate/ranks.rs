@@ -48,13 +48,7 @@ impl Run<'_> {
             parallel,
         };
         let step = launch.speeds.map(|speeds| {
-            let cluster = Cluster {
-                ranks_per_machine: launch.ranks_per_node,
-                flops_per_second: speeds.flops_per_second,
-                memory_bytes_per_second: speeds.memory_bytes_per_second,
-                within: speeds.within,
-                between: speeds.between,
-            };
+            let cluster = Cluster { ranks_per_machine: launch.ranks_per_node, speeds };
             scaled(&work, &cluster, ranks)
         });
         let step = step.transpose()?;

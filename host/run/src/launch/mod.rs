@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use fthost_engine::EngineError;
 use fthost_engine::device::DeviceKind;
-use fthost_engine::estimate::scaling::Link;
+use fthost_engine::estimate::scaling::Speeds;
 use serde::Deserialize;
 
 pub use self::mpijob::{MpiJobConfig, PullPolicy, SecretKey, Toleration, VolumeConfig};
@@ -42,22 +42,7 @@ pub struct LaunchConfig {
     /// What a manifest asks of Kubeflow's mpi-operator.
     pub mpijob: Option<MpiJobConfig>,
     /// What ranks compute and links carry, for `fthost estimate`.
-    pub speeds: Option<SpeedsConfig>,
-}
-
-/// `[launch.speeds]`: what a step's time is estimated from, which no shape decides.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SpeedsConfig {
-    /// Floating point operations that a rank does in a second: a step's, as `fthost estimate` tells them, over the seconds that it was
-    /// measured to take.
-    pub flops_per_second: f64,
-    /// Of a rank's memory.
-    pub memory_bytes_per_second: f64,
-    /// Between ranks of a machine: what a rank receives.
-    pub within: Link,
-    /// Between machines: what a machine receives.
-    pub between: Link,
+    pub speeds: Option<Speeds>,
 }
 
 impl Default for LaunchConfig {
@@ -88,31 +73,10 @@ impl LaunchConfig {
             ("ranks_per_node", self.ranks_per_node),
             ("cores_per_rank", self.cores_per_rank),
         ];
-        let speeds = self.speeds.iter().flat_map(|it| {
-            let of = |link: &'static str, it: Link| {
-                let rates = [it.gather_bytes_per_second, it.reduce_bytes_per_second];
-                let names = ["gather_bytes_per_second", "reduce_bytes_per_second"];
-                names.into_iter().zip(rates).map(move |(name, it)| (format!("{link}.{name}"), it))
-            };
-            let own = [
-                ("flops_per_second".to_string(), it.flops_per_second),
-                ("memory_bytes_per_second".to_string(), it.memory_bytes_per_second),
-            ];
-            own.into_iter().chain(of("within", it.within)).chain(of("between", it.between))
-        });
-        let late = self.speeds.iter().flat_map(|it| {
-            let links = [("within", it.within), ("between", it.between)];
-            links.map(|(link, it)| (format!("{link}.latency_seconds"), it.latency_seconds))
-        });
-        let late = late.filter(|it| !(it.1.is_finite() && it.1 >= 0.0));
-        let late: Vec<String> =
-            late.map(|(name, it)| format!("`speeds.{name}` must be >= 0, got `{it}`")).collect();
-        let idle = speeds.filter(|it| !(it.1.is_finite() && it.1 > 0.0));
-        let idle: Vec<String> =
-            idle.map(|(name, it)| format!("`speeds.{name}` must be > 0, got `{it}`")).collect();
         let zero = counts.iter().filter(|it| it.1 == 0);
         let mut problems: Vec<String> = zero.map(|it| format!("`{}` must be > 0, got `0`", it.0)).collect();
-        problems.extend(idle.into_iter().chain(late));
+        let speeds = self.speeds.iter().flat_map(Speeds::problems);
+        problems.extend(speeds.map(|it| it.replacen('`', "`speeds.", 1)));
         let grace = self.grace_seconds;
         if !(1..=LONGEST_GRACE).contains(&grace) {
             problems.push(format!("`grace_seconds` must be in [1, {LONGEST_GRACE}], got `{grace}`"));

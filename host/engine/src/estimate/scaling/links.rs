@@ -14,12 +14,10 @@ pub struct Link {
     pub latency_seconds: f64,
 }
 
-/// Ranks and what is between them.
+/// What no shape decides: what a rank computes, and what is between ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Cluster {
-    /// Ranks of a machine, each with a device of its own.
-    pub ranks_per_machine: usize,
+pub struct Speeds {
     /// Floating point operations of matrix products that a rank does in a second, all that a step does besides included: a step's
     /// operations over the seconds that it was measured to take.
     pub flops_per_second: f64,
@@ -29,6 +27,36 @@ pub struct Cluster {
     pub within: Link,
     /// Between machines: what a machine receives, for all of its ranks together.
     pub between: Link,
+}
+
+impl Speeds {
+    /// Every impossible value, each with its key.
+    pub fn problems(&self) -> Vec<String> {
+        let links = [("within", self.within), ("between", self.between)];
+        let mut rates = vec![
+            ("flops_per_second".to_string(), self.flops_per_second),
+            ("memory_bytes_per_second".to_string(), self.memory_bytes_per_second),
+        ];
+        for (link, it) in links {
+            rates.push((format!("{link}.gather_bytes_per_second"), it.gather_bytes_per_second));
+            rates.push((format!("{link}.reduce_bytes_per_second"), it.reduce_bytes_per_second));
+        }
+        rates.retain(|it| !(it.1.is_finite() && it.1 > 0.0));
+        let rates = rates.into_iter().map(|(name, it)| format!("`{name}` must be > 0, got `{it}`"));
+        let late = links.map(|(link, it)| (link, it.latency_seconds)).into_iter();
+        let late = late.filter(|it| !(it.1.is_finite() && it.1 >= 0.0));
+        let late = late.map(|(link, it)| format!("`{link}.latency_seconds` must be >= 0, got `{it}`"));
+        rates.chain(late).collect()
+    }
+}
+
+/// Machines of so many ranks each, every rank with a device of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Cluster {
+    /// Ranks of a machine.
+    pub ranks_per_machine: usize,
+    /// What they compute, and what is between them.
+    pub speeds: Speeds,
 }
 
 /// Collectives of the ranks of a run.
@@ -68,7 +96,7 @@ impl<'a> Collectives<'a> {
         rate: fn(&Link) -> f64,
     ) -> Cost {
         let bytes = bytes * (ranks - 1) as f64 / ranks as f64;
-        let (of_rank, of_machine) = (&self.cluster.within, &self.cluster.between);
+        let Speeds { within: of_rank, between: of_machine, .. } = &self.cluster.speeds;
         let inside = if within > 1 { bytes / rate(of_rank) } else { 0.0 };
         let outside = if between > 1 { at_once as f64 * bytes / rate(of_machine) } else { 0.0 };
         let hops = (between * (within - 1)) as f64 * of_rank.latency_seconds

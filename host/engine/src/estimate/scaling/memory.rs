@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{PartBytes, Parts, Work, lets_go};
+use super::{PartBytes, Parts, Work, lets_go, shares};
 use crate::estimate::StepShape;
 use crate::estimate::memory::{moments, step, tile};
 use crate::estimate::shape::BlockWeights;
@@ -33,7 +33,7 @@ impl RankMemory {
 
 pub(super) fn of_rank(work: &Work<'_>, parts: &Parts, shard: usize) -> RankMemory {
     let ranks = shard as u64;
-    let shares = |from: Zero| shard > 1 && work.parallel.zero >= from;
+    let shares = |from| shares(work, shard, from);
     let cut = |bytes: u64, from: Zero| if shares(from) { bytes.div_ceil(ranks) } else { bytes };
     let total = parts.total();
     let own: Vec<usize> = work.shape.trained().iter().map(|it| it.div_ceil(shard)).collect();
@@ -61,7 +61,7 @@ pub(super) fn of_rank(work: &Work<'_>, parts: &Parts, shard: usize) -> RankMemor
 
 /// Bytes of what is gathered and of gradients on their way, at most.
 fn passing(work: &Work<'_>, parts: &Parts, shard: usize) -> u64 {
-    let shares = |from: Zero| shard > 1 && work.parallel.zero >= from;
+    let shares = |from| shares(work, shard, from);
     let gradients = |it: PartBytes| if shares(Zero::Two) { it.trained } else { 0 };
     let lets_go = lets_go(work, shard);
     let weights = |it: PartBytes| if lets_go { it.frozen + it.trained } else { 0 };

@@ -12,7 +12,7 @@ mod timeline;
 
 use serde::{Deserialize, Serialize};
 
-pub use links::{Cluster, Link};
+pub use links::{Cluster, Link, Speeds};
 pub use memory::RankMemory;
 
 use super::memory::{BatchTokens, Held, WeightBytes, weight};
@@ -148,14 +148,13 @@ pub fn scaled(work: &Work<'_>, cluster: &Cluster, ranks: usize) -> Result<Scaled
     let [replicate, shard] = work.parallel.degrees(ranks)?;
     let parts = Parts::of(work);
     let collectives = Collectives::new(cluster, [replicate, shard]);
-    let mut step = timeline::Step::new(work, &parts, &collectives, cluster.flops_per_second);
+    let mut step = timeline::Step::new(work, &parts, &collectives, cluster.speeds.flops_per_second);
     for _ in 0..work.micro_batches {
         step.pass();
     }
     step.sum_up();
-    let own = update_values(work, shard);
-    // Value, gradient and both moments are read, value and moments written.
-    let update = 7.0 * (size_of::<f32>() as u64 * own) as f64 / cluster.memory_bytes_per_second;
+    let own = work.shape.trained_values().div_ceil(shard as u64);
+    let update = update_seconds(own, cluster.speeds.memory_bytes_per_second);
     let found = step.finish();
     let step_seconds = found.seconds + update;
     let tokens = (work.batch.tokens * work.micro_batches * ranks as u64) as f64;
@@ -182,12 +181,17 @@ pub fn rank_memory(work: &Work<'_>, ranks: usize) -> Result<RankMemory> {
     Ok(memory::of_rank(work, &Parts::of(work), shard))
 }
 
-/// Values that a rank updates.
-fn update_values(work: &Work<'_>, shard: usize) -> u64 {
-    work.shape.trained_values().div_ceil(shard as u64)
+/// Seconds of an update of so many values, in memory of this speed: value, gradient and both moments are read, value and moments written.
+pub fn update_seconds(values: u64, memory_bytes_per_second: f64) -> f64 {
+    (7 * size_of::<f32>() as u64 * values) as f64 / memory_bytes_per_second
+}
+
+/// Whether ranks share what this stage does.
+fn shares(work: &Work<'_>, shard: usize, from: Zero) -> bool {
+    shard > 1 && work.parallel.zero >= from
 }
 
 /// Whether blocks are computed again because their weights were let go of.
 fn lets_go(work: &Work<'_>, shard: usize) -> bool {
-    shard > 1 && work.parallel.zero == Zero::Three && work.parallel.reshard_after_forward
+    shares(work, shard, Zero::Three) && work.parallel.reshard_after_forward
 }

@@ -1,7 +1,7 @@
 //! The order of a step, with what a rank computes on one side and what ranks do together on the other.
 
 use super::links::{Collectives, Cost};
-use super::{PartBytes, Parts, Work, lets_go};
+use super::{PartBytes, Parts, Work, lets_go, shares};
 use crate::estimate::flops::{
     behind_virtual, block_backward, block_forward, head as head_flops, prefix_encoder, projection,
 };
@@ -57,7 +57,7 @@ impl<'a> Step<'a> {
     }
 
     fn shares(&self, from: Zero) -> bool {
-        self.collectives.shard > 1 && self.work.parallel.zero >= from
+        shares(self.work, self.collectives.shard, from)
     }
 
     /// Forward and backward over a micro-batch.

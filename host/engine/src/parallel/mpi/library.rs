@@ -11,6 +11,7 @@ use libloading::os::unix::{Library as Loaded, RTLD_GLOBAL, RTLD_NOW};
 
 use super::abi::{Abi, Constants, Handle};
 use crate::error::{EngineError, Result};
+use crate::parallel::functions::functions;
 
 /// Bytes of the longest text that any of the libraries writes.
 const TEXT: usize = 8192;
@@ -24,21 +25,7 @@ const _: () = assert!(cfg!(target_endian = "little") && size_of::<Handle>() == 8
 /// MPI can be initialised once in a process, and not again after its end.
 static IS_INITIALISED: AtomicBool = AtomicBool::new(false);
 
-macro_rules! functions {
-    ($($field:ident = $name:literal : fn($($type:ty),*);)*) => {
-        /// Functions of MPI under their names.
-        #[derive(Debug)]
-        struct Functions { $($field: unsafe extern "C" fn($($type),*) -> c_int),* }
-
-        impl Functions {
-            fn of(library: &Loaded) -> std::result::Result<Self, libloading::Error> {
-                // SAFETY: MPI's functions have these signatures in every binary interface, handles being as wide as `Handle` says.
-                unsafe { Ok(Self { $($field: *library.get(concat!($name, "\0").as_bytes())?),* }) }
-            }
-        }
-    };
-}
-
+// MPI's functions have these signatures in every binary interface, handles being as wide as `Handle` says.
 functions! {
     init_thread = "MPI_Init_thread": fn(*mut c_int, *mut *mut *mut c_char, c_int, *mut c_int);
     finalize = "MPI_Finalize": fn();

@@ -8,6 +8,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use libloading::os::unix::{Library as Loaded, RTLD_NOW};
 
 use crate::error::{EngineError, Result};
+use crate::parallel::functions::functions;
 
 /// `CU_STREAM_NON_BLOCKING`: what others compute is not waited for.
 const NON_BLOCKING: c_uint = 1;
@@ -33,21 +34,7 @@ unsafe impl Send for Context {}
 // SAFETY: as above.
 unsafe impl Sync for Context {}
 
-macro_rules! functions {
-    ($($field:ident = $name:literal : fn($($type:ty),*);)*) => {
-        /// Functions of the driver under their names.
-        #[derive(Debug)]
-        struct Functions { $($field: unsafe extern "C" fn($($type),*) -> c_int),* }
-
-        impl Functions {
-            fn of(library: &Loaded) -> std::result::Result<Self, libloading::Error> {
-                // SAFETY: the signatures are those of `cuda.h` since CUDA 11.
-                unsafe { Ok(Self { $($field: *library.get(concat!($name, "\0").as_bytes())?),* }) }
-            }
-        }
-    };
-}
-
+// As `cuda.h` has them since CUDA 11.
 functions! {
     init = "cuInit": fn(c_uint);
     device_get_count = "cuDeviceGetCount": fn(*mut c_int);

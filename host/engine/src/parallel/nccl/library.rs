@@ -8,6 +8,7 @@ use libloading::os::unix::{Library as Loaded, RTLD_NOW};
 
 use super::driver::Stream;
 use crate::error::{EngineError, Result};
+use crate::parallel::functions::functions;
 
 /// Bytes of an id, `NCCL_UNIQUE_ID_BYTES`.
 pub(super) const ID: usize = 128;
@@ -33,31 +34,7 @@ unsafe impl Send for Comm {}
 // SAFETY: as above.
 unsafe impl Sync for Comm {}
 
-macro_rules! functions {
-    ($($field:ident = $name:literal : fn($($type:ty),*);)*) => {
-        /// Functions of NCCL under their names.
-        #[derive(Debug)]
-        struct Functions {
-            $($field: unsafe extern "C" fn($($type),*) -> c_int,)*
-            get_last_error: unsafe extern "C" fn(Comm) -> *const c_char,
-            get_error_string: unsafe extern "C" fn(c_int) -> *const c_char,
-        }
-
-        impl Functions {
-            fn of(library: &Loaded) -> std::result::Result<Self, libloading::Error> {
-                // SAFETY: the signatures are those of `nccl.h` since 2.18.
-                unsafe {
-                    Ok(Self {
-                        $($field: *library.get(concat!($name, "\0").as_bytes())?,)*
-                        get_last_error: *library.get(b"ncclGetLastError\0")?,
-                        get_error_string: *library.get(b"ncclGetErrorString\0")?,
-                    })
-                }
-            }
-        }
-    };
-}
-
+// As `nccl.h` has them since 2.18.
 functions! {
     get_version = "ncclGetVersion": fn(*mut c_int);
     get_unique_id = "ncclGetUniqueId": fn(*mut UniqueId);
@@ -69,6 +46,8 @@ functions! {
     broadcast = "ncclBroadcast": fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, Stream);
     all_gather = "ncclAllGather": fn(*const c_void, *mut c_void, usize, c_int, Comm, Stream);
     all_reduce = "ncclAllReduce": fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, Stream);
+    get_last_error = "ncclGetLastError": fn(Comm) -> *const c_char;
+    get_error_string = "ncclGetErrorString": fn(c_int) -> *const c_char;
     reduce_scatter = "ncclReduceScatter": fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, Stream);
 }
 
