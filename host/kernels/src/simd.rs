@@ -3,6 +3,8 @@
 //! A function in [`vectorized!`] is compiled once for each instruction set, and one is picked at run time. What it calls
 //! must be `#[inline(always)]` and small closures, otherwise it is compiled for the lowest common set, where `mul_add` is
 //! a call. Sums are kept in [`LANES`] partial sums, in a fixed order: a result does not depend on the number of threads.
+//!
+//! `unsafe` here: the instruction that asks for memory ahead of its use. It reads nothing and cannot fail.
 
 use pulp::Simd;
 
@@ -141,6 +143,23 @@ pub(crate) fn vector_dot<S: Simd, const SUMS: usize>(simd: S, a: &[f32], b: &[f3
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
     simd.reduce_sum_f32s(sums[0]) + rest
+}
+
+/// Values of a cache line.
+pub(crate) const LINE: usize = 16;
+
+/// Asks for the cache line that holds the value `ahead` of the first of `values`.
+#[inline(always)]
+pub(crate) fn expect(values: &[f32], ahead: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let place = values.as_ptr().wrapping_add(ahead).cast::<i8>();
+        // SAFETY: any address will do, and every x86-64 processor has the instruction.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(place) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (values, ahead);
 }
 
 /// The largest element; NaN where one is NaN, negative infinity where there is none.

@@ -320,12 +320,15 @@ impl Paged<'_> {
         for first in (begin..block.last).step_by(page) {
             let last = (first + page).min(block.last);
             let count = last - first;
-            let place = (sequence.pages[first / page] as usize * kv_heads + head) * page * head_dim;
-            let in_page = |it| Heads::beside(it, place, head_dim, head_dim);
-            let (keys, values) = (in_page(self.keys), in_page(self.values));
+            let of_page = |it, index: usize| {
+                let place = (sequence.pages[index] as usize * kv_heads + head) * page * head_dim;
+                Heads::beside(it, place, head_dim, head_dim)
+            };
+            let (keys, values) = (of_page(self.keys, first / page), of_page(self.values, first / page));
+            let next_keys = (last < block.last).then(|| of_page(self.keys, last / page));
             let scores = &mut scores[..rows * count];
             if rows <= FEW {
-                few_scores(&queries, keys, scores);
+                few_scores(&queries, keys, values, scores);
             } else {
                 let (queries, keys) = (Matrix::new(&queries, head_dim), keys.rows(0, 0, count));
                 let to = MatrixMut::new(scores, count);
@@ -334,7 +337,7 @@ impl Paged<'_> {
             let visible = Visible { block, group, first, last, window: self.config.window };
             absorb(scores, visible, softcap, &mut running);
             if rows <= FEW {
-                few_mixed(scores, values, &mut running.mixed);
+                few_mixed(scores, values, next_keys, &mut running.mixed);
             } else {
                 let (weights, values) = (Matrix::new(scores, count), values.rows(0, 0, count));
                 let to = MatrixMut::new(&mut running.mixed, head_dim);

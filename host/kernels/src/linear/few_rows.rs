@@ -7,15 +7,13 @@
 //!
 //! The weight comes from memory, and few rows are done as fast as it comes: it is read in long runs, which the machine
 //! foresees.
-//!
-//! `unsafe` here: the instruction that asks for memory ahead of its use. It reads nothing and cannot fail.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::stored::Stored;
 use crate::flex::unfilled;
-use crate::simd::vector_dot;
+use crate::simd::{LINE, expect, vector_dot};
 
 /// Rows of `x` up to which a weight is taken this way; from there on a packed product is faster.
 pub(crate) const FEW_ROWS: usize = 48;
@@ -26,16 +24,14 @@ const OUTPUTS: usize = 4;
 const SUMS: usize = 4;
 /// How many values ahead memory is asked for.
 const AHEAD: usize = 576;
-/// Values of a cache line.
-const LINE: usize = 16;
 /// Rows of the weight that are met at a time by one and by two vectors of `x`: their sums stay in registers. With three
 /// vectors the compiler does not keep them there.
 const OF_ONE: usize = 8;
 const OF_TWO: usize = 6;
-/// Values of the weight that a task reads at least.
-const VALUES: usize = 16 * 1024;
-/// Tasks a thread, so that none waits long for another.
-const TASKS: usize = 8;
+/// Tasks a thread, so that none waits long for another, and values of the weight that a task reads at least: of one or two
+/// rows of `x`, which wait for memory and are done soonest in long runs, and of more, which compute.
+const TASKS: [usize; 2] = [8, 16];
+const VALUES: [usize; 2] = [16 * 1024, 8 * 1024];
 /// Results of a task at most, so that they stay in the cache.
 const FOUND: usize = 16 * 1024;
 
@@ -58,10 +54,12 @@ pub(crate) fn few_rows_packed(
 ) {
     let (rows, outputs) = (x.len() / width, weights.iter().map(|it| it.outputs(width)).sum::<usize>());
     assert_eq!(y.len(), rows * outputs, "outputs of {rows} rows");
-    let share = outputs.div_ceil(TASKS * rayon::current_num_threads()).max(VALUES / width);
+    let computes = usize::from(packed.is_some());
+    let shares = TASKS[computes] * rayon::current_num_threads();
+    let share = outputs.div_ceil(shares).max(VALUES[computes] / width);
     let of_task = share.min(FOUND / rows).next_multiple_of(OF_ONE * OF_TWO / 2);
     let mut rest: Vec<&mut [f32]> = y.chunks_exact_mut(outputs).collect();
-    let mut tasks = Vec::with_capacity(TASKS * rayon::current_num_threads() + weights.len());
+    let mut tasks = Vec::with_capacity(shares + weights.len());
     for weight in weights {
         let outputs = weight.outputs(width);
         for first in (0..outputs).step_by(of_task) {
@@ -239,20 +237,6 @@ fn two_sums<S: Simd>(simd: S, weight: &[f32], x: [&[f32]; 2]) -> [f32; 2] {
         let rest = S::as_simd_f32s(x[row]).1.iter().zip(weight_rest);
         simd.reduce_sum_f32s(sums[row]) + rest.map(|(x, weight)| x * weight).sum::<f32>()
     })
-}
-
-/// Asks for the cache line that holds the value `ahead` of the first of `values`.
-#[inline(always)]
-fn expect(values: &[f32], ahead: usize) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let place = values.as_ptr().wrapping_add(ahead).cast::<i8>();
-        // SAFETY: any address will do, and every x86-64 processor has the instruction.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(place) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (values, ahead);
 }
 
 /// Sums of products of each weight row with the rows that lie in the lanes of `x`.
