@@ -9,6 +9,7 @@ use fthost_data::Batch;
 use fthost_kernels::pull_back;
 use serde::{Deserialize, Serialize};
 
+use super::kept_input::KeptInput;
 use crate::models::causal_lm::ids_tensor;
 use crate::models::{Block, BlockContext, CausalLm, Heads, Parameter, Part};
 use crate::nn::precision::cast;
@@ -23,6 +24,8 @@ pub enum ActivationCheckpointing {
     Off,
     /// The input of every block: each is computed twice, and memory grows by one row of numbers a token and block.
     Block,
+    /// As `Block`, the inputs in the memory of the host. On the CPU that is where they are anyway.
+    Offload,
     /// The input of every n-th block, which is computed twice, and everything of the others.
     EveryN(usize),
 }
@@ -39,7 +42,7 @@ impl ActivationCheckpointing {
     pub(crate) fn rebuilds(self, index: usize) -> bool {
         match self {
             Self::Off => false,
-            Self::Block => true,
+            Self::Block | Self::Offload => true,
             Self::EveryN(n) => index.is_multiple_of(n.max(1)),
         }
     }
@@ -49,7 +52,7 @@ impl ActivationCheckpointing {
 #[expect(clippy::large_enum_variant, reason = "one a block of the model")]
 enum Kept {
     /// What went in, and the block where it is not to be gathered again.
-    Input(Tensor<2>, Option<Box<Block>>),
+    Input(KeptInput, Option<Box<Block>>),
     /// Its graph, from leaf to output, with the weights that are leaves of it.
     ///
     /// `encoded` is the leaf that a projected prefix was made of.
@@ -118,13 +121,14 @@ impl<'a> Trunk<'a> {
         let ends = weights.ends(model, &[Part::Embedding]);
         let (context, mut x) = (ends.context(batch), ends.embed_batch(batch));
         drop(ends);
+        let offloads = checkpointing == ActivationCheckpointing::Offload;
         let mut kept = Vec::with_capacity(model.blocks.len());
         for index in 0..model.blocks.len() {
             let (block, lets_go) = (weights.block(model, index), lets_go(model, index));
             if lets_go || checkpointing.rebuilds(index) {
                 let input = x.clone();
                 x = block.forward(x, &context);
-                kept.push(Kept::Input(input, (!lets_go).then_some(block)));
+                kept.push(Kept::Input(KeptInput::new(input, offloads), (!lets_go).then_some(block)));
             } else {
                 let graph = graph_of(model, index, block, x, &context);
                 let Kept::Graph { output, .. } = &graph else { unreachable!("made as one") };
@@ -153,7 +157,7 @@ impl<'a> Trunk<'a> {
             let graph = match kept {
                 Kept::Input(x, block) => {
                     let block = block.unwrap_or_else(|| weights.block(model, index));
-                    graph_of(model, index, block, x, &context)
+                    graph_of(model, index, block, x.into_tensor(), &context)
                 }
                 graph => graph,
             };

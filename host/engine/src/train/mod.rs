@@ -4,6 +4,7 @@ pub mod early_stop;
 pub mod evaluate;
 pub mod executor;
 pub mod gradients;
+mod kept_input;
 pub mod kto;
 pub mod logps;
 pub mod memory;

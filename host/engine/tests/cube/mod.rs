@@ -17,9 +17,12 @@ const TOLERANCE: f32 = 1e-4;
 
 type StateOn = fn(&Device) -> TrainState;
 
-/// Every weight trained; an adapter on a frozen base, its blocks recomputed.
-const KINDS: [(&str, StateOn, ActivationCheckpointing); 2] =
-    [("full", full_on, ActivationCheckpointing::Off), ("lora", lora_on, ActivationCheckpointing::Block)];
+/// Every weight trained; an adapter on a frozen base, its blocks recomputed, from inputs that are kept on the device and on the host.
+const KINDS: [(&str, StateOn, ActivationCheckpointing); 3] = [
+    ("full", full_on, ActivationCheckpointing::Off),
+    ("lora", lora_on, ActivationCheckpointing::Block),
+    ("lora, offloaded", lora_on, ActivationCheckpointing::Offload),
+];
 
 #[cfg(feature = "cubecl-cpu")]
 fn cubecl_cpu() -> Option<Device> {

@@ -62,7 +62,10 @@ fn candidates(config: &RunConfig) -> Vec<(String, &'static str, RunConfig)> {
         all.push((keys, costs, changed));
     };
     let train = &config.train;
-    if train.activation_checkpointing != ActivationCheckpointing::Block {
+    if !matches!(
+        train.activation_checkpointing,
+        ActivationCheckpointing::Block | ActivationCheckpointing::Offload
+    ) {
         add("train.activation_checkpointing = \"block\"".into(), "each block is computed twice", &|it| {
             it.train.activation_checkpointing = ActivationCheckpointing::Block;
         });

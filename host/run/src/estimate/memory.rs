@@ -260,6 +260,7 @@ impl Run<'_> {
                 let kept = match config.train.activation_checkpointing {
                     ActivationCheckpointing::Off => "\"off\"".to_string(),
                     ActivationCheckpointing::Block => "\"block\"".to_string(),
+                    ActivationCheckpointing::Offload => "\"offload\"".to_string(),
                     ActivationCheckpointing::EveryN(n) => format!("every {n}"),
                 };
                 let batch = if config.data.packing {
