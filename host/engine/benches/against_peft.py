@@ -8,15 +8,15 @@ the blocks, or with `--full` every weight (against transformers alone), on 4 row
 f32, with clipping; the peer uses sdpa attention and torch's AdamW as it comes. Nothing is computed again in backward on
 either side; with `--gradient-checkpointing` every block is, on both; with `--every-n N` ours does more than the
 peer: it computes every N-th block again; with `--gradient-release` ours updates a block as soon as its gradients are
-there, and neither side clips, which needs them all. Each measurement is a process of its own, the first
-step warms up, and a step's time is the median of the rest. Ratios are ours to theirs: above 1 is better for tokens/s,
-below 1 for memory and CPU seconds. Machines are shared and noisy: read ratios of one run, with the load beside them.
+there, and neither side clips, which needs them all. Each measurement is a process of its own; the steps of a pair take
+turns, the first warms up, and a step's time is the median of the rest. Ratios are ours to theirs: above 1 is better for
+tokens/s, below 1 for memory and CPU seconds. Machines are shared and noisy: read ratios of one run, with the load beside them.
 """
 import argparse
 import json
 import sys
 
-from peers import StepClock, alternate, bench_binary, measure, parser, print_table, write
+from peers import StepClock, alternate_steps, bench_binary, parser, print_table, wait_for_turn, write
 
 RANK = 16
 
@@ -43,6 +43,8 @@ def peer(arguments: argparse.Namespace) -> None:
     clock = StepClock()
     for _ in range(arguments.steps + 1):
         ids = torch.randint(0, vocab_size, (arguments.batch, arguments.length))
+        if arguments.turns:
+            wait_for_turn()
         clock.begin()
         model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
         if not arguments.gradient_release:
@@ -59,28 +61,31 @@ def shape(arguments: argparse.Namespace) -> list[str]:
     return [str(it) for it in told] + ["--full"] * arguments.full + ["--gradient-release"] * arguments.gradient_release
 
 
-def ours(binary: str, arguments: argparse.Namespace) -> dict:
-    """One measurement of ours."""
+def ours(binary: str, arguments: argparse.Namespace) -> list[str]:
+    """The command of one measurement of ours."""
     checkpointing = "block" if arguments.gradient_checkpointing else str(arguments.every_n or "off")
     command = [binary, arguments.model, "--rank", str(RANK), "--activation-checkpointing", checkpointing]
-    return measure(command + shape(arguments), arguments.threads)
+    return command + shape(arguments)
 
 
-def theirs(arguments: argparse.Namespace) -> dict:
-    """One measurement of the peer."""
+def theirs(arguments: argparse.Namespace) -> list[str]:
+    """The command of one measurement of the peer."""
     command = [sys.executable, __file__, arguments.model, "--peer", "--threads", str(arguments.threads)]
     command += ["--gradient-checkpointing"] * arguments.gradient_checkpointing
-    return measure(command + shape(arguments), arguments.threads)
+    return command + shape(arguments)
 
 
 def run(arguments: argparse.Namespace) -> dict:
     """All pairs; prints the table and gives the measurements and what they amount to."""
     binary = arguments.ours or bench_binary("sft_step")
     name, what = ("transformers", "full fine-tuning") if arguments.full else ("PEFT", f"LoRA of rank {RANK}")
-    results = alternate({"ours": lambda: ours(binary, arguments), name: lambda: theirs(arguments)}, arguments.pairs)
+    commands = {"ours": ours(binary, arguments), name: theirs(arguments)}
+    commands = {name: [*command, "--turns"] for name, command in commands.items()}
+    results = alternate_steps(commands, arguments.threads, arguments.steps + 1, arguments.pairs)
     checkpointed = ", blocks computed again in backward" if arguments.gradient_checkpointing else ""
     if arguments.every_n:
-        checkpointed = f", ours with every {arguments.every_n}th block computed again"
+        which = "every block" if arguments.every_n == 1 else f"one block in {arguments.every_n}"
+        checkpointed = f", ours with {which} computed again"
     if arguments.gradient_release:
         checkpointed += ", no clipping, ours updated block by block"
     title = f"{what}, {arguments.batch} x {arguments.length} tokens{checkpointed}"
@@ -95,6 +100,7 @@ def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
     known.add_argument("--gradient-checkpointing", action="store_true", help="compute every block again, on both sides")
     known.add_argument("--every-n", type=int, help="compute every n-th block again, on our side alone")
     known.add_argument("--gradient-release", action="store_true", help="ours updates block by block; neither side clips")
+    known.add_argument("--turns", action="store_true", help=argparse.SUPPRESS)
     return known.parse_args(given)
 
 

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> dict:
                 asked = [arguments.model, "--batch", str(arguments.tokens // length), "--length", str(length)]
                 asked += ["--steps", str(arguments.steps), "--threads", str(arguments.threads)]
                 asked += ["--gradient-checkpointing"] * (checkpointing != "off")
-                found = against_peft.theirs(against_peft.arguments_of(asked))
+                found = measure(against_peft.theirs(against_peft.arguments_of(asked)), arguments.threads)
                 sides["PEFT"].append(found | {"length": length})
     flops = [flops_per_token(config, it, arguments.rank, checkpointing != "off") for it in arguments.lengths]
     return {"measurements": sides, "growth": {name: table(name, found, arguments, flops) for name, found in sides.items()}}

@@ -4,6 +4,9 @@ A driver describes one measurement of each side as a command whose output ends w
 commands run in turns, each measurement a process of its own, and which side goes first changes with every pair, so that
 a drift of the machine's load falls on both. Nothing here is specific to a workload.
 
+A program that knows `--turns` prints a line before every step and begins it when a line comes in. Of two such programs
+the steps take turns, not the measurements: both are loaded, one computes, and load that lasts seconds falls on both alike.
+
 A report has `tokens_per_second` and, where the side can tell, `step_seconds` and `step_cpu_seconds`: wall and CPU seconds
 (user and system) of each step, those that warm up included, `warm_up` of them. `measure` adds `cpu_seconds` (the whole
 process, loading included) and `peak_rss_gib` (the process, not its children; the kernel's `ru_maxrss`).
@@ -86,33 +89,97 @@ def last_line(lines: list[Line]) -> dict:
     return json.loads(lines[-1].text)
 
 
-def measure(command: list[str], threads: int, read: Callable[[list[Line]], dict] = last_line) -> dict:
-    """Runs `command`, whose report `read` finds in its output, and adds what the kernel knows of the process.
+class Measured:
+    """A process that is being measured; its output is read as it comes."""
 
-    `step_cpu_seconds` of the result is the median of the steps after those that warm up; `load` is the machine's before.
-    """
-    count = str(threads)
-    env = os.environ | {"RAYON_NUM_THREADS": count, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
-    load, begin = os.getloadavg()[0], time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, cwd=ROOT)
-    lines = [Line(text, process.pid) for text in process.stdout if text.strip()]
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        # Where a program tells its errors as JSON they are in its output.
-        told = "".join(it.text for it in lines[-3:])
-        sys.exit(f"failed with exit code {process.returncode}: {' '.join(command)}\n{told}")
-    found = read(lines)
-    steps = found.pop("step_cpu_seconds", None)
-    result = found | {
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "wall_seconds": time.perf_counter() - begin,
-        "peak_rss_gib": usage.ru_maxrss / 2**20,
-        "load": load,
-    }
-    if steps:
-        result["step_cpu_seconds"] = statistics.median(steps[found.get("warm_up", 1):])
-    return result
+    def __init__(self, command: list[str], threads: int):
+        count = str(threads)
+        env = os.environ | {"RAYON_NUM_THREADS": count, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
+        self.command, self.lines = command, []
+        self.load, self.begin = os.getloadavg()[0], time.perf_counter()
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env, cwd=ROOT)
+
+    def next_line(self) -> bool:
+        """Waits for a line that is not empty; whether one came."""
+        text = next((it for it in self.process.stdout if it.strip()), None)
+        if text is not None:
+            self.lines.append(Line(text, self.process.pid))
+        return text is not None
+
+    def step(self) -> None:
+        """Has a program that waits for its turn take a step, and waits for it."""
+        try:
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            # It has ended, and `finish` says why.
+            return
+        self.next_line()
+
+    def finish(self, read: Callable[[list[Line]], dict] = last_line) -> dict:
+        """Waits for the end; the report that `read` finds in the output, with what the kernel knows of the process.
+
+        `step_cpu_seconds` of the result is the median of the steps after those that warm up; `load` is the machine's before.
+        """
+        while self.next_line():
+            pass
+        _, status, usage = os.wait4(self.process.pid, 0)
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        if self.process.returncode != 0:
+            # Where a program tells its errors as JSON they are in its output.
+            told = "".join(it.text for it in self.lines[-3:])
+            sys.exit(f"failed with exit code {self.process.returncode}: {' '.join(self.command)}\n{told}")
+        found = read(self.lines)
+        steps = found.pop("step_cpu_seconds", None)
+        result = found | {
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "wall_seconds": time.perf_counter() - self.begin,
+            "peak_rss_gib": usage.ru_maxrss / 2**20,
+            "load": self.load,
+        }
+        if steps:
+            result["step_cpu_seconds"] = statistics.median(steps[found.get("warm_up", 1):])
+        return result
+
+
+def measure(command: list[str], threads: int, read: Callable[[list[Line]], dict] = last_line) -> dict:
+    """Runs `command` to its end, as [`Measured`] says."""
+    return Measured(command, threads).finish(read)
+
+
+def wait_for_turn() -> None:
+    """What a peer does before each step of `--turns`."""
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+
+SETTLE_SECONDS = 0.3
+"""After a step, before the other side's: OpenMP's threads compute a while before they sleep."""
+
+
+def alternate_steps(commands: dict[str, list[str]], threads: int, steps: int, pairs: int) -> dict[str, list[dict]]:
+    """As [`alternate`], of two programs that know `--turns`, whose `steps`, those that warm up included, take turns."""
+    results = {name: [] for name in commands}
+    for pair in range(pairs):
+        running = {}
+        for name, command in commands.items():
+            running[name] = Measured(command, threads)
+            running[name].next_line()
+        for step in range(steps):
+            for name in list(commands) if (pair + step) % 2 == 0 else reversed(commands):
+                time.sleep(SETTLE_SECONDS)
+                running[name].step()
+        for name, it in running.items():
+            note(results, name, it.finish())
+    return results
+
+
+def note(results: dict[str, list[dict]], name: str, found: dict, label: str = "") -> None:
+    """Adds a measurement, and tells of it."""
+    results[name].append(found)
+    short = {key: round(found[key], 3) for key in (*FIGURES, "load") if key in found}
+    print(f"{label}pair {len(results[name])}, {name}: {json.dumps(short)}", file=sys.stderr, flush=True)
 
 
 def alternate(sides: dict[str, Callable[[], dict]], pairs: int, label: str = "") -> dict[str, list[dict]]:
@@ -121,10 +188,7 @@ def alternate(sides: dict[str, Callable[[], dict]], pairs: int, label: str = "")
     for pair in range(pairs):
         order = list(sides) if pair % 2 == 0 else list(reversed(sides))
         for name in order:
-            found = sides[name]()
-            results[name].append(found)
-            short = {key: round(found[key], 3) for key in (*FIGURES, "load") if key in found}
-            print(f"{label}pair {pair + 1}, {name}: {json.dumps(short)}", file=sys.stderr, flush=True)
+            note(results, name, sides[name](), label)
     return results
 
 

@@ -2,9 +2,10 @@
 //!
 //! `cargo bench -p fthost-engine --bench sft_step -- MODEL_FOLDER [--rank 16] [--batch 4] [--length 256]
 //! [--steps 5] [--activation-checkpointing off|block|N] [--full] [--gradient-release] [--frozen-dtype f32|bf16]
-//! [--quant nf4|fp4|int8]`
+//! [--quant nf4|fp4|int8] [--turns]`
 //!
-//! Rows are random tokens, all supervised; the first step warms up and is not counted. CPU seconds are user and system
+//! Rows are random tokens, all supervised; the first step warms up and is not counted. With `--turns` a line is printed before
+//! every step, which begins when a line comes in: a driver has a peer's steps in between. CPU seconds are user and system
 //! time of all threads, to the kernel's tick of 10 ms.
 
 mod support;
@@ -38,6 +39,7 @@ struct Arguments {
     gradient_release: bool,
     frozen_dtype: FloatDtype,
     quant: Option<QuantConfig>,
+    turns: bool,
 }
 
 fn arguments() -> Result<Option<Arguments>, String> {
@@ -52,6 +54,7 @@ fn arguments() -> Result<Option<Arguments>, String> {
         gradient_release: false,
         frozen_dtype: FloatDtype::F32,
         quant: None,
+        turns: false,
     };
     let mut given = std::env::args().skip(1);
     while let Some(argument) = given.next() {
@@ -63,6 +66,7 @@ fn arguments() -> Result<Option<Arguments>, String> {
             // cargo passes this to every benchmark.
             "--bench" => {}
             "--full" => found.full = true,
+            "--turns" => found.turns = true,
             "--gradient-release" => found.gradient_release = true,
             "--rank" => found.rank = number(given.next())?,
             "--batch" => found.batch = number(given.next())?,
@@ -135,6 +139,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut seconds, mut used, mut losses) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..=arguments.steps {
         let batch = random_batch(vocab, [arguments.batch, arguments.length], &mut rng);
+        if arguments.turns {
+            println!("ready");
+            std::io::stdin().read_line(&mut String::new())?;
+        }
         let (begin, used_before) = (Instant::now(), cpu_seconds());
         losses.push(step(&mut state, &[batch], &config)?.loss);
         seconds.push(begin.elapsed().as_secs_f64());

@@ -29,7 +29,7 @@ impl KeptInput {
         match self {
             Self::Here(x) => x,
             Self::Host(data, device) => {
-                let dtype = data.dtype;
+                let dtype = data.dtype();
                 Tensor::from_data(data, (&device, dtype))
             }
         }
@@ -49,7 +49,7 @@ mod tests {
         for dtype in [DType::F32, DType::BF16] {
             let x = Tensor::<2>::from_data(TensorData::new(values.clone(), [3, 4]), (&device, dtype));
             let kept = KeptInput::on_host(x.clone());
-            assert!(matches!(&kept, KeptInput::Host(data, _) if data.dtype == dtype));
+            assert!(matches!(&kept, KeptInput::Host(data, _) if data.dtype() == dtype));
             let back = kept.into_tensor();
             assert_eq!((back.dims(), back.dtype()), ([3, 4], dtype));
             assert_eq!(back.into_data(), x.into_data());
