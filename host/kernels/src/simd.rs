@@ -87,17 +87,21 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// Sum of `term(i)` for `i` in `0..length`.
+/// Sum over what stands at each place of `slices`, which are as long as the first.
+///
+/// Whole chunks are taken from them: an index into a slice would be checked in the loop, which keeps it from vectors.
 #[inline(always)]
-pub(crate) fn sum(length: usize, term: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let whole = length - length % LANES;
-    for begin in (0..whole).step_by(LANES) {
+pub(crate) fn sum<const N: usize>(slices: [&[f32]; N], term: impl Fn([f32; N]) -> f32) -> f32 {
+    let (length, mut lanes) = (slices[0].len(), [0.0f32; LANES]);
+    let slices = slices.map(|it| it[..length].as_chunks::<LANES>());
+    let chunks = slices.map(|it| &it.0[..length / LANES]);
+    for at in 0..length / LANES {
+        let chunks = chunks.map(|it| &it[at]);
         for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += term(begin + lane);
+            *sum += term(chunks.map(|it| it[lane]));
         }
     }
-    let rest: f32 = (whole..length).map(&term).sum();
+    let rest: f32 = (0..length % LANES).map(|at| term(slices.map(|it| it.1[at]))).sum();
     lanes.iter().sum::<f32>() + rest
 }
 
@@ -229,7 +233,7 @@ mod tests {
         for length in [0usize, 1, 15, 16, 17, 48, 50] {
             let values: Vec<f32> = (0..length).map(|it| it as f32 - 3.0).collect();
             let expected: f32 = values.iter().sum();
-            assert_eq!(sum(length, |it| values[it]), expected);
+            assert_eq!(sum([&values[..length]], |[it]| it), expected);
             assert_eq!(dot(&values, &values), values.iter().map(|it| it * it).sum::<f32>());
             assert_eq!(max(&values), values.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         }

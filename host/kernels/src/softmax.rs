@@ -73,7 +73,7 @@ vectorized! {
     }
 
     fn sum_of_exponentials(logits: &[f32], largest: f32, scale: f32) -> f32 {
-        sum(logits.len(), |it| exp((logits[it] - largest) * scale))
+        sum([logits], |[it]| exp((it - largest) * scale))
     }
 
     /// The first token up to which the exponentials sum to more than `point`.
@@ -81,7 +81,7 @@ vectorized! {
         let share = |it: f32| exp((it - largest) * scale);
         let mut below = 0.0;
         for (chunk, logits) in logits.chunks(CHUNK).enumerate() {
-            let of_chunk = below + f64::from(sum(logits.len(), |it| share(logits[it])));
+            let of_chunk = below + f64::from(sum([logits], |[it]| share(it)));
             if point < of_chunk {
                 let mut up_to = below;
                 for (place, logit) in logits.iter().enumerate().filter(|it| *it.1 > f32::NEG_INFINITY) {

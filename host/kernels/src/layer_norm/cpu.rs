@@ -96,8 +96,8 @@ vectorized! {
 #[inline(always)]
 fn moments_of(x: &[f32], eps: f32) -> [f32; 2] {
     let width = x.len() as f32;
-    let mean = sum(x.len(), |it| x[it]) / width;
-    let variance = sum(x.len(), |it| (x[it] - mean) * (x[it] - mean)) / width;
+    let mean = sum([x], |[x]| x) / width;
+    let variance = sum([x], |[x]| (x - mean) * (x - mean)) / width;
     [mean, 1.0 / (variance + eps).sqrt()]
 }
 
@@ -114,8 +114,8 @@ fn backward_row(
     let width = x.len();
     let (dy, weight) = (&dy[..width], &weight[..width]);
     let (dx, dw, db) = (&mut dx[..width], &mut dw[..width], &mut db[..width]);
-    let mean_g = sum(width, |it| dy[it] * weight[it]) / width as f32;
-    let along = sum(width, |it| dy[it] * weight[it] * (x[it] - mean) * scale) / width as f32;
+    let mean_g = sum([dy, weight], |[dy, weight]| dy * weight) / width as f32;
+    let along = sum([dy, weight, x], |[dy, weight, x]| dy * weight * (x - mean) * scale) / width as f32;
     for index in 0..width {
         let normed = (x[index] - mean) * scale;
         dx[index] = scale * (dy[index] * weight[index] - mean_g - normed * along);

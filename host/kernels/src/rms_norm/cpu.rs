@@ -88,7 +88,7 @@ vectorized! {
 
 #[inline(always)]
 fn forward_row(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) -> f32 {
-    let mean = sum(x.len(), |it| x[it] * x[it]) / x.len() as f32;
+    let mean = sum([x], |[x]| x * x) / x.len() as f32;
     let scale = 1.0 / (mean + eps).sqrt();
     for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
         *y = x * scale * weight;
@@ -107,7 +107,7 @@ pub(crate) fn backward_rows(x: &[f32], weight: &[f32], scales: &[f32], dy: &[f32
 #[inline(always)]
 fn backward_row(x: &[f32], weight: &[f32], scale: f32, dy: &[f32], dx: &mut [f32]) {
     let (dy, weight) = (&dy[..x.len()], &weight[..x.len()]);
-    let along = sum(x.len(), |it| dy[it] * weight[it] * x[it]);
+    let along = sum([dy, weight, x], |[dy, weight, x]| dy * weight * x);
     let pull = along * scale * scale * scale / x.len() as f32;
     for (index, dx) in dx.iter_mut().enumerate() {
         *dx = scale * dy[index] * weight[index] - pull * x[index];
