@@ -54,7 +54,7 @@ fn values(tensor: Tensor<1>) -> Vec<f32> {
 }
 
 /// Output of `f` and the gradients of a weighted sum of it, one an input.
-fn run(inputs: &[Value], f: &dyn Fn(&[Value]) -> Tensor<2>) -> Vec<Vec<f32>> {
+pub(crate) fn run(inputs: &[Value], f: &dyn Fn(&[Value]) -> Tensor<2>) -> Vec<Vec<f32>> {
     let inputs: Vec<Value> = inputs.iter().map(Value::tracked).collect();
     let output = f(&inputs);
     let mut found = vec![values(output.clone().inner().flatten(0, 1))];

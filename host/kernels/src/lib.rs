@@ -42,7 +42,9 @@ pub use gelu::gelu;
 pub use layer_norm::layer_norm;
 pub use linear::{int8, linear};
 pub use linear_cross_entropy::{LinearCrossEntropy, Softcap, TokenLogps, linear_cross_entropy, token_logps};
-pub use lora_linear::{LoraLinear, LowRank, Prologue, Weight, lora_linear, lora_linears};
+pub use lora_linear::{
+    LoraLinear, LowRank, Prologue, Weight, lora_linear, lora_linears, lora_linears_for_gradients,
+};
 pub use packed::four_bit::{Absmax, FourBit, FourBitConfig, FourBitKind};
 pub use packed::ggml::{GgmlBlocks, GgmlError, GgmlType};
 pub use packed::int8_rows::Int8Rows;

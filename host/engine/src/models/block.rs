@@ -14,7 +14,7 @@ use super::norm::Norm;
 use super::parameter::Parameter;
 use super::prefix::Prefix;
 use super::trained::Trained;
-use crate::nn::linear::{Linear, beside, forward_all};
+use crate::nn::linear::{ForwardAll, Linear, beside, forward_all, forward_for_gradients};
 use crate::nn::precision::cast;
 
 /// A linear with the last parts of its Hugging Face name.
@@ -135,7 +135,13 @@ impl Block {
 
     /// The block after attention: `x` and what attention mixed, `[T, heads * head_dim]`, to the block's output.
     pub fn finish(&self, x: Tensor<2>, mixed: Tensor<2>) -> Tensor<2> {
-        let x = onto(x, mixed, Prologue::None, &self.output, self.post_attention_norm.as_deref());
+        self.finish_with(forward_all, x, mixed)
+    }
+
+    /// As [`Block::finish`], the last linear by `last` where its values are the block's output but for a sum.
+    fn finish_with(&self, last: ForwardAll, x: Tensor<2>, mixed: Tensor<2>) -> Tensor<2> {
+        let norm = self.post_attention_norm.as_deref();
+        let x = onto(forward_all, x, mixed, Prologue::None, &self.output, norm);
         match &self.feed_forward {
             FeedForward::Dense { up, down } => {
                 let up = after_norm(self.mlp_norm.as_ref(), up, x.clone());
@@ -143,7 +149,7 @@ impl Block {
                     Mlp::Gated(activation) => (up, Prologue::Gated(activation)),
                     Mlp::Gelu => (gelu(up), Prologue::None),
                 };
-                onto(x, up, prologue, down, self.post_mlp_norm.as_deref())
+                onto(last, x, up, prologue, down, self.post_mlp_norm.as_deref())
             }
             FeedForward::Mixture(mixture) => {
                 let normed = self.mlp_norm.iter().fold(x.clone(), |x, norm| norm.forward(x));
@@ -155,18 +161,27 @@ impl Block {
 
     /// `[T, D]` to `[T, D]`.
     pub fn forward(&self, x: Tensor<2>, context: &BlockContext) -> Tensor<2> {
+        self.forward_with(forward_all, x, context)
+    }
+
+    /// As [`Block::forward`] where only gradients through the result are asked for: what its values are, nobody knows.
+    pub fn forward_for_gradients(&self, x: Tensor<2>, context: &BlockContext) -> Tensor<2> {
+        self.forward_with(forward_for_gradients, x, context)
+    }
+
+    fn forward_with(&self, last: ForwardAll, x: Tensor<2>, context: &BlockContext) -> Tensor<2> {
         let ([heads, kv_heads], config) = (self.shape.heads, self.attention_config(context));
         let (tokens, qkv) = (x.dims()[0], self.projected(x.clone()));
         let Some(prefix) = self.prefix.as_deref() else {
             let mixed = qkv_attention(qkv, self.tables(context), heads, kv_heads, &config);
-            return self.finish(x, mixed);
+            return self.finish_with(last, x, mixed);
         };
         let prefix = prefix.rows(context.encoded.as_ref());
         let before = prefix.dims()[0];
         let rows = self.shape.as_qkv(beside(prefix, &qkv), qkv.dtype());
         let qkv = Tensor::cat(vec![rows, qkv], 0);
         let mixed = qkv_attention(qkv, self.tables(context), heads, kv_heads, &config);
-        self.finish(x, mixed.narrow(0, before, tokens))
+        self.finish_with(last, x, mixed.narrow(0, before, tokens))
     }
 
     /// Every base weight of the block, whose name begins with `path`.
@@ -281,10 +296,17 @@ fn after_norm(norm: Option<&Norm>, linears: &[Named], x: Tensor<2>) -> Tensor<2>
     forward_all(&linears, x, prologue, None)
 }
 
-/// The stream `x` plus what `linear` makes of `from`, normalised where there is a norm for it.
-fn onto(x: Tensor<2>, from: Tensor<2>, prologue: Prologue, linear: &Named, norm: Option<&Norm>) -> Tensor<2> {
+/// The stream `x` plus what `linear` makes of `from`, by `forward` or, where there is a norm for it, normalised.
+fn onto(
+    forward: ForwardAll,
+    x: Tensor<2>,
+    from: Tensor<2>,
+    prologue: Prologue,
+    linear: &Named,
+    norm: Option<&Norm>,
+) -> Tensor<2> {
     match norm {
-        None => forward_all(&[&linear.1], from, prologue, Some(x)),
+        None => forward(&[&linear.1], from, prologue, Some(x)),
         Some(norm) => x + norm.forward(forward_all(&[&linear.1], from, prologue, None)),
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor};
-use fthost_kernels::{Dropout, LoraLinear, LowRank, Prologue, Weight, lora_linears};
+use fthost_kernels::{
+    Dropout, LoraLinear, LowRank, Prologue, Weight, lora_linears, lora_linears_for_gradients,
+};
 
 use super::dora::Magnitude;
 use super::ia3::Ia3;
@@ -100,6 +102,24 @@ impl Linear {
         });
         LoraLinear { weight, bias: self.bias.clone().map(|it| cast(it, dtype)), lora }
     }
+}
+
+/// [`forward_all`], or [`forward_for_gradients`].
+pub type ForwardAll = fn(&[&Linear], Tensor<2>, Prologue, Option<Tensor<2>>) -> Tensor<2>;
+
+/// As [`forward_all`], of a result whose values nobody asks for: see [`lora_linears_for_gradients`]. Where a factor's gradient needs
+/// them they are computed.
+pub fn forward_for_gradients(
+    linears: &[&Linear],
+    x: Tensor<2>,
+    prologue: Prologue,
+    residual: Option<Tensor<2>>,
+) -> Tensor<2> {
+    if linears.iter().any(|it| it.ia3.is_some() || it.factor().is_some()) {
+        return forward_all(linears, x, prologue, residual);
+    }
+    let layers: Vec<LoraLinear> = linears.iter().map(|it| it.layer(x.dtype())).collect();
+    lora_linears_for_gradients(x, prologue, &layers, residual)
 }
 
 /// The outputs of `linears` side by side, plus `residual`: see [`lora_linears`].

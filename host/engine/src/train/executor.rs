@@ -130,7 +130,7 @@ impl<'a> Trunk<'a> {
                 x = block.forward(x, &context);
                 kept.push(Kept::Input(KeptInput::new(input, offloads), (!lets_go).then_some(block)));
             } else {
-                let graph = graph_of(model, index, block, x, &context);
+                let graph = graph_of(model, index, block, x, &context, Block::forward);
                 let Kept::Graph { output, .. } = &graph else { unreachable!("made as one") };
                 x = output.clone().inner();
                 kept.push(graph);
@@ -157,7 +157,8 @@ impl<'a> Trunk<'a> {
             let graph = match kept {
                 Kept::Input(x, block) => {
                     let block = block.unwrap_or_else(|| weights.block(model, index));
-                    graph_of(model, index, block, x.into_tensor(), &context)
+                    // Its output is there already.
+                    graph_of(model, index, block, x.into_tensor(), &context, Block::forward_for_gradients)
                 }
                 graph => graph,
             };
@@ -269,19 +270,20 @@ fn head<R>(
     (downstream, of_embedding, found)
 }
 
-/// The graph of `block`, the one at `index`, from a leaf `x`.
+/// The graph of `block`, the one at `index`, from a leaf `x`, which `forward` makes.
 fn graph_of(
     model: &CausalLm,
     index: usize,
     mut block: Box<Block>,
     x: Tensor<2>,
     context: &BlockContext,
+    forward: fn(&Block, Tensor<2>, &BlockContext) -> Tensor<2>,
 ) -> Kept {
     block.visit_trained(&model.trained, &model.block_path(index), &mut |_, parameter| parameter.track());
     let leaf = x.autodiff();
     let leaf = if index > 0 || model.trains_below_blocks() { leaf.require_grad() } else { leaf };
     let encoded = context.encoded.as_ref().map(|it| it.clone().autodiff().require_grad());
     let tracked = encoded.clone().map(|it| BlockContext { encoded: Some(it), ..context.clone() });
-    let output = block.forward(leaf.clone(), tracked.as_ref().unwrap_or(context));
+    let output = forward(&block, leaf.clone(), tracked.as_ref().unwrap_or(context));
     Kept::Graph { block, leaf, encoded, output }
 }

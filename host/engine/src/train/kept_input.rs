@@ -7,7 +7,7 @@ use crate::device::has_memory;
 /// Where the input of a block that is computed again lies until backward asks for it.
 pub(super) enum KeptInput {
     /// Where it was computed.
-    Here(Tensor<2>),
+    Here(Box<Tensor<2>>),
     /// In the memory of the host, with the device that it goes back to.
     Host(TensorData, Device),
 }
@@ -16,7 +16,7 @@ impl KeptInput {
     /// Of `x`, `[T, D]`. What a device other than the CPU has computed goes to the host where `offloads`: the device is waited
     /// for, and the copy made between two blocks.
     pub fn new(x: Tensor<2>, offloads: bool) -> Self {
-        if offloads && has_memory(&x.device()) { Self::on_host(x) } else { Self::Here(x) }
+        if offloads && has_memory(&x.device()) { Self::on_host(x) } else { Self::Here(Box::new(x)) }
     }
 
     fn on_host(x: Tensor<2>) -> Self {
@@ -27,7 +27,7 @@ impl KeptInput {
     /// The input, bit for bit, on the device that has computed it.
     pub fn into_tensor(self) -> Tensor<2> {
         match self {
-            Self::Here(x) => x,
+            Self::Here(x) => *x,
             Self::Host(data, device) => {
                 let dtype = data.dtype();
                 Tensor::from_data(data, (&device, dtype))

@@ -56,6 +56,8 @@ pub(super) struct LoraLinears {
     pub prologue: Prologue,
     pub residual: bool,
     pub layers: Vec<Layer>,
+    /// Only gradients are asked for: what backward needs is computed, and the result is zero.
+    pub for_gradients: bool,
 }
 
 /// Where a layer's tensors stand among the inputs, and its columns among the outputs.
@@ -158,16 +160,30 @@ fn transposed(b: &FlexTensor, scaling: f32) -> Vec<f32> {
     transposed
 }
 
+/// What backward is given: the inputs, `h`, and the norm's factors.
+fn kept(mut inputs: Vec<FlexTensor>, h: Vec<f32>, scales: Vec<f32>, tokens: usize) -> Vec<FlexTensor> {
+    let (total_rank, count) = (h.len() / tokens.max(1), scales.len());
+    inputs.push(tensor(h, &[tokens, total_rank]));
+    inputs.push(tensor(scales, &[count]));
+    inputs
+}
+
 impl Operation for LoraLinears {
     fn forward(&self, mut inputs: Vec<FlexTensor>, wanted: &[bool]) -> (FlexTensor, Vec<FlexTensor>) {
         let (places, tokens) = (self.places(), dims2(&inputs[0])[0]);
         let width = self.layers.iter().map(|it| it.out).sum::<usize>();
+        let empty = || tensor(Vec::new(), &[0]);
+        if self.for_gradients {
+            // Backward does not ask for it.
+            self.residual_place().into_iter().for_each(|it| inputs[it] = empty());
+            let (n, scales) = self.prologue.input(&inputs[0], self.norm_place().map(|it| &inputs[it]));
+            let in_width = n.len() / tokens.max(1);
+            let h = self.down(&inputs, &places, Matrix::strided(&n, tokens, in_width, in_width));
+            return (tensor(vec![0.0; tokens * width], &[tokens, width]), kept(inputs, h, scales, tokens));
+        }
         let (mut y, into) = match self.residual_place() {
             // Taken out of the inputs: where nobody else holds it, the sum is formed in its place.
-            Some(place) => {
-                let empty = tensor(Vec::new(), &[0]);
-                (into_values(std::mem::replace(&mut inputs[place], empty)), Into::Add)
-            }
+            Some(place) => (into_values(std::mem::replace(&mut inputs[place], empty())), Into::Add),
             None => (unfilled(tokens * width), Into::Overwrite),
         };
         let few = (1..=FEW_ROWS).contains(&tokens);
@@ -184,7 +200,6 @@ impl Operation for LoraLinears {
         };
         let in_width = n.len() / tokens.max(1);
         let n = Matrix::strided(&n, tokens, in_width, in_width);
-        let total_rank = places[0].ranks.stride;
         let h = self.down(&inputs, &places, n);
         if few {
             let weights: Vec<_> = places.iter().map(|it| it.weight(&inputs)).collect();
@@ -209,10 +224,7 @@ impl Operation for LoraLinears {
         if !wanted.contains(&true) {
             return (tensor(y, &[tokens, width]), Vec::new());
         }
-        inputs.push(tensor(h, &[tokens, total_rank]));
-        let count = scales.len();
-        inputs.push(tensor(scales, &[count]));
-        (tensor(y, &[tokens, width]), inputs)
+        (tensor(y, &[tokens, width]), kept(inputs, h, scales, tokens))
     }
 
     fn backward(

@@ -80,7 +80,24 @@ pub fn lora_linears(
     residual: Option<Tensor<2>>,
 ) -> Tensor<2> {
     if takes(&x, &prologue, layers, residual.as_ref()) {
-        return fused(x, prologue, layers, residual);
+        return fused(x, prologue, layers, residual, false);
+    }
+    lora_linears_reference(x, prologue, layers, residual)
+}
+
+/// As [`lora_linears`] where only gradients through the result are asked for: its values mean nothing, and the products with the
+/// weights that make them are spared where the operation is our own.
+///
+/// # Shapes
+/// As there.
+pub fn lora_linears_for_gradients(
+    x: Tensor<2>,
+    prologue: Prologue,
+    layers: &[LoraLinear],
+    residual: Option<Tensor<2>>,
+) -> Tensor<2> {
+    if takes(&x, &prologue, layers, residual.as_ref()) {
+        return fused(x, prologue, layers, residual, true);
     }
     lora_linears_reference(x, prologue, layers, residual)
 }
@@ -160,7 +177,13 @@ enum Part {
     Matrix(Tensor<2>),
 }
 
-fn fused(x: Tensor<2>, prologue: Prologue, layers: &[LoraLinear], residual: Option<Tensor<2>>) -> Tensor<2> {
+fn fused(
+    x: Tensor<2>,
+    prologue: Prologue,
+    layers: &[LoraLinear],
+    residual: Option<Tensor<2>>,
+    for_gradients: bool,
+) -> Tensor<2> {
     let mut parts = vec![Part::Matrix(x)];
     let prologue = match prologue {
         Prologue::None => cpu::Prologue::None,
@@ -197,7 +220,7 @@ fn fused(x: Tensor<2>, prologue: Prologue, layers: &[LoraLinear], residual: Opti
     }
     let layers: Vec<cpu::Layer> = layers.iter().map(shape).collect();
     let without_graph = layers.iter().any(|it| matches!(it.weight, cpu::Form::Int8));
-    let operation = cpu::LoraLinears { prologue, residual: has_residual, layers };
+    let operation = cpu::LoraLinears { prologue, residual: has_residual, layers, for_gradients };
     if without_graph {
         return forward(operation, parts);
     }
@@ -224,7 +247,7 @@ fn forward(operation: cpu::LoraLinears, parts: Vec<Part>) -> Tensor<2> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{Value, compare, random};
+    use crate::check::{Value, compare, random, run};
     use crate::packed::Packed;
     use crate::packed::four_bit::{FourBit, FourBitConfig};
 
@@ -375,6 +398,32 @@ mod tests {
                 |it| case.run(it, lora_linears_reference),
                 1e-5,
             );
+        }
+    }
+
+    /// The same bits as where the values are computed as well.
+    #[test]
+    fn gradients_do_not_ask_for_the_values() {
+        let case = Case {
+            norm: false,
+            gated: Some(Activation::Silu),
+            residual: true,
+            bias: true,
+            lora: true,
+            dropout: false,
+            four_bit: false,
+            outs: &[24],
+            tokens: 70,
+            width: 40,
+        };
+        for case in
+            [case, Case { tokens: 3, norm: true, gated: None, residual: false, outs: &[24, 7], ..case }]
+        {
+            let inputs = case.inputs();
+            let whole = run(&inputs, &|it| case.run(it, lora_linears));
+            let spared = run(&inputs, &|it| case.run(it, lora_linears_for_gradients));
+            assert!(spared[0].iter().all(|it| *it == 0.0), "values are not computed");
+            assert_eq!(spared[1..], whole[1..]);
         }
     }
 
