@@ -42,20 +42,26 @@ struct Arguments {
     turns: bool,
 }
 
+impl Default for Arguments {
+    fn default() -> Self {
+        Self {
+            model: PathBuf::new(),
+            rank: 16,
+            batch: 4,
+            length: 256,
+            steps: 5,
+            activation_checkpointing: ActivationCheckpointing::Off,
+            full: false,
+            gradient_release: false,
+            frozen_dtype: FloatDtype::F32,
+            quant: None,
+            turns: false,
+        }
+    }
+}
+
 fn arguments() -> Result<Option<Arguments>, String> {
-    let mut found = Arguments {
-        model: PathBuf::new(),
-        rank: 16,
-        batch: 4,
-        length: 256,
-        steps: 5,
-        activation_checkpointing: ActivationCheckpointing::Off,
-        full: false,
-        gradient_release: false,
-        frozen_dtype: FloatDtype::F32,
-        quant: None,
-        turns: false,
-    };
+    let mut found = Arguments::default();
     let mut given = std::env::args().skip(1);
     while let Some(argument) = given.next() {
         let number = |value: Option<String>| {
@@ -113,6 +119,12 @@ fn cpu_seconds() -> Option<f64> {
     Some(ticks?.iter().sum::<u64>() as f64 / 100.0)
 }
 
+/// Tells the driver that a step may begin, and waits for its line.
+fn wait_for_turn() -> std::io::Result<usize> {
+    println!("ready");
+    std::io::stdin().read_line(&mut String::new())
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Some(arguments) = arguments()? else {
         eprintln!("SKIPPED sft_step: no model folder given");
@@ -140,8 +152,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for _ in 0..=arguments.steps {
         let batch = random_batch(vocab, [arguments.batch, arguments.length], &mut rng);
         if arguments.turns {
-            println!("ready");
-            std::io::stdin().read_line(&mut String::new())?;
+            wait_for_turn()?;
         }
         let (begin, used_before) = (Instant::now(), cpu_seconds());
         losses.push(step(&mut state, &[batch], &config)?.loss);
