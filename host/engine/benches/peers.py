@@ -12,6 +12,7 @@ A report has `tokens_per_second` and, where the side can tell, `step_seconds` an
 process, loading included) and `peak_rss_gib` (the process, not its children; the kernel's `ru_maxrss`).
 """
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -122,6 +123,9 @@ class Measured:
 
         `step_cpu_seconds` of the result is the median of the steps after those that warm up; `load` is the machine's before.
         """
+        # A program that reads on meets the end, and does not wait for a line for ever.
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         while self.next_line():
             pass
         _, status, usage = os.wait4(self.process.pid, 0)
@@ -167,12 +171,17 @@ def alternate_steps(commands: dict[str, list[str]], threads: int, steps: int, pa
             running[name] = Measured(command, threads)
             running[name].next_line()
         for step in range(steps):
-            for name in list(commands) if (pair + step) % 2 == 0 else reversed(commands):
+            for name in order(commands, pair + step):
                 time.sleep(SETTLE_SECONDS)
                 running[name].step()
         for name, it in running.items():
             note(results, name, it.finish())
     return results
+
+
+def order(sides: dict, turn: int) -> list[str]:
+    """The names of `sides`: which goes first changes with every turn."""
+    return list(sides) if turn % 2 == 0 else list(reversed(sides))
 
 
 def note(results: dict[str, list[dict]], name: str, found: dict, label: str = "") -> None:
@@ -186,8 +195,7 @@ def alternate(sides: dict[str, Callable[[], dict]], pairs: int, label: str = "")
     """Measures both `sides` in turns; the side that goes first changes with every pair."""
     results = {name: [] for name in sides}
     for pair in range(pairs):
-        order = list(sides) if pair % 2 == 0 else list(reversed(sides))
-        for name in order:
+        for name in order(sides, pair):
             note(results, name, sides[name](), label)
     return results
 

@@ -115,11 +115,10 @@ pub fn forward_for_gradients(
     prologue: Prologue,
     residual: Option<Tensor<2>>,
 ) -> Tensor<2> {
-    if linears.iter().any(|it| it.ia3.is_some() || it.factor().is_some()) {
-        return forward_all(linears, x, prologue, residual);
+    match linears.iter().all(|it| it.ia3.is_none()) {
+        true => unscaled(lora_linears_for_gradients, linears, x, prologue, residual),
+        false => forward_all(linears, x, prologue, residual),
     }
-    let layers: Vec<LoraLinear> = linears.iter().map(|it| it.layer(x.dtype())).collect();
-    lora_linears_for_gradients(x, prologue, &layers, residual)
 }
 
 /// The outputs of `linears` side by side, plus `residual`: see [`lora_linears`].
@@ -130,7 +129,7 @@ pub fn forward_all(
     residual: Option<Tensor<2>>,
 ) -> Tensor<2> {
     if linears.iter().all(|it| it.ia3.is_none()) {
-        return unscaled(linears, x, prologue, residual);
+        return unscaled(lora_linears, linears, x, prologue, residual);
     }
     let dtype = x.dtype();
     let scaled = if linears.iter().any(|it| it.scale(true, dtype).is_some()) {
@@ -138,13 +137,13 @@ pub fn forward_all(
         let each = linears.iter().map(|it| match it.scale(true, dtype) {
             Some(scale) => {
                 let (x, prologue) = scaled_input(scale, x.clone(), prologue.clone());
-                unscaled(&[it], x, prologue, None)
+                unscaled(lora_linears, &[it], x, prologue, None)
             }
-            None => unscaled(&[it], x.clone(), prologue.clone(), None),
+            None => unscaled(lora_linears, &[it], x.clone(), prologue.clone(), None),
         });
         Tensor::cat(each.collect(), 1)
     } else {
-        unscaled(linears, x, prologue, None)
+        unscaled(lora_linears, linears, x, prologue, None)
     };
     let factors: Vec<Option<Tensor<1>>> = linears.iter().map(|it| it.scale(false, dtype)).collect();
     let scaled = match factors.iter().any(Option::is_some) {
@@ -186,13 +185,19 @@ fn side_by_side(of: Vec<Option<Tensor<1>>>, linears: &[&Linear], silent: f32, li
     Tensor::cat(each.collect(), 0).unsqueeze()
 }
 
-/// [`forward_all`] but for factors of inputs and outputs.
-fn unscaled(linears: &[&Linear], x: Tensor<2>, prologue: Prologue, residual: Option<Tensor<2>>) -> Tensor<2> {
+/// [`forward_all`] but for factors of inputs and outputs; by `product` where nothing is done to what it gives.
+fn unscaled(
+    product: fn(Tensor<2>, Prologue, &[LoraLinear], Option<Tensor<2>>) -> Tensor<2>,
+    linears: &[&Linear],
+    x: Tensor<2>,
+    prologue: Prologue,
+    residual: Option<Tensor<2>>,
+) -> Tensor<2> {
     let dtype = x.dtype();
     let mut layers: Vec<LoraLinear> = linears.iter().map(|it| it.layer(dtype)).collect();
     let factors: Vec<Option<Tensor<1>>> = linears.iter().map(|it| it.factor()).collect();
     if factors.iter().all(Option::is_none) {
-        return lora_linears(x, prologue, &layers, residual);
+        return product(x, prologue, &layers, residual);
     }
     // Neither bias nor residual is scaled.
     let biases: Vec<Option<Tensor<1>>> = layers.iter_mut().map(|it| it.bias.take()).collect();

@@ -172,20 +172,9 @@ impl Operation for LoraLinears {
     fn forward(&self, mut inputs: Vec<FlexTensor>, wanted: &[bool]) -> (FlexTensor, Vec<FlexTensor>) {
         let (places, tokens) = (self.places(), dims2(&inputs[0])[0]);
         let width = self.layers.iter().map(|it| it.out).sum::<usize>();
-        let empty = || tensor(Vec::new(), &[0]);
-        if self.for_gradients {
-            // Backward does not ask for it.
-            self.residual_place().into_iter().for_each(|it| inputs[it] = empty());
-            let (n, scales) = self.prologue.input(&inputs[0], self.norm_place().map(|it| &inputs[it]));
-            let in_width = n.len() / tokens.max(1);
-            let h = self.down(&inputs, &places, Matrix::strided(&n, tokens, in_width, in_width));
-            return (tensor(vec![0.0; tokens * width], &[tokens, width]), kept(inputs, h, scales, tokens));
-        }
-        let (mut y, into) = match self.residual_place() {
-            // Taken out of the inputs: where nobody else holds it, the sum is formed in its place.
-            Some(place) => (into_values(std::mem::replace(&mut inputs[place], empty())), Into::Add),
-            None => (unfilled(tokens * width), Into::Overwrite),
-        };
+        // Backward does not ask for it.
+        let take = |place: usize| std::mem::replace(&mut inputs[place], tensor(Vec::new(), &[0]));
+        let residual = self.residual_place().map(take);
         let few = (1..=FEW_ROWS).contains(&tokens);
         let norm = self.norm_place().map(|it| &inputs[it]);
         let (n, scales, packed) = match Packing::of(tokens).filter(|_| few) {
@@ -201,6 +190,14 @@ impl Operation for LoraLinears {
         let in_width = n.len() / tokens.max(1);
         let n = Matrix::strided(&n, tokens, in_width, in_width);
         let h = self.down(&inputs, &places, n);
+        if self.for_gradients {
+            return (tensor(vec![0.0; tokens * width], &[tokens, width]), kept(inputs, h, scales, tokens));
+        }
+        let (mut y, into) = match residual {
+            // Where nobody else holds it, the sum is formed in its place.
+            Some(it) => (into_values(it), Into::Add),
+            None => (unfilled(tokens * width), Into::Overwrite),
+        };
         if few {
             let weights: Vec<_> = places.iter().map(|it| it.weight(&inputs)).collect();
             few_rows_packed(n.values(), packed.as_deref(), in_width, &weights, &mut y, into == Into::Add);

@@ -79,10 +79,7 @@ pub fn lora_linears(
     layers: &[LoraLinear],
     residual: Option<Tensor<2>>,
 ) -> Tensor<2> {
-    if takes(&x, &prologue, layers, residual.as_ref()) {
-        return fused(x, prologue, layers, residual, false);
-    }
-    lora_linears_reference(x, prologue, layers, residual)
+    fused_where_ours(x, prologue, layers, residual, false)
 }
 
 /// As [`lora_linears`] where only gradients through the result are asked for: its values mean nothing, and the products with the
@@ -96,8 +93,18 @@ pub fn lora_linears_for_gradients(
     layers: &[LoraLinear],
     residual: Option<Tensor<2>>,
 ) -> Tensor<2> {
+    fused_where_ours(x, prologue, layers, residual, true)
+}
+
+fn fused_where_ours(
+    x: Tensor<2>,
+    prologue: Prologue,
+    layers: &[LoraLinear],
+    residual: Option<Tensor<2>>,
+    for_gradients: bool,
+) -> Tensor<2> {
     if takes(&x, &prologue, layers, residual.as_ref()) {
-        return fused(x, prologue, layers, residual, true);
+        return fused(x, prologue, layers, residual, for_gradients);
     }
     lora_linears_reference(x, prologue, layers, residual)
 }

@@ -53,10 +53,6 @@ impl Run<'_> {
     }
 }
 
-/// What computes every block again already.
-const REBUILT: [ActivationCheckpointing; 2] =
-    [ActivationCheckpointing::Block, ActivationCheckpointing::Offload];
-
 /// Changes that the run file could take, what they cost, and the run with each.
 fn candidates(config: &RunConfig) -> Vec<(String, &'static str, RunConfig)> {
     let mut all = Vec::new();
@@ -66,7 +62,7 @@ fn candidates(config: &RunConfig) -> Vec<(String, &'static str, RunConfig)> {
         all.push((keys, costs, changed));
     };
     let train = &config.train;
-    if !REBUILT.contains(&train.activation_checkpointing) {
+    if train.activation_checkpointing != ActivationCheckpointing::Block {
         add("train.activation_checkpointing = \"block\"".into(), "each block is computed twice", &|it| {
             it.train.activation_checkpointing = ActivationCheckpointing::Block;
         });
