@@ -149,13 +149,12 @@ fn stacked(inputs: &[FlexTensor], places: &[Places<'_>]) -> Vec<f32> {
     each.collect::<Vec<_>>().concat()
 }
 
-/// `scaling b^T`, `[rank, out]`.
-fn transposed(b: &FlexTensor, scaling: f32) -> Vec<f32> {
-    let [out, rank] = dims2(b);
-    let b = values(b);
-    let mut transposed = unfilled(out * rank);
-    for (term, row) in transposed.chunks_exact_mut(out).enumerate() {
-        row.iter_mut().enumerate().for_each(|(index, it)| *it = scaling * b[index * rank + term]);
+/// `scaling m^T` of an `m` whose rows have `columns` values.
+fn transposed(m: &[f32], columns: usize, scaling: f32) -> Vec<f32> {
+    let rows = m.len() / columns;
+    let mut transposed = unfilled(m.len());
+    for (column, to) in transposed.chunks_exact_mut(rows).enumerate() {
+        to.iter_mut().enumerate().for_each(|(row, it)| *it = scaling * m[row * columns + column]);
     }
     transposed
 }
@@ -214,7 +213,7 @@ impl Operation for LoraLinears {
                 add_bias(&mut y, it.columns, values(&inputs[bias]));
             }
             if let Some(lora) = it.lora {
-                let b = transposed(&inputs[lora + 1], it.scaling);
+                let b = transposed(values(&inputs[lora + 1]), it.ranks.count, it.scaling);
                 add_product(&mut y, it.columns, &h, it.ranks, &b);
             }
         }
@@ -349,10 +348,12 @@ impl LoraLinears {
             let dh = columns_of_mut(&mut dh, tokens, it.ranks);
             product(dh, Into::Overwrite, it.scaling, dy, b, Threads::All);
             if wanted[lora + 1] {
+                // Its transpose, whose rows are as long as those of `dy`: the product reads these along, not a few values
+                // of each.
                 let mut db = unfilled(out * rank);
                 let h = columns_of(h, tokens, it.ranks);
-                product(MatrixMut::new(&mut db, rank), Into::Overwrite, it.scaling, dy.t(), h, Threads::All);
-                found[lora + 1] = Some(tensor(db, &[out, rank]));
+                product(MatrixMut::new(&mut db, out), Into::Overwrite, it.scaling, h.t(), dy, Threads::All);
+                found[lora + 1] = Some(tensor(transposed(&db, out, 1.0), &[out, rank]));
             }
         }
         self.gradients_of_a(places, &dh, n, wanted, found);
