@@ -163,17 +163,20 @@ impl Parts {
 
     /// `None` where there are not parts for more than half of the threads.
     fn of(rows: usize, columns: usize, threads: usize) -> Option<Self> {
-        let least = if columns <= Self::FEW_COLUMNS { Self::LEAST_OF_FEW } else { Self::LEAST };
-        let of_rows = (rows / least).clamp(1, threads);
-        let of_columns = (columns / Self::LEAST).clamp(1, threads / of_rows);
         let each = |length: usize, parts: usize, multiple: usize| length.div_ceil(parts).next_multiple_of(multiple);
-        let parts = Self {
+        let of = |of_rows: usize, of_columns: usize| Self {
             rows,
             columns,
             rows_each: each(rows, of_rows, Self::ROWS),
             columns_each: each(columns, of_columns, Self::COLUMNS),
         };
-        (2 * of_rows * of_columns > threads && of_rows * of_columns > 1).then_some(parts)
+        let least = if columns <= Self::FEW_COLUMNS { Self::LEAST_OF_FEW } else { Self::LEAST };
+        let by_columns = of(1, threads);
+        // Each thread packs its own columns of `b`, where rows would have all of them pack all of it.
+        let even = by_columns.columns_each >= Self::LEAST && by_columns.columns_each * threads <= columns + columns / 14;
+        let of_rows = if even { 1 } else { (rows / least).clamp(1, threads) };
+        let of_columns = (columns / Self::LEAST).clamp(1, threads / of_rows);
+        (2 * of_rows * of_columns > threads && of_rows * of_columns > 1).then(|| of(of_rows, of_columns))
     }
 
     fn count(self) -> usize {
