@@ -63,7 +63,8 @@ def shape(arguments: argparse.Namespace) -> list[str]:
 
 def ours(binary: str, arguments: argparse.Namespace) -> list[str]:
     """The command of one measurement of ours."""
-    checkpointing = "block" if arguments.gradient_checkpointing else str(arguments.every_n or "off")
+    some = f"first-{arguments.first_n}" if arguments.first_n else str(arguments.every_n or "off")
+    checkpointing = "block" if arguments.gradient_checkpointing else some
     command = [binary, arguments.model, "--rank", str(RANK), "--activation-checkpointing", checkpointing]
     return command + shape(arguments)
 
@@ -86,6 +87,8 @@ def run(arguments: argparse.Namespace) -> dict:
     if arguments.every_n:
         which = "every block" if arguments.every_n == 1 else f"one block in {arguments.every_n}"
         checkpointed = f", ours with {which} computed again"
+    if arguments.first_n:
+        checkpointed = f", ours with the first {arguments.first_n} blocks computed again"
     if arguments.gradient_release:
         checkpointed += ", no clipping, ours updated block by block"
     title = f"{what}, {arguments.batch} x {arguments.length} tokens{checkpointed}"
@@ -99,6 +102,7 @@ def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
     known.add_argument("--full", action="store_true", help="train every weight, against transformers alone")
     known.add_argument("--gradient-checkpointing", action="store_true", help="compute every block again, on both sides")
     known.add_argument("--every-n", type=int, help="compute every n-th block again, on our side alone")
+    known.add_argument("--first-n", type=int, help="compute the first n blocks again, on our side alone")
     known.add_argument("--gradient-release", action="store_true", help="ours updates block by block; neither side clips")
     known.add_argument("--turns", action="store_true", help=argparse.SUPPRESS)
     return known.parse_args(given)

@@ -86,11 +86,11 @@ def common(arguments: argparse.Namespace, ours: str, steps: int | None = None) -
 
 
 def equal_rows(row: str, arguments: argparse.Namespace, board: Board) -> dict:
-    # Trained whole, the weights with gradients and moments alone come close to the bar on memory: ours computes every
-    # block again, which the peer does not, and is held to the bar on speed all the same.
-    full = ["--full", "--every-n", "1"] if row == "full" else []
+    # Trained whole, the weights with gradients and moments alone come close to the bar on memory: ours computes blocks
+    # again, which the peer does not, and is held to the bar on speed all the same.
+    full = ["--full", "--first-n", "22"] if row == "full" else []
     found = against_peft.run(against_peft.arguments_of(common(arguments, arguments.program("sft_step")) + full))
-    work = "full fine-tuning step, 4 x 256, ours with every block twice" if full else "LoRA r=16 step, 4 x 256"
+    work = "full fine-tuning step, 4 x 256, ours with 22 of 30 blocks twice" if full else "LoRA r=16 step, 4 x 256"
     board.steps(work, found["compared"], "transformers" if full else "transformers + PEFT", BARS[row])
     return found
 

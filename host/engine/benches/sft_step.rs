@@ -1,7 +1,7 @@
 //! Times optimizer steps of supervised fine-tuning, LoRA or with `--full` every weight, and prints one line of JSON.
 //!
 //! `cargo bench -p fthost-engine --bench sft_step -- MODEL_FOLDER [--rank 16] [--batch 4] [--length 256]
-//! [--steps 5] [--activation-checkpointing off|block|N] [--full] [--gradient-release] [--frozen-dtype f32|bf16]
+//! [--steps 5] [--activation-checkpointing off|block|N|first-N] [--full] [--gradient-release] [--frozen-dtype f32|bf16]
 //! [--quant nf4|fp4|int8] [--turns]`
 //!
 //! Rows are random tokens, all supervised; the first step warms up and is not counted. With `--turns` a line is printed before
@@ -100,7 +100,14 @@ fn arguments() -> Result<Option<Arguments>, String> {
                     Some(n) if n.parse::<usize>().is_ok_and(|it| it > 0) => {
                         ActivationCheckpointing::EveryN(n.parse().expect("just parsed"))
                     }
-                    _ => return Err(format!("`{argument}` must be `off`, `block` or a number > 0")),
+                    Some(n) if n.strip_prefix("first-").is_some_and(|it| it.parse::<usize>().is_ok()) => {
+                        ActivationCheckpointing::FirstN(n["first-".len()..].parse().expect("just parsed"))
+                    }
+                    _ => {
+                        return Err(format!(
+                            "`{argument}` must be `off`, `block`, a number > 0 or `first-N`"
+                        ));
+                    }
                 }
             }
             _ if argument.starts_with('-') => return Err(format!("`{argument}` is not known")),

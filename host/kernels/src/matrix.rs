@@ -163,7 +163,8 @@ impl Parts {
 
     /// `None` where there are not parts for more than half of the threads.
     fn of(rows: usize, columns: usize, threads: usize) -> Option<Self> {
-        let each = |length: usize, parts: usize, multiple: usize| length.div_ceil(parts).next_multiple_of(multiple);
+        let each =
+            |length: usize, parts: usize, multiple: usize| length.div_ceil(parts).next_multiple_of(multiple);
         let of = |of_rows: usize, of_columns: usize| Self {
             rows,
             columns,
@@ -173,7 +174,8 @@ impl Parts {
         let least = if columns <= Self::FEW_COLUMNS { Self::LEAST_OF_FEW } else { Self::LEAST };
         let by_columns = of(1, threads);
         // Each thread packs its own columns of `b`, where rows would have all of them pack all of it.
-        let even = by_columns.columns_each >= Self::LEAST && by_columns.columns_each * threads <= columns + columns / 14;
+        let even = by_columns.columns_each >= Self::LEAST
+            && by_columns.columns_each * threads <= columns + columns / 14;
         let of_rows = if even { 1 } else { (rows / least).clamp(1, threads) };
         let of_columns = (columns / Self::LEAST).clamp(1, threads / of_rows);
         (2 * of_rows * of_columns > threads && of_rows * of_columns > 1).then(|| of(of_rows, of_columns))
@@ -187,7 +189,10 @@ impl Parts {
     fn get(self, index: usize) -> (Range<usize>, Range<usize>) {
         let across = self.columns.div_ceil(self.columns_each);
         let range = |at: usize, each: usize, length: usize| at * each..((at + 1) * each).min(length);
-        (range(index / across, self.rows_each, self.rows), range(index % across, self.columns_each, self.columns))
+        (
+            range(index / across, self.rows_each, self.rows),
+            range(index % across, self.columns_each, self.columns),
+        )
     }
 }
 
@@ -255,7 +260,9 @@ mod tests {
 
     #[test]
     fn parts_cover_a_result_once() {
-        for (rows, columns) in [(1024, 576), (1000, 3072), (64, 960), (64, 49_152), (1024, 16), (300, 300), (5, 7)] {
+        for (rows, columns) in
+            [(1024, 576), (1000, 3072), (64, 960), (64, 49_152), (1024, 16), (300, 300), (5, 7)]
+        {
             for threads in [1, 2, 3, 8, 64] {
                 let Some(parts) = Parts::of(rows, columns, threads) else { continue };
                 assert!((2..=threads).contains(&parts.count()), "{parts:?} for {threads} threads");
@@ -280,7 +287,10 @@ mod tests {
                 *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 Some((*state >> 8) as f32 / (1 << 23) as f32 - 1.0)
             };
-            std::iter::successors(Some(seed), |it| Some(*it)).scan(seed, |state, _| next(state)).take(count).collect()
+            std::iter::successors(Some(seed), |it| Some(*it))
+                .scan(seed, |state, _| next(state))
+                .take(count)
+                .collect()
         };
         for (rows, inner, columns) in [(600, 70, 576), (64, 600, 1100), (513, 300, 16)] {
             let (a, b) = (random(rows * inner, 1), random(columns * inner, 2));

@@ -15,7 +15,7 @@ use crate::train::ActivationCheckpointing;
 /// Bytes of an f32.
 pub(super) const F32: u64 = size_of::<f32>() as u64;
 /// Logits that the head's loss holds at one time, as `kernels/src/linear_cross_entropy/cpu.rs`.
-const LOGITS: u64 = 1 << 23;
+const LOGITS: u64 = 1 << 24;
 /// Values that are widened at a time of what is stored in fewer bits, as `kernels/src/linear/stored.rs`.
 const TILE: u64 = 256 * 1024;
 /// Tokens of a page of keys and values.
@@ -229,7 +229,8 @@ pub fn step(shape: &ModelShape, how: &StepShape, batch: BatchTokens) -> StepMemo
         let gradients_then = gradients + F32 * block.backward_weights;
         peak.or_more(StepMemory { activations: others + graph, working, gradients: gradients_then });
         activations = others;
-        gradients += if how.gradient_release { 0 } else { of_block };
+        // Those of another micro-batch are added to what is there already.
+        gradients += if how.gradient_release || how.accumulates { 0 } else { of_block };
     }
     let embeddings = F32 * (shape.selected(shape.embeddings()) + shape.prompt as u64 * width);
     if embeddings > 0 {
@@ -237,6 +238,16 @@ pub fn step(shape: &ModelShape, how: &StepShape, batch: BatchTokens) -> StepMemo
         peak.or_more(StepMemory { activations, working, gradients: gradients + embeddings - of_tied });
     }
     peak
+}
+
+/// How many of the first blocks, some but not all, have to be computed again for a step to peak no higher than with all of
+/// them ([`ActivationCheckpointing::FirstN`]); `None` where no such number does, or none has to be. `how.checkpointing` does not
+/// count.
+pub fn blocks_again(shape: &ModelShape, how: &StepShape, batch: BatchTokens) -> Option<usize> {
+    let peak = |checkpointing| step(shape, &StepShape { checkpointing, ..*how }, batch).total();
+    let of_all = peak(ActivationCheckpointing::Block);
+    let enough = |it: &usize| peak(ActivationCheckpointing::FirstN(*it)) <= of_all;
+    (0..shape.blocks.len()).find(enough).filter(|it| *it > 0)
 }
 
 /// Numbers a token of the rotary embeddings' tables.

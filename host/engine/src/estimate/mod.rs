@@ -11,7 +11,7 @@ mod shape;
 pub use block::{BlockNumbers, numbers};
 pub use flops::{Segment, forward as forward_flops, head as head_flops, step as step_flops};
 pub use memory::{
-    BatchTokens, GenerationMemory, Held, Sampling, StepMemory, StepShape, WeightBytes, blocks, generation,
-    moments, pass, step, tile, weights,
+    BatchTokens, GenerationMemory, Held, Sampling, StepMemory, StepShape, WeightBytes, blocks, blocks_again,
+    generation, moments, pass, step, tile, weights,
 };
 pub use shape::{BlockWeights, FeedForwardShape, LinearShape, ModelShape, Role, WeightShape};

@@ -28,14 +28,21 @@ pub enum ActivationCheckpointing {
     Offload,
     /// The input of every n-th block, which is computed twice, and everything of the others.
     EveryN(usize),
+    /// The inputs of the first n blocks, which are computed twice, and everything of those above. Backward is done with these
+    /// first, and where all weights are trained their gradients take the room: up to some n they cost no memory at the peak.
+    /// Megatron-LM's `--recompute-method block`.
+    FirstN(usize),
 }
 
 impl ActivationCheckpointing {
     /// Every impossible value, with its key.
     pub fn problems(self) -> Vec<String> {
-        let zero = self == Self::EveryN(0);
-        let problem = || "`activation_checkpointing.every_n` must be > 0, got `0`".to_string();
-        zero.then(problem).into_iter().collect()
+        let zero = match self {
+            Self::EveryN(0) => "every_n",
+            Self::FirstN(0) => "first_n",
+            _ => return Vec::new(),
+        };
+        vec![format!("`activation_checkpointing.{zero}` must be > 0, got `0`")]
     }
 
     /// Whether the block at `index` is computed again.
@@ -44,6 +51,7 @@ impl ActivationCheckpointing {
             Self::Off => false,
             Self::Block | Self::Offload => true,
             Self::EveryN(n) => index.is_multiple_of(n.max(1)),
+            Self::FirstN(n) => index < n,
         }
     }
 }

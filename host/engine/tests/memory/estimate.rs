@@ -7,11 +7,11 @@ use fthost_data::{Batch, Origin, Sequence};
 use fthost_engine::Device;
 use fthost_engine::adapters::{AdapterConfig, Ia3Config, LoraConfig, attach_ia3, attach_lora};
 use fthost_engine::checkpoint::{LoadConfig, init_model, load_model_as};
-use fthost_engine::estimate::{BatchTokens, ModelShape, StepShape, pass, step};
+use fthost_engine::estimate::{BatchTokens, ModelShape, StepShape, blocks_again, pass, step};
 use fthost_engine::models::CausalLm;
 use fthost_engine::optim::AdamWConfig;
 use fthost_engine::parallel::Ranks;
-use fthost_engine::train::ActivationCheckpointing::{self, Block, EveryN, Off};
+use fthost_engine::train::ActivationCheckpointing::{self, Block, EveryN, FirstN, Off};
 use fthost_engine::train::{StepConfig, TrainState, evaluate, sft};
 use serde_json::{Value, json};
 
@@ -139,7 +139,7 @@ fn a_real_models_step_peaks_at_the_estimate() {
     };
     let _alone = alone();
     for tokens in [512, 1536] {
-        for (lora, checkpointing) in [(true, Off), (true, Block), (false, Block)] {
+        for (lora, checkpointing) in [(true, Off), (true, Block), (false, Block), (false, FirstN(20))] {
             let load = LoadConfig { to_train: !lora, ..LoadConfig::default() };
             let model = load_model_as(Path::new(&folder), &Device::flex(), &load).unwrap();
             let (found, estimated) = peaks(model, tokens, Way { lora, checkpointing, ..PLAIN });
@@ -158,7 +158,7 @@ fn a_steps_peak_is_the_estimated_one() {
     let _alone = alone();
     for family in FAMILIES {
         for lora in [true, false] {
-            for checkpointing in [Off, Block, EveryN(2)] {
+            for checkpointing in [Off, Block, EveryN(2), FirstN(1)] {
                 let (found, estimated) = peaks(model(family), TOKENS, Way { lora, checkpointing, ..PLAIN });
                 assert_within(
                     &format!("{family}, lora {lora}, {checkpointing:?}"),
@@ -168,6 +168,41 @@ fn a_steps_peak_is_the_estimated_one() {
                 );
             }
         }
+    }
+}
+
+/// Gradients take the room of what the last blocks had kept: as few blocks are computed again as cost nothing at the peak.
+#[test]
+fn the_first_blocks_computed_again_are_enough() {
+    const FEW: usize = 96;
+    let _alone = alone();
+    let batch = batch_of(FEW);
+    let shape = ModelShape::of(&model("llama_yarn").config);
+    let of = |how: &StepShape| blocks_again(&shape, how, tokens_of(&batch));
+    let first_n = of(&StepShape::default()).expect("a step over few tokens peaks at its end");
+    assert!((2..LAYERS).contains(&first_n), "{first_n}");
+    let found =
+        |checkpointing| peaks(model("llama_yarn"), FEW, Way { lora: false, checkpointing, ..PLAIN }).0 as f64;
+    // Threads keep what they pack products in.
+    found(Off);
+    let of_all = found(Block);
+    assert!(
+        found(FirstN(first_n)) < 1.02 * of_all,
+        "{first_n} blocks again: {}, {of_all}",
+        found(FirstN(first_n))
+    );
+    assert!(
+        found(FirstN(first_n - 1)) > of_all,
+        "one block less again: {}, {of_all}",
+        found(FirstN(first_n - 1))
+    );
+    // Gradients that are there from the start, or never stay, leave no such room: only the last block, whose backward comes
+    // next, may be kept for nothing.
+    for how in [
+        StepShape { accumulates: true, ..StepShape::default() },
+        StepShape { gradient_release: true, ..StepShape::default() },
+    ] {
+        assert!(of(&how).is_none_or(|it| it + 1 == LAYERS), "{how:?}: {:?}", of(&how));
     }
 }
 

@@ -16,7 +16,7 @@ use fthost_engine::models::CausalLm;
 use fthost_engine::models::Heads;
 use fthost_engine::nn::DecodeWeights;
 use fthost_engine::objectives::sft::sft_loss;
-use fthost_engine::train::ActivationCheckpointing::{self, Block, EveryN, Off};
+use fthost_engine::train::ActivationCheckpointing::{self, Block, EveryN, FirstN, Off};
 use fthost_engine::train::executor::Trunk;
 
 use counting::{Counting, live, restart_peak};
@@ -177,9 +177,11 @@ fn without_checkpointing_a_block_keeps_what_its_backward_needs_and_nothing_else(
         let (model, batch) = warmed(lora);
         let found = kept(&model, &batch, Off);
         assert_about("everything", found, LAYERS as isize * floats(block_numbers(lora)) + shared());
-        let found = kept(&model, &batch, EveryN(2));
         let half = LAYERS as isize / 2;
-        assert_about("half", found, half * (floats(HIDDEN) + floats(block_numbers(lora))) + shared());
+        for checkpointing in [EveryN(2), FirstN(LAYERS / 2)] {
+            let found = kept(&model, &batch, checkpointing);
+            assert_about("half", found, half * (floats(HIDDEN) + floats(block_numbers(lora))) + shared());
+        }
     }
 }
 

@@ -29,8 +29,9 @@ use super::launch::{launchers, under};
 use crate::train::resume::progress;
 use crate::train::support::{config, golden, steps};
 
-/// Numbers are of order 1 and sums are taken in another order: 1e-6 of what is compared, or of 1.
-const TOLERANCE: f64 = 1e-6;
+/// Numbers are of order 1 and sums are taken in another order: 1e-6 of what is compared, or of 1. An update of the learning rate,
+/// 1e-3, divides by the gradient's own size: of one that is nearly 0 the order of sums moves it by some thousandths.
+const TOLERANCE: f64 = 5e-6;
 /// A moment that differs in its last bit may be rounded to another code, which moves an update of the learning rate, 1e-3, by some
 /// hundredths of it: a tenth of it in all.
 const TOLERANCE_OF_BLOCKS: f64 = 1e-4;

@@ -49,10 +49,10 @@ fn accumulation_equals_one_large_batch() {
 
 #[test]
 fn checkpointed_equals_not() {
-    use ActivationCheckpointing::{Block, EveryN, Off, Offload};
+    use ActivationCheckpointing::{Block, EveryN, FirstN, Off, Offload};
     for state in [full(), lora()] {
         let kept = gradients(&state, &batches(2), Off);
-        for checkpointing in [Block, Offload, EveryN(1), EveryN(2), EveryN(100)] {
+        for checkpointing in [Block, Offload, EveryN(1), EveryN(2), EveryN(100), FirstN(1), FirstN(100)] {
             assert_eq!(kept, gradients(&state, &batches(2), checkpointing), "{checkpointing:?}");
         }
     }

@@ -15,7 +15,7 @@ use crate::linear::stored::Stored;
 use crate::linear::weight::stored;
 use crate::matrix::{Into, Matrix, MatrixMut, Threads, product};
 
-/// Logits that exist at one time: 170 rows of a vocabulary of 49152, 32 MiB. Fewer read the head's weight more often.
+/// Logits that exist at one time: 341 rows of a vocabulary of 49152, 64 MiB. Fewer read and pack the head's weight more often.
 const LOGITS: usize = 1 << 24;
 
 /// Hidden states and the head's weight, with one target a row.

@@ -1,11 +1,13 @@
 //! Which keys would save the most memory.
 
+use fthost_engine::estimate::blocks_again;
 use fthost_engine::nn::FloatDtype;
 use fthost_engine::quant::QuantConfig;
 use fthost_engine::train::ActivationCheckpointing;
 use serde::Serialize;
 
-use super::{Run, shape};
+use super::lengths::Micro;
+use super::{Run, largest, shape};
 use crate::config::{Adapter, Optimizer, RunConfig};
 use crate::error::Result;
 
@@ -26,13 +28,20 @@ pub struct Hint {
 }
 
 impl Run<'_> {
+    /// As [`blocks_again`], of the steps of this run.
+    pub(super) fn blocks_again(&self, training: &[Vec<Micro>]) -> Option<usize> {
+        let accumulates = training.iter().any(|it| it.len() > 1);
+        blocks_again(&self.shape, &self.how(accumulates), largest(training))
+    }
+
     /// The keys that would lower a peak of `peak` bytes the most, each by itself.
     ///
     /// # Errors
     /// As [`shape`].
     pub(super) fn hints(&self, peak: u64) -> Result<Vec<Hint>> {
         let mut found = Vec::new();
-        for (keys, costs, changed) in candidates(self.config) {
+        let again = self.blocks_again(&self.lengths.training(self.config));
+        for (keys, costs, changed) in candidates(self.config, again) {
             let other = Run {
                 config: &changed,
                 shape: shape(&changed)?,
@@ -53,8 +62,21 @@ impl Run<'_> {
     }
 }
 
+/// What computes no more blocks again than lower the peak, as it stands in a run file, and what it costs.
+fn checkpointing(again: Option<usize>) -> (ActivationCheckpointing, String, &'static str) {
+    match again {
+        Some(first_n) => {
+            let value = format!("{{ first_n = {first_n} }}");
+            (ActivationCheckpointing::FirstN(first_n), value, "these blocks are computed twice")
+        }
+        None => (ActivationCheckpointing::Block, "\"block\"".into(), "each block is computed twice"),
+    }
+}
+
 /// Changes that the run file could take, what they cost, and the run with each.
-fn candidates(config: &RunConfig) -> Vec<(String, &'static str, RunConfig)> {
+///
+/// `again` is what [`Run::blocks_again`] says.
+fn candidates(config: &RunConfig, again: Option<usize>) -> Vec<(String, &'static str, RunConfig)> {
     let mut all = Vec::new();
     let mut add = |keys: String, costs: &'static str, change: &dyn Fn(&mut RunConfig)| {
         let mut changed = config.clone();
@@ -62,11 +84,10 @@ fn candidates(config: &RunConfig) -> Vec<(String, &'static str, RunConfig)> {
         all.push((keys, costs, changed));
     };
     let train = &config.train;
-    if train.activation_checkpointing != ActivationCheckpointing::Block {
-        add("train.activation_checkpointing = \"block\"".into(), "each block is computed twice", &|it| {
-            it.train.activation_checkpointing = ActivationCheckpointing::Block;
-        });
-    }
+    let (kept, value, costs) = checkpointing(again);
+    add(format!("train.activation_checkpointing = {value}"), costs, &|it| {
+        it.train.activation_checkpointing = kept;
+    });
     if config.data.packing {
         let tokens = (config.micro_batch_tokens() / 2).max(config.data.max_length);
         if tokens < config.micro_batch_tokens() {

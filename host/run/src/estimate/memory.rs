@@ -143,7 +143,7 @@ impl Run<'_> {
         let told = phases.iter().map(|(name, it)| Phase { name, bytes: all(it) }).collect();
         if let Some((_, most)) = phases.into_iter().max_by_key(|it| it.1.bytes()) {
             let held = slack(most.bytes());
-            parts.extend(self.passing(most));
+            parts.extend(self.passing(most, training));
             let decided_by = "free, and not where it is needed".to_string();
             parts.push(Part { name: "allocator", bytes: held, decided_by });
         }
@@ -252,16 +252,20 @@ impl Run<'_> {
     }
 
     /// The parts of the phase with the most.
-    fn passing(&self, most: Passing) -> Vec<Part> {
+    fn passing(&self, most: Passing, training: &[Vec<Micro>]) -> Vec<Part> {
         let part = |name, bytes, decided_by: String| Part { name, bytes, decided_by };
         match most {
             Passing::Step(StepMemory { activations, working, gradients }) => {
                 let config = self.config;
                 let kept = match config.train.activation_checkpointing {
                     ActivationCheckpointing::Off => "\"off\"".to_string(),
-                    ActivationCheckpointing::Block => "\"block\"".to_string(),
+                    ActivationCheckpointing::Block => match self.blocks_again(training) {
+                        Some(first_n) => format!("\"block\"; `{{ first_n = {first_n} }}` takes no more"),
+                        None => "\"block\"".to_string(),
+                    },
                     ActivationCheckpointing::Offload => "\"offload\"".to_string(),
                     ActivationCheckpointing::EveryN(n) => format!("every {n}"),
+                    ActivationCheckpointing::FirstN(n) => format!("the first {n}"),
                 };
                 let batch = if config.data.packing {
                     "`train.micro_batch_tokens`"
